@@ -1,0 +1,176 @@
+"""Result rows: what one sample yields, with its columns, dtypes and units.
+
+In memory a batch of results is a structured array of `ROW_DTYPE`; in HDF5 and on the wire each field is an array of
+its own. Floats are float32, counts int64, codes uint8.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caligo.space import COLUMNS, DIMENSIONS
+
+
+class ProtocolOutcome(enum.IntEnum):
+    """How a sample ended. The stage that ends it decides; the codes are those of the contract's `Outcome`."""
+
+    SUCCESS = 1
+    FAILURE_QBER = 2
+    FAILURE_RECONCILIATION = 3
+    FAILURE_SECURITY = 4
+    FAILURE_TIMEOUT = 5
+    FAILURE_ERROR = 6
+    SKIPPED_INFEASIBLE = 7
+    SKIPPED_PREDICTED_FAILURE = 8
+
+    @property
+    def is_skipped(self) -> bool:
+        return self >= ProtocolOutcome.SKIPPED_INFEASIBLE
+
+    @property
+    def is_physical(self) -> bool:
+        """False where the row says nothing about the physics: it ran out of time or met a fault."""
+        return self not in (ProtocolOutcome.FAILURE_TIMEOUT, ProtocolOutcome.FAILURE_ERROR)
+
+
+class Reason(enum.IntEnum):
+    """Why, under an outcome."""
+
+    NONE = 0
+    DETECTION_INTERVAL = 1
+    """failure_security: the number of detections is outside its interval."""
+    INSUFFICIENT_RAW = 2
+    """failure_security: less raw key than one frame."""
+    PREDICTED_NEGATIVE_KEY = 3
+    """failure_security: after the QBER is known no key can be expected."""
+    DEATH_VALLEY = 4
+    """failure_security: no bit is left after reconciliation."""
+    QBER_LIMIT = 5
+    """failure_qber: the measured QBER is above 0.11."""
+    NO_CODE = 6
+    """failure_qber: no code of the pool serves the QBER."""
+    NO_FRAME_VERIFIED = 7
+    """failure_reconciliation."""
+    TIME_LIMIT = 8
+    """failure_timeout."""
+    EXCEPTION = 9
+    """failure_error: an exception inside the sample."""
+    WORKER_LOST = 10
+    """failure_error: the sample's worker died more often than it is retried."""
+    CLOSED_FORM = 11
+    """skipped_infeasible."""
+    GUARDRAIL = 12
+    """skipped_predicted_failure."""
+
+
+METRICS: Final[tuple[tuple[str, str], ...]] = (
+    ("net_efficiency", "key bits of one string / pair"),
+    ("margin", "key bits / reconciled bit, unclipped"),
+    ("qber", "1"),
+    ("detection_rate", "detections / pair"),
+    ("min_entropy_rate", "bits / reconciled bit"),
+    ("leakage_rate", "bits / reconciled bit"),
+    ("reconciliation_efficiency", "1"),
+    ("frame_error_rate", "1"),
+    ("wall_seconds", "s"),
+)
+"""Float32 columns with their units."""
+
+COUNTS: Final[tuple[tuple[str, str], ...]] = (
+    ("pairs", "pairs"),
+    ("detected", "rounds"),
+    ("sifted", "rounds a string"),
+    ("test_bits", "rounds"),
+    ("reconciled", "bits"),
+    ("leaked", "bits"),
+    ("key_length", "bits"),
+    ("frames_total", "frames"),
+    ("frames_failed", "frames"),
+)
+"""Int64 columns with their units."""
+
+METRIC_NAMES: Final[tuple[str, ...]] = tuple(name for name, _ in METRICS)
+COUNT_NAMES: Final[tuple[str, ...]] = tuple(name for name, _ in COUNTS)
+INPUT_NAMES: Final[tuple[str, ...]] = COLUMNS
+METRIC: Final[dict[str, int]] = {name: j for j, name in enumerate(METRIC_NAMES)}
+COUNT: Final[dict[str, int]] = {name: j for j, name in enumerate(COUNT_NAMES)}
+
+MARGIN_FLOOR: Final[float] = -1.0
+"""Margins are floored here: deeper in the dead zone the number says nothing more about the cliff."""
+
+ROW_DTYPE: Final[np.dtype[np.void]] = np.dtype(
+    [
+        ("index", "<i8"),
+        ("inputs", "<f4", (DIMENSIONS,)),
+        ("metrics", "<f4", (len(METRICS),)),
+        ("counts", "<i8", (len(COUNTS),)),
+        ("outcome", "u1"),
+        ("reason", "u1"),
+    ]
+)
+"""One result row; arrays of it are what moves between the parts of a process and into the journal."""
+
+ResultRows = NDArray[np.void]
+"""A structured array of `ROW_DTYPE`, shape [n]."""
+
+
+@dataclasses.dataclass(slots=True)
+class ProtocolResult:
+    """Result of one sample. Metrics that no stage measured stay NaN, counts stay 0.
+
+    `net_efficiency` is key bits of one string a pair, 0 unless success. `margin` is
+    (H(m) - leak - 2 log2(1/eps) + 1) / m, floored at -1: positive exactly where there is key.
+    """
+
+    outcome: ProtocolOutcome
+    reason: Reason = Reason.NONE
+    net_efficiency: float = 0.0
+    margin: float = math.nan
+    qber: float = math.nan
+    detection_rate: float = math.nan
+    min_entropy_rate: float = math.nan
+    leakage_rate: float = math.nan
+    reconciliation_efficiency: float = math.nan
+    frame_error_rate: float = math.nan
+    wall_seconds: float = 0.0
+    pairs: int = 0
+    detected: int = 0
+    sifted: int = 0
+    test_bits: int = 0
+    reconciled: int = 0
+    leaked: int = 0
+    key_length: int = 0
+    frames_total: int = 0
+    frames_failed: int = 0
+
+    def to_row(self, index: int, inputs: NDArray[np.float32]) -> ResultRows:
+        """The result as one row, shape [1], of `ROW_DTYPE`."""
+        row = np.zeros(1, dtype=ROW_DTYPE)
+        row["index"] = index
+        row["inputs"] = inputs
+        row["metrics"] = [getattr(self, name) for name in METRIC_NAMES]
+        row["counts"] = [getattr(self, name) for name in COUNT_NAMES]
+        row["outcome"] = self.outcome
+        row["reason"] = self.reason
+        return row
+
+
+def empty_rows() -> ResultRows:
+    """No rows: shape [0]."""
+    return np.zeros(0, dtype=ROW_DTYPE)
+
+
+def metric(rows: ResultRows, name: str) -> NDArray[np.float32]:
+    """One metric column of a batch, a view, float32 [n]."""
+    return rows["metrics"][:, METRIC[name]]
+
+
+def count(rows: ResultRows, name: str) -> NDArray[np.int64]:
+    """One count column of a batch, a view, int64 [n]."""
+    return rows["counts"][:, COUNT[name]]

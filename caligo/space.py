@@ -1,0 +1,191 @@
+"""The 9-dimensional parameter space: names, units, scales, bounds, presets, coordinates.
+
+Three kinds of coordinates occur:
+
+* *physical*: what a person writes (nu = 0.25, dt = 1e9 ns);
+* *model*: the columns of every design matrix, float32, with log10 where the scale is logarithmic;
+* *unit*: model coordinates scaled to [0, 1] by the bounds of a space; what the surrogate sees.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32Array = NDArray[np.float32]
+
+
+class Scale(enum.StrEnum):
+    """How a parameter is spread over its bounds by a design."""
+
+    LINEAR = "linear"
+    LOG = "log"
+    """Uniform in log10; the model coordinate is log10 of the physical value."""
+    BETA21 = "beta21"
+    """Beta(2, 1) over the bounds, dense near the upper one; the model coordinate is the physical value."""
+
+
+class Strategy(enum.IntEnum):
+    """Reconciliation strategy, the categorical ninth column."""
+
+    BASELINE = 0
+    BLIND = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """One continuous dimension. `lowest` and `highest` limit what any space may ask for (physical units)."""
+
+    symbol: str
+    title: str
+    unit: str
+    scale: Scale
+    lowest: float
+    highest: float
+
+    @property
+    def is_log(self) -> bool:
+        return self.scale is Scale.LOG
+
+    @property
+    def column(self) -> str:
+        """Name of the model coordinate, e.g. `log10_nu`."""
+        return f"log10_{self.symbol}" if self.is_log else self.symbol
+
+
+PARAMETERS: Final[tuple[Parameter, ...]] = (
+    Parameter("r", "storage retention probability", "1", Scale.LINEAR, 0.0, 1.0),
+    Parameter("nu", "storage rate", "1", Scale.LOG, 1e-4, 1.0),
+    Parameter("dt_ns", "wait time", "ns", Scale.LOG, 1e5, 1e11),
+    Parameter("F", "pair fidelity", "1", Scale.BETA21, 0.5, 1.0),
+    Parameter("eta", "total transmittance", "1", Scale.LOG, 1e-4, 1.0),
+    Parameter("e_det", "detector error probability", "1", Scale.LINEAR, 0.0, 0.5),
+    Parameter("P_dark", "dark count probability a gate", "1", Scale.LOG, 1e-9, 1e-2),
+    Parameter("N", "pairs", "1", Scale.LOG, 1e3, 1e9),
+)
+"""The eight continuous parameters in column order; the strategy is the ninth column."""
+
+SYMBOLS: Final[tuple[str, ...]] = tuple(p.symbol for p in PARAMETERS)
+COLUMNS: Final[tuple[str, ...]] = (*(p.column for p in PARAMETERS), "strategy")
+DIMENSIONS: Final[int] = len(COLUMNS)
+STRATEGY_COLUMN: Final[int] = DIMENSIONS - 1
+LOG_COLUMNS: Final[tuple[int, ...]] = tuple(j for j, p in enumerate(PARAMETERS) if p.is_log)
+
+
+@dataclasses.dataclass(frozen=True)
+class Space:
+    """A box in physical units with the share of rows that use blind reconciliation.
+
+    Attributes:
+        bounds: (low, high) of each of the eight parameters, by symbol, in column order.
+        blind_fraction: share of blind rows, 0 to 1.
+    """
+
+    bounds: Mapping[str, tuple[float, float]]
+    blind_fraction: float = 0.5
+
+    def model_bounds(self) -> NDArray[np.float64]:
+        """Bounds in model coordinates: float64 [2, 9], lower row first; the strategy column is [0, 1]."""
+        box = np.array([self.bounds[p.symbol] for p in PARAMETERS], dtype=np.float64)
+        logs = list(LOG_COLUMNS)
+        box[logs] = np.log10(box[logs])
+        return np.vstack([box, [0.0, 1.0]]).T
+
+    def to_unit(self, inputs: NDArray[np.floating]) -> Float32Array:
+        """Model coordinates [n, 9] to unit coordinates, float32 [n, 9]. A dimension of zero width maps to 0."""
+        low, high = self.model_bounds()
+        width = np.where(high > low, high - low, 1.0)
+        return ((inputs - low) / width).astype(np.float32)
+
+    def from_unit(self, unit: NDArray[np.floating]) -> Float32Array:
+        """Unit coordinates [n, 9] to model coordinates, float32 [n, 9], inside the bounds."""
+        low, high = self.model_bounds()
+        return np.clip(low + np.asarray(unit, dtype=np.float64) * (high - low), low, high).astype(np.float32)
+
+
+_TABLE1: Final = {
+    "r": (0.0, 1.0),
+    "nu": (1e-3, 1.0),
+    "dt_ns": (1e5, 1e9),
+    "F": (0.501, 1.0),
+    "eta": (1e-3, 1.0),
+    "e_det": (0.0, 0.1),
+    "P_dark": (1e-8, 1e-3),
+    "N": (1e4, 1e6),
+}
+
+PRESETS: Final[Mapping[str, Mapping[str, tuple[float, float]]]] = {
+    # physics.md section 7: space D, both sides of the cliff are populated.
+    "cliff": {
+        "r": (0.50, 0.99),
+        "nu": (0.05, 1.0),
+        "dt_ns": (1e7, 1e10),
+        "F": (0.85, 1.0),
+        "eta": (1e-2, 1.0),
+        "e_det": (0.0, 0.05),
+        "P_dark": (1e-8, 1e-3),
+        "N": (10**4.5, 1e8),
+    },
+    # Space B: nearly everything is secure.
+    "qia2025": {
+        "r": (0.60, 0.95),
+        "nu": (0.25, 1.0),
+        "dt_ns": (1e9, 1e10),
+        "F": (0.950, 0.995),
+        "eta": (10**-0.52, 10**-0.02),
+        "e_det": (0.001, 0.020),
+        "P_dark": (1e-8, 1e-6),
+        "N": (10**4.7, 1e6),
+    },
+    # Space A: nearly everything is insecure.
+    "table1": _TABLE1,
+}
+"""Bounds in physical units of the named spaces."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ExplorationSample:
+    """One design row in physical units. Made just before it is simulated and dropped right after."""
+
+    index: int
+    r: float
+    nu: float
+    dt_ns: float
+    F: float
+    eta: float
+    e_det: float
+    P_dark: float
+    N: int
+    strategy: Strategy
+
+    @classmethod
+    def inflate(cls, index: int, row: Float32Array) -> ExplorationSample:
+        """Make a sample from a row in model coordinates.
+
+        Args:
+            index: number of the sample within its phase.
+            row: float32 [9], model coordinates.
+
+        Raises:
+            InvalidArgument: a coordinate is not finite or outside what its parameter allows.
+        """
+        values = [float(x) for x in row]
+        for j in LOG_COLUMNS:
+            values[j] = 10.0 ** values[j]
+        for parameter, value in zip(PARAMETERS, values, strict=False):
+            # float32 log10 loses up to 1e-6 relative; a bound met exactly must not be refused for it.
+            slack = 1e-5 * max(abs(parameter.highest), abs(parameter.lowest))
+            if not parameter.lowest - 1e-5 * parameter.lowest <= value <= parameter.highest + slack:
+                from caligo.errors import InvalidArgument
+
+                raise InvalidArgument(
+                    f"inputs[{parameter.symbol}]",
+                    f"{value:g} is outside {parameter.lowest:g} to {parameter.highest:g}",
+                )
+        clipped = [min(max(v, p.lowest), p.highest) for p, v in zip(PARAMETERS, values, strict=False)]
+        return cls(index, *clipped[:-1], N=round(clipped[-1]), strategy=Strategy(round(values[STRATEGY_COLUMN])))

@@ -1,0 +1,242 @@
+"""A campaign's spec: what decides its rows. Validated here, once, for YAML, Python and the wire alike.
+
+The YAML a person writes, the pydantic models below and the `*Spec` messages of the contract have the same fields by
+the same names; `to_proto` and `from_proto` go between the last two.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from caligo.errors import FieldViolation, InvalidArgument
+from caligo.space import PARAMETERS, PRESETS, Space
+
+SpecModel = TypeVar("SpecModel", bound=BaseModel)
+ProtoMessage = TypeVar("ProtoMessage", bound=Message)
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+def _pair_to_bounds(value: Any) -> Any:
+    if isinstance(value, list | tuple) and len(value) == 2:
+        return {"low": value[0], "high": value[1]}
+    return value
+
+
+class Bounds(_Model):
+    """A closed interval in physical units; in YAML also written `[low, high]`."""
+
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Bounds:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low:g} must not exceed high {self.high:g}")
+        return self
+
+
+class SpaceSpec(_Model):
+    """The region to explore."""
+
+    preset: Literal["cliff", "qia2025", "table1"] = "cliff"
+    """The named space that gives every bound not listed under `bounds`."""
+    bounds: dict[str, Annotated[Bounds, BeforeValidator(_pair_to_bounds)]] = {}
+    """Bounds in physical units by symbol: r, nu, dt_ns, F, eta, e_det, P_dark, N."""
+    blind_fraction: float = Field(0.5, ge=0, le=1)
+    """Share of rows with blind reconciliation; the rest use the rate-adaptive baseline."""
+
+    @model_validator(mode="after")
+    def _inside_the_physical(self) -> SpaceSpec:
+        parameters = {p.symbol: p for p in PARAMETERS}
+        for symbol, bounds in self.bounds.items():
+            if symbol not in parameters:
+                raise ValueError(f"bounds.{symbol}: no such parameter; there are {', '.join(parameters)}")
+            p = parameters[symbol]
+            if bounds.low < p.lowest or bounds.high > p.highest:
+                raise ValueError(f"bounds.{symbol}: must lie in [{p.lowest:g}, {p.highest:g}]")
+        return self
+
+    def resolve(self) -> Space:
+        """The box that this spec describes."""
+        preset = PRESETS[self.preset]
+        own = {symbol: (b.low, b.high) for symbol, b in self.bounds.items()}
+        return Space({p.symbol: own.get(p.symbol, preset[p.symbol]) for p in PARAMETERS}, self.blind_fraction)
+
+
+class PhysicsSpec(_Model):
+    """What is assumed about the adversary and the devices."""
+
+    bound: Literal["lupo2023", "kww2012", "erven2014"] = "lupo2023"
+    """Min-entropy bound; docs/physics.md says what each assumes."""
+    memory_model: Literal["markov", "fixed"] = "markov"
+    """`markov`: r decays over the wait, r_eff = r^(dt / 1 s). `fixed`: r is the value after the wait."""
+    fidelity_convention: Literal["fidelity", "weight"] = "fidelity"
+    """What F is: the fidelity to the Bell state, or its weight in white noise."""
+    epsilon: float = Field(1e-10, gt=0, lt=0.1)
+    """Security parameter of each of the smoothing, hashing and test errors."""
+
+
+class ProtocolSpec(_Model):
+    """How one run of the protocol is carried out."""
+
+    epr_source: Literal["statistical", "netsquid"] = "statistical"
+    """Where quantum data comes from."""
+    test_fraction: float = Field(0.1, gt=0, lt=0.9)
+    """Share of the detected rounds that the baseline opens to estimate the QBER."""
+    pe_penalty: Literal["binomial", "serfling"] = "binomial"
+    """How the QBER estimate is raised for finite statistics."""
+    max_decoded_frames: int = Field(256, ge=1, le=1_000_000)
+    """Frames really decoded a sample; beyond, failed frames are drawn at the measured rate."""
+    time_limit_seconds: float = Field(120, gt=0, le=86_400)
+    """Wall-clock limit of one sample."""
+
+
+class SurrogateSpec(_Model):
+    """How the surrogate learns and chooses."""
+
+    target: Literal["margin", "efficiency"] = "margin"
+    """What the regressor learns: the signed margin (zero on the cliff), or key bits a pair (clipped at 0)."""
+    solver: Literal["auto", "cholesky", "cg"] = "auto"
+    """`auto`: conjugate gradients on a GPU and for many rows, Cholesky for few rows without one."""
+    training_steps: int = Field(150, ge=1, le=10_000)
+    """Adam steps of the first fit; later ones start warm and take fewer."""
+    learning_rate: float = Field(0.05, gt=0, le=1)
+    """Adam's learning rate."""
+    straddle_weight: float = Field(1.96, ge=0, le=10)
+    """Weight of the posterior's standard deviation against the distance to the cliff."""
+
+
+class GuardrailSpec(_Model):
+    """When a candidate is not worth simulating."""
+
+    enabled: bool = True
+    """Off: every candidate is simulated."""
+    threshold: float = Field(0.99, ge=0.5, lt=1)
+    """A candidate is skipped where the probability of failure exceeds this."""
+    audit_fraction: float = Field(0.02, ge=0, le=1)
+    """Share of the skipped candidates simulated all the same, to keep the false-skip rate known."""
+
+
+class LhsSpec(_Model):
+    """Phase 1, a Latin hypercube."""
+
+    samples: int = Field(200, ge=16, le=10_000_000)
+    """Feasible rows wanted; infeasible ones on the way are recorded as skipped."""
+    skip: bool = False
+    """Use the rows that are there."""
+
+
+class TrainingSpec(_Model):
+    """Phase 2, training and validation of the surrogate."""
+
+    holdout_fraction: float = Field(0.2, ge=0, le=0.5)
+    """Share of the rows held out for validation; the final fit uses all."""
+    skip: bool = False
+    """Use the model that is there."""
+
+
+class ActiveSpec(_Model):
+    """Phase 3, active learning."""
+
+    samples: int = Field(96, ge=1, le=1_000_000)
+    """Rows wanted, those skipped by the guardrail included."""
+    batch_size: int = Field(8, ge=1, le=256)
+    """Candidates a joint batch (q)."""
+    lookahead: int = Field(1, ge=0, le=8)
+    """Batches under way while the next one is proposed; 0 waits for each batch to end."""
+    skip: bool = False
+    """Leave the phase out."""
+
+
+class CampaignSpec(_Model):
+    """Everything that decides a campaign's rows; with the software's version it determines the file."""
+
+    name: str = Field("campaign", pattern=r"^[a-z0-9](-?[a-z0-9])*$", max_length=63)
+    """What people call it: a-z, 0-9 and single hyphens."""
+    seed: int = Field(1, ge=0, lt=2**63)
+    """Root of the seed tree."""
+    space: SpaceSpec = SpaceSpec()
+    physics: PhysicsSpec = PhysicsSpec()
+    protocol: ProtocolSpec = ProtocolSpec()
+    surrogate: SurrogateSpec = SurrogateSpec()
+    guardrail: GuardrailSpec = GuardrailSpec()
+    lhs: LhsSpec = LhsSpec()
+    training: TrainingSpec = TrainingSpec()
+    active: ActiveSpec = ActiveSpec()
+
+
+def validate(model: type[SpecModel], values: Any) -> SpecModel:
+    """Build a spec model from plain values.
+
+    Raises:
+        InvalidArgument: one violation a field, each naming the field by its path and what is allowed.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise invalid_argument(error) from None
+
+
+def invalid_argument(error: ValidationError) -> InvalidArgument:
+    """pydantic's findings as one of our errors."""
+    violations = []
+    for item in error.errors(include_url=False, include_input=False):
+        path = ".".join(str(part) for part in item["loc"])
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message = "unknown key"
+        violations.append(FieldViolation(path or "spec", message))
+    first, *more = violations
+    return InvalidArgument(first.field, first.allowed, *more)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        InvalidArgument: no such file, not YAML, or not a mapping.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidArgument(str(path), error.strerror or "cannot be read") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvalidArgument(str(path), f"is not YAML: {' '.join(str(error).split())}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise InvalidArgument(str(path), "must hold a mapping of settings")
+    return values
+
+
+def to_proto(model: BaseModel, message: type[ProtoMessage]) -> ProtoMessage:
+    """A spec model as the message of the same name."""
+    return json_format.ParseDict(model.model_dump(mode="json"), message())
+
+
+def from_proto(message: Message, model: type[SpecModel], field: str = "") -> SpecModel:
+    """A spec model from the message of the same name; fields that are not set take their defaults.
+
+    Args:
+        field: path of the message in its request, for errors.
+
+    Raises:
+        InvalidArgument: a value is not allowed.
+    """
+    values = json_format.MessageToDict(message, preserving_proto_field_name=True)
+    try:
+        return validate(model, values)
+    except InvalidArgument as error:
+        if not field:
+            raise
+        prefixed = [FieldViolation(f"{field}.{v.field}", v.allowed) for v in error.violations]
+        raise InvalidArgument(prefixed[0].field, prefixed[0].allowed, *prefixed[1:]) from None

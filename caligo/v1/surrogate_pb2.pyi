@@ -1,0 +1,243 @@
+from caligo.v1 import types_pb2 as _types_pb2
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class SurrogateSpec(_message.Message):
+    __slots__ = ("target", "solver", "training_steps", "learning_rate", "straddle_weight")
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    SOLVER_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_STEPS_FIELD_NUMBER: _ClassVar[int]
+    LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
+    STRADDLE_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    target: str
+    solver: str
+    training_steps: int
+    learning_rate: float
+    straddle_weight: float
+    def __init__(self, target: _Optional[str] = ..., solver: _Optional[str] = ..., training_steps: _Optional[int] = ..., learning_rate: _Optional[float] = ..., straddle_weight: _Optional[float] = ...) -> None: ...
+
+class GuardrailSpec(_message.Message):
+    __slots__ = ("enabled", "threshold", "audit_fraction")
+    ENABLED_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    AUDIT_FRACTION_FIELD_NUMBER: _ClassVar[int]
+    enabled: bool
+    threshold: float
+    audit_fraction: float
+    def __init__(self, enabled: _Optional[bool] = ..., threshold: _Optional[float] = ..., audit_fraction: _Optional[float] = ...) -> None: ...
+
+class CreateModelRequest(_message.Message):
+    __slots__ = ("campaign", "space", "surrogate", "guardrail", "seed")
+    CAMPAIGN_FIELD_NUMBER: _ClassVar[int]
+    SPACE_FIELD_NUMBER: _ClassVar[int]
+    SURROGATE_FIELD_NUMBER: _ClassVar[int]
+    GUARDRAIL_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    campaign: str
+    space: _types_pb2.SpaceSpec
+    surrogate: SurrogateSpec
+    guardrail: GuardrailSpec
+    seed: int
+    def __init__(self, campaign: _Optional[str] = ..., space: _Optional[_Union[_types_pb2.SpaceSpec, _Mapping]] = ..., surrogate: _Optional[_Union[SurrogateSpec, _Mapping]] = ..., guardrail: _Optional[_Union[GuardrailSpec, _Mapping]] = ..., seed: _Optional[int] = ...) -> None: ...
+
+class CreateModelResponse(_message.Message):
+    __slots__ = ("rows_held",)
+    ROWS_HELD_FIELD_NUMBER: _ClassVar[int]
+    rows_held: int
+    def __init__(self, rows_held: _Optional[int] = ...) -> None: ...
+
+class GetModelRequest(_message.Message):
+    __slots__ = ("campaign",)
+    CAMPAIGN_FIELD_NUMBER: _ClassVar[int]
+    campaign: str
+    def __init__(self, campaign: _Optional[str] = ...) -> None: ...
+
+class GetModelResponse(_message.Message):
+    __slots__ = ("rows_held", "fitted", "length_scales", "noise", "secure_fraction", "secure_fraction_error", "guardrail_active", "device", "solver")
+    ROWS_HELD_FIELD_NUMBER: _ClassVar[int]
+    FITTED_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_SCALES_FIELD_NUMBER: _ClassVar[int]
+    NOISE_FIELD_NUMBER: _ClassVar[int]
+    SECURE_FRACTION_FIELD_NUMBER: _ClassVar[int]
+    SECURE_FRACTION_ERROR_FIELD_NUMBER: _ClassVar[int]
+    GUARDRAIL_ACTIVE_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    SOLVER_FIELD_NUMBER: _ClassVar[int]
+    rows_held: int
+    fitted: bool
+    length_scales: _types_pb2.Tensor
+    noise: float
+    secure_fraction: float
+    secure_fraction_error: float
+    guardrail_active: bool
+    device: str
+    solver: str
+    def __init__(self, rows_held: _Optional[int] = ..., fitted: _Optional[bool] = ..., length_scales: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., noise: _Optional[float] = ..., secure_fraction: _Optional[float] = ..., secure_fraction_error: _Optional[float] = ..., guardrail_active: _Optional[bool] = ..., device: _Optional[str] = ..., solver: _Optional[str] = ...) -> None: ...
+
+class DeleteModelRequest(_message.Message):
+    __slots__ = ("campaign",)
+    CAMPAIGN_FIELD_NUMBER: _ClassVar[int]
+    campaign: str
+    def __init__(self, campaign: _Optional[str] = ...) -> None: ...
+
+class DeleteModelResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ObserveRequest(_message.Message):
+    __slots__ = ("campaign", "phase", "rows")
+    CAMPAIGN_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    campaign: str
+    phase: _types_pb2.Phase
+    rows: _types_pb2.ResultBatch
+    def __init__(self, campaign: _Optional[str] = ..., phase: _Optional[_Union[_types_pb2.Phase, str]] = ..., rows: _Optional[_Union[_types_pb2.ResultBatch, _Mapping]] = ...) -> None: ...
+
+class ObserveResponse(_message.Message):
+    __slots__ = ("rows_held",)
+    ROWS_HELD_FIELD_NUMBER: _ClassVar[int]
+    rows_held: int
+    def __init__(self, rows_held: _Optional[int] = ...) -> None: ...
+
+class FitModelRequest(_message.Message):
+    __slots__ = ("campaign", "holdout_fraction")
+    CAMPAIGN_FIELD_NUMBER: _ClassVar[int]
+    HOLDOUT_FRACTION_FIELD_NUMBER: _ClassVar[int]
+    campaign: str
+    holdout_fraction: float
+    def __init__(self, campaign: _Optional[str] = ..., holdout_fraction: _Optional[float] = ...) -> None: ...
+
+class FitProgress(_message.Message):
+    __slots__ = ("step", "steps", "loss")
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    step: int
+    steps: int
+    loss: float
+    def __init__(self, step: _Optional[int] = ..., steps: _Optional[int] = ..., loss: _Optional[float] = ...) -> None: ...
+
+class Validation(_message.Message):
+    __slots__ = ("rows", "rmse", "f1", "brier", "coverage50", "coverage90", "coverage95")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    RMSE_FIELD_NUMBER: _ClassVar[int]
+    F1_FIELD_NUMBER: _ClassVar[int]
+    BRIER_FIELD_NUMBER: _ClassVar[int]
+    COVERAGE50_FIELD_NUMBER: _ClassVar[int]
+    COVERAGE90_FIELD_NUMBER: _ClassVar[int]
+    COVERAGE95_FIELD_NUMBER: _ClassVar[int]
+    rows: int
+    rmse: float
+    f1: float
+    brier: float
+    coverage50: float
+    coverage90: float
+    coverage95: float
+    def __init__(self, rows: _Optional[int] = ..., rmse: _Optional[float] = ..., f1: _Optional[float] = ..., brier: _Optional[float] = ..., coverage50: _Optional[float] = ..., coverage90: _Optional[float] = ..., coverage95: _Optional[float] = ...) -> None: ...
+
+class FitSummary(_message.Message):
+    __slots__ = ("rows", "loss", "steps", "device", "solver", "validation")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    SOLVER_FIELD_NUMBER: _ClassVar[int]
+    VALIDATION_FIELD_NUMBER: _ClassVar[int]
+    rows: int
+    loss: float
+    steps: int
+    device: str
+    solver: str
+    validation: Validation
+    def __init__(self, rows: _Optional[int] = ..., loss: _Optional[float] = ..., steps: _Optional[int] = ..., device: _Optional[str] = ..., solver: _Optional[str] = ..., validation: _Optional[_Union[Validation, _Mapping]] = ...) -> None: ...
+
+class FitModelResponse(_message.Message):
+    __slots__ = ("progress", "summary")
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    progress: FitProgress
+    summary: FitSummary
+    def __init__(self, progress: _Optional[_Union[FitProgress, _Mapping]] = ..., summary: _Optional[_Union[FitSummary, _Mapping]] = ...) -> None: ...
+
+class ProposeBatchRequest(_message.Message):
+    __slots__ = ("campaign", "batch", "size", "pending")
+    CAMPAIGN_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    PENDING_FIELD_NUMBER: _ClassVar[int]
+    campaign: str
+    batch: int
+    size: int
+    pending: _types_pb2.Tensor
+    def __init__(self, campaign: _Optional[str] = ..., batch: _Optional[int] = ..., size: _Optional[int] = ..., pending: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ...) -> None: ...
+
+class ProposeBatchResponse(_message.Message):
+    __slots__ = ("inputs", "posterior")
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    POSTERIOR_FIELD_NUMBER: _ClassVar[int]
+    inputs: _types_pb2.Tensor
+    posterior: _types_pb2.Tensor
+    def __init__(self, inputs: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., posterior: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ...) -> None: ...
+
+class ScreenRowsRequest(_message.Message):
+    __slots__ = ("campaign", "rows")
+    CAMPAIGN_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    campaign: str
+    rows: _types_pb2.DesignBatch
+    def __init__(self, campaign: _Optional[str] = ..., rows: _Optional[_Union[_types_pb2.DesignBatch, _Mapping]] = ...) -> None: ...
+
+class ScreenRowsResponse(_message.Message):
+    __slots__ = ("failure_probability", "skip")
+    FAILURE_PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    SKIP_FIELD_NUMBER: _ClassVar[int]
+    failure_probability: _types_pb2.Tensor
+    skip: _types_pb2.Tensor
+    def __init__(self, failure_probability: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., skip: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ...) -> None: ...
+
+class PredictRowsRequest(_message.Message):
+    __slots__ = ("campaign", "inputs")
+    CAMPAIGN_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    campaign: str
+    inputs: _types_pb2.Tensor
+    def __init__(self, campaign: _Optional[str] = ..., inputs: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ...) -> None: ...
+
+class PredictRowsResponse(_message.Message):
+    __slots__ = ("prediction",)
+    PREDICTION_FIELD_NUMBER: _ClassVar[int]
+    prediction: _types_pb2.Tensor
+    def __init__(self, prediction: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ...) -> None: ...
+
+class ExportModelRequest(_message.Message):
+    __slots__ = ("campaign",)
+    CAMPAIGN_FIELD_NUMBER: _ClassVar[int]
+    campaign: str
+    def __init__(self, campaign: _Optional[str] = ...) -> None: ...
+
+class ExportModelResponse(_message.Message):
+    __slots__ = ("tensors", "metadata")
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    tensors: bytes
+    metadata: str
+    def __init__(self, tensors: _Optional[bytes] = ..., metadata: _Optional[str] = ...) -> None: ...
+
+class ImportModelRequest(_message.Message):
+    __slots__ = ("campaign", "tensors", "metadata")
+    CAMPAIGN_FIELD_NUMBER: _ClassVar[int]
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    campaign: str
+    tensors: bytes
+    metadata: str
+    def __init__(self, campaign: _Optional[str] = ..., tensors: _Optional[bytes] = ..., metadata: _Optional[str] = ...) -> None: ...
+
+class ImportModelResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
