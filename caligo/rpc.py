@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import grpc
 from google.protobuf import any_pb2
@@ -25,7 +25,7 @@ from grpc_status import rpc_status
 from pydantic import ValidationError
 
 from caligo import logs
-from caligo.errors import BY_STATUS, CaligoError, FieldViolation, InvalidArgument, InternalError, Unreachable
+from caligo.errors import BY_STATUS, CaligoError, FieldViolation, InternalError, InvalidArgument, Unreachable
 from caligo.settings import ServiceSettings
 from caligo.spec import invalid_argument
 
@@ -73,7 +73,8 @@ class Server:
         """
         if not insecure and not _is_private(address):
             raise InvalidArgument(
-                "address", f"{address} can be reached from other machines; use loopback or unix:, or set insecure"
+                "address",
+                f"{address} can be reached from other machines; use loopback or unix:, or set insecure",
             )
         self._server = grpc.server(
             futures.ThreadPoolExecutor(threads, thread_name_prefix="rpc"),
@@ -85,9 +86,7 @@ class Server:
         for service in services:
             service.register(service.servicer, self._server)
         self._names = [service.name for service in services]
-        reflection.enable_server_reflection(
-            [*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
-        )
+        reflection.enable_server_reflection([*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
         try:
             port = self._server.add_insecure_port(address)
         except RuntimeError:
@@ -258,7 +257,7 @@ def from_rpc_error(error: grpc.RpcError, address: str) -> CaligoError:
 
 
 def _field_violations(error: grpc.RpcError) -> list[FieldViolation]:
-    status = rpc_status.from_call(error)
+    status = rpc_status.from_call(cast(grpc.Call, error))
     for detail in status.details if status else ():
         bad_request = error_details_pb2.BadRequest()
         if detail.Unpack(bad_request):

@@ -82,7 +82,9 @@ class ServiceSettings(BaseSettings):
         known = {f"{prefix}{name}".upper() for name in cls.model_fields}
         unknown = sorted(name for name in os.environ if name.startswith(prefix) and name.upper() not in known)
         if unknown:
-            raise InvalidArgument(unknown[0], "no such setting", *(FieldViolation(n, "no such setting") for n in unknown[1:]))
+            raise InvalidArgument(
+                unknown[0], "no such setting", *(FieldViolation(n, "no such setting") for n in unknown[1:])
+            )
         try:
             return CliApp.run(cls, cli_args=arguments)
         except ValidationError as error:

@@ -17,6 +17,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from caligo.errors import InvalidArgument
+
 Float32Array = NDArray[np.float32]
 
 
@@ -108,6 +110,9 @@ class Space:
         return np.clip(low + np.asarray(unit, dtype=np.float64) * (high - low), low, high).astype(np.float32)
 
 
+_ROUNDING: Final = 1e-5
+"""Relative. A float32 log10 loses up to 1e-6 of its value; a bound met exactly must not be refused for it."""
+
 _TABLE1: Final = {
     "r": (0.0, 1.0),
     "nu": (1e-3, 1.0),
@@ -178,14 +183,13 @@ class ExplorationSample:
         for j in LOG_COLUMNS:
             values[j] = 10.0 ** values[j]
         for parameter, value in zip(PARAMETERS, values, strict=False):
-            # float32 log10 loses up to 1e-6 relative; a bound met exactly must not be refused for it.
-            slack = 1e-5 * max(abs(parameter.highest), abs(parameter.lowest))
-            if not parameter.lowest - 1e-5 * parameter.lowest <= value <= parameter.highest + slack:
-                from caligo.errors import InvalidArgument
-
+            if not parameter.lowest * (1 - _ROUNDING) <= value <= parameter.highest * (1 + _ROUNDING):
                 raise InvalidArgument(
                     f"inputs[{parameter.symbol}]",
                     f"{value:g} is outside {parameter.lowest:g} to {parameter.highest:g}",
                 )
-        clipped = [min(max(v, p.lowest), p.highest) for p, v in zip(PARAMETERS, values, strict=False)]
-        return cls(index, *clipped[:-1], N=round(clipped[-1]), strategy=Strategy(round(values[STRATEGY_COLUMN])))
+        r, nu, dt_ns, fidelity, eta, e_det, dark, pairs = (
+            min(max(v, p.lowest), p.highest) for p, v in zip(PARAMETERS, values, strict=False)
+        )
+        strategy = Strategy(round(values[STRATEGY_COLUMN]))
+        return cls(index, r, nu, dt_ns, fidelity, eta, e_det, dark, round(pairs), strategy)

@@ -132,7 +132,7 @@ class LhsSpec(_Model):
     samples: int = Field(200, ge=16, le=10_000_000)
     """Feasible rows wanted; infeasible ones on the way are recorded as skipped."""
     skip: bool = False
-    """Use the rows that are there."""
+    """Use the rows of `base`."""
 
 
 class TrainingSpec(_Model):
@@ -141,7 +141,7 @@ class TrainingSpec(_Model):
     holdout_fraction: float = Field(0.2, ge=0, le=0.5)
     """Share of the rows held out for validation; the final fit uses all."""
     skip: bool = False
-    """Use the model that is there."""
+    """Use the model of `base`."""
 
 
 class ActiveSpec(_Model):
@@ -172,6 +172,15 @@ class CampaignSpec(_Model):
     lhs: LhsSpec = LhsSpec()
     training: TrainingSpec = TrainingSpec()
     active: ActiveSpec = ActiveSpec()
+    base: str = Field("", pattern=r"^([a-z0-9](-?[a-z0-9])*)?$", max_length=80)
+    """Id of an earlier campaign on the same server whose rows or model a skipped phase uses."""
+
+    @model_validator(mode="after")
+    def _skips_have_a_source(self) -> CampaignSpec:
+        for phase in ("lhs", "training"):
+            if getattr(self, phase).skip and not self.base:
+                raise ValueError(f"{phase}.skip: needs `base`, the campaign that has made what is skipped")
+        return self
 
 
 def validate(model: type[SpecModel], values: Any) -> SpecModel:

@@ -6,13 +6,14 @@ bytes. Element type, shape and schema are checked on the way in; there is no 64-
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from caligo.errors import InvalidArgument
 from caligo.results import COUNTS, METRICS, ROW_DTYPE, ResultRows
+from caligo.seeds import Phase
 from caligo.space import DIMENSIONS
 from caligo.v1 import types_pb2
 
@@ -26,7 +27,7 @@ POSTERIOR: Final = "caligo.posterior/1"
 PREDICTION: Final = "caligo.prediction/1"
 FAILURE: Final = "caligo.failure/1"
 
-_DTYPES: Final[dict[int, np.dtype]] = {
+_DTYPES: Final[dict[types_pb2.ElementType, np.dtype]] = {
     types_pb2.ELEMENT_TYPE_FLOAT32: np.dtype("<f4"),
     types_pb2.ELEMENT_TYPE_INT64: np.dtype("<i8"),
     types_pb2.ELEMENT_TYPE_UINT8: np.dtype("u1"),
@@ -92,14 +93,17 @@ def _decode(tensor: types_pb2.Tensor, schema: str, dtype: type, *shape: int, fie
     return array
 
 
+def encode_phase(phase: Phase) -> types_pb2.Phase:
+    """A phase as the contract's enum; the codes are the same."""
+    return cast("types_pb2.Phase", int(phase))
+
+
 def encode_design(index: NDArray[np.int64], inputs: NDArray[np.float32]) -> types_pb2.DesignBatch:
     """Design rows with their sample indices, int64 [n] and float32 [n, 9]."""
     return types_pb2.DesignBatch(index=encode(index, INDEX), inputs=encode(inputs, INPUTS))
 
 
-def decode_design(
-    batch: types_pb2.DesignBatch, field: str = "rows"
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def decode_design(batch: types_pb2.DesignBatch, field: str = "rows") -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Indices int64 [n] and rows float32 [n, 9].
 
     Raises:
@@ -135,9 +139,7 @@ def decode_rows(batch: types_pb2.ResultBatch, field: str = "rows") -> ResultRows
     rows = np.empty(n, dtype=ROW_DTYPE)
     rows["index"] = index
     rows["inputs"] = _decode(batch.inputs, INPUTS, np.float32, n, DIMENSIONS, field=f"{field}.inputs")
-    rows["metrics"] = _decode(
-        batch.metrics, METRICS_SCHEMA, np.float32, n, len(METRICS), field=f"{field}.metrics"
-    )
+    rows["metrics"] = _decode(batch.metrics, METRICS_SCHEMA, np.float32, n, len(METRICS), field=f"{field}.metrics")
     rows["counts"] = _decode(batch.counts, COUNTS_SCHEMA, np.int64, n, len(COUNTS), field=f"{field}.counts")
     rows["outcome"] = _decode(batch.outcome, CODE, np.uint8, n, field=f"{field}.outcome")
     rows["reason"] = _decode(batch.reason, CODE, np.uint8, n, field=f"{field}.reason")

@@ -59,7 +59,7 @@ class ActiveSpec(_message.Message):
     def __init__(self, samples: _Optional[int] = ..., batch_size: _Optional[int] = ..., lookahead: _Optional[int] = ..., skip: _Optional[bool] = ...) -> None: ...
 
 class CampaignSpec(_message.Message):
-    __slots__ = ("name", "seed", "space", "physics", "protocol", "surrogate", "guardrail", "lhs", "training", "active")
+    __slots__ = ("name", "seed", "space", "physics", "protocol", "surrogate", "guardrail", "lhs", "training", "active", "base")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     SPACE_FIELD_NUMBER: _ClassVar[int]
@@ -70,6 +70,7 @@ class CampaignSpec(_message.Message):
     LHS_FIELD_NUMBER: _ClassVar[int]
     TRAINING_FIELD_NUMBER: _ClassVar[int]
     ACTIVE_FIELD_NUMBER: _ClassVar[int]
+    BASE_FIELD_NUMBER: _ClassVar[int]
     name: str
     seed: int
     space: _types_pb2.SpaceSpec
@@ -80,7 +81,8 @@ class CampaignSpec(_message.Message):
     lhs: LhsSpec
     training: TrainingSpec
     active: ActiveSpec
-    def __init__(self, name: _Optional[str] = ..., seed: _Optional[int] = ..., space: _Optional[_Union[_types_pb2.SpaceSpec, _Mapping]] = ..., physics: _Optional[_Union[_types_pb2.PhysicsSpec, _Mapping]] = ..., protocol: _Optional[_Union[_types_pb2.ProtocolSpec, _Mapping]] = ..., surrogate: _Optional[_Union[_surrogate_pb2.SurrogateSpec, _Mapping]] = ..., guardrail: _Optional[_Union[_surrogate_pb2.GuardrailSpec, _Mapping]] = ..., lhs: _Optional[_Union[LhsSpec, _Mapping]] = ..., training: _Optional[_Union[TrainingSpec, _Mapping]] = ..., active: _Optional[_Union[ActiveSpec, _Mapping]] = ...) -> None: ...
+    base: str
+    def __init__(self, name: _Optional[str] = ..., seed: _Optional[int] = ..., space: _Optional[_Union[_types_pb2.SpaceSpec, _Mapping]] = ..., physics: _Optional[_Union[_types_pb2.PhysicsSpec, _Mapping]] = ..., protocol: _Optional[_Union[_types_pb2.ProtocolSpec, _Mapping]] = ..., surrogate: _Optional[_Union[_surrogate_pb2.SurrogateSpec, _Mapping]] = ..., guardrail: _Optional[_Union[_surrogate_pb2.GuardrailSpec, _Mapping]] = ..., lhs: _Optional[_Union[LhsSpec, _Mapping]] = ..., training: _Optional[_Union[TrainingSpec, _Mapping]] = ..., active: _Optional[_Union[ActiveSpec, _Mapping]] = ..., base: _Optional[str] = ...) -> None: ...
 
 class Progress(_message.Message):
     __slots__ = ("phase", "done", "total", "simulated", "succeeded", "failed", "skipped", "rows_per_second", "secure_fraction")

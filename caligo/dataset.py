@@ -1,0 +1,255 @@
+"""A campaign's HDF5 file as numpy, pandas or xarray.
+
+    from caligo.dataset import open_campaign
+
+    with open_campaign("exploration_data.h5") as campaign:
+        table = campaign.to_pandas()
+        alive = table[table.outcome == "success"]
+
+A file may be opened while its campaign still runs; the rows that are not there yet are left out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from caligo.errors import InvalidArgument
+from caligo.results import (
+    COUNT_NAMES,
+    COUNTS,
+    METRIC_NAMES,
+    METRICS,
+    ROW_DTYPE,
+    ProtocolOutcome,
+    Reason,
+    ResultRows,
+)
+from caligo.seeds import Phase
+from caligo.space import PARAMETERS, STRATEGY_COLUMN, Strategy
+from caligo.spec import CampaignSpec, validate
+
+if TYPE_CHECKING:
+    import pandas
+    import xarray
+
+FILE_NAME: Final = "exploration_data.h5"
+"""Name of the file in its campaign's directory."""
+FORMAT: Final = "caligo-campaign/1"
+"""The root attribute `format` of the files that this module reads."""
+GROUPS: Final[Mapping[Phase, str]] = MappingProxyType({Phase.LHS: "lhs_warmup", Phase.ACTIVE: "active_learning"})
+"""The group that holds a phase's rows."""
+NOT_YET: Final = 255
+"""`outcome` of a row that is still to come."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CliffSlice:
+    """The surrogate's posterior on a grid through the space.
+
+    Attributes:
+        axes: the two columns of the inputs that vary, x then y.
+        x, y: float32 [41] each, model coordinates.
+        at: float32 [9], model coordinates of the point that the slice goes through.
+        mean, deviation: float32 [2, 41, 41] each, units of the target: by strategy, y, x.
+    """
+
+    axes: tuple[int, int]
+    x: NDArray[np.float32]
+    y: NDArray[np.float32]
+    at: NDArray[np.float32]
+    mean: NDArray[np.float32]
+    deviation: NDArray[np.float32]
+
+
+@dataclasses.dataclass(frozen=True)
+class SurrogateFindings:
+    """What the surrogate has learned; whatever is not known yet is None.
+
+    Attributes:
+        length_scales: float32 [9], fraction of each column's range in model coordinates; small means relevant.
+        noise: noise standard deviation, units of the target.
+        secure_fraction: share of the space that is secure, and the half width of its 95 % interval.
+        history: float32 [h, 6], a line a fit: rows, rmse, f1, brier, coverage90, secure_fraction, the errors
+            being those on the held-out rows.
+        cliff: a slice in the two most relevant dimensions.
+    """
+
+    length_scales: NDArray[np.float32] | None
+    noise: float | None
+    secure_fraction: tuple[float, float] | None
+    history: NDArray[np.float32]
+    cliff: CliffSlice | None
+
+
+HISTORY_COLUMNS: Final = ("rows", "rmse", "f1", "brier", "coverage90", "secure_fraction")
+
+
+def open_campaign(path: str | Path) -> CampaignDataset:
+    """Open a campaign's file for reading.
+
+    Raises:
+        InvalidArgument: no such file, or not a file of a campaign.
+    """
+    return CampaignDataset(Path(path))
+
+
+class CampaignDataset:
+    """An open campaign file. A context manager; leaving it closes the file.
+
+    Attributes:
+        path: the file.
+        campaign: resource name of the campaign.
+        spec: what decided its rows.
+        versions: the software that made it, package to version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.exists():
+            raise InvalidArgument(str(path), "no such file")
+        try:
+            self._file = h5py.File(path, "r")
+        except OSError:
+            raise InvalidArgument(str(path), "is not an HDF5 file") from None
+        try:
+            attributes = self._file.attrs
+            if attributes.get("format") != FORMAT:
+                raise InvalidArgument(str(path), f"must have the root attribute format={FORMAT!r}")
+            missing = [name for name in (*GROUPS.values(), "surrogate") if name not in self._file]
+            if missing:
+                raise InvalidArgument(str(path), f"has no group {missing[0]}")
+            self.path = path
+            self.campaign = str(attributes["campaign"])
+            self.spec = validate(CampaignSpec, json.loads(attributes["spec"]))
+            self.versions: dict[str, str] = json.loads(attributes["versions"])
+        except (KeyError, ValueError) as error:
+            self._file.close()
+            raise InvalidArgument(str(path), f"has damaged attributes: {error}") from None
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def rows(self, phase: Phase | None = None) -> ResultRows:
+        """Rows that are there, a structured array [n] of `ROW_DTYPE`, inputs in model coordinates.
+
+        Args:
+            phase: one phase, or the Latin hypercube followed by the active phase.
+        """
+        if phase is None:
+            return np.concatenate([self.rows(p) for p in GROUPS])
+        group = self._file[GROUPS[phase]]
+        there = group["outcome"][:] != NOT_YET
+        rows = np.empty(np.count_nonzero(there), dtype=ROW_DTYPE)
+        for name in ROW_DTYPE.names or ():
+            rows[name] = group[name][:][there]
+        return rows
+
+    def columns(self, phase: Phase | None = None) -> dict[str, NDArray[Any]]:
+        """The rows that are there as a column each, [n]: `phase` ("lhs" or "active"), then those of `row_columns`."""
+        phases = GROUPS if phase is None else (phase,)
+        parts = [self.rows(p) for p in phases]
+        names = np.repeat([p.name.lower() for p in phases], [len(part) for part in parts])
+        return {"phase": names, **row_columns(np.concatenate(parts))}
+
+    def to_pandas(self, phase: Phase | None = None) -> pandas.DataFrame:
+        """`columns` as a table; `phase`, `strategy`, `outcome` and `reason` are categories.
+
+        Raises:
+            InvalidArgument: pandas is not installed.
+        """
+        frame = _import("pandas").DataFrame(self.columns(phase))
+        return frame.astype(dict.fromkeys(("phase", "strategy", "outcome", "reason"), "category"))
+
+    def to_xarray(self, phase: Phase | None = None) -> xarray.Dataset:
+        """`columns` along the dimension `row`, each variable with its `units`.
+
+        Raises:
+            InvalidArgument: xarray is not installed.
+        """
+        units = {**{p.symbol: p.unit for p in PARAMETERS}, **dict(METRICS), **dict(COUNTS)}
+        variables = {
+            name: ("row", values, {"units": units[name]} if name in units else {})
+            for name, values in self.columns(phase).items()
+        }
+        return _import("xarray").Dataset(
+            variables, attrs={"campaign": self.campaign, "spec": self.spec.model_dump_json()}
+        )
+
+    @property
+    def surrogate(self) -> SurrogateFindings:
+        """What the surrogate has learned so far."""
+        group = self._file["surrogate"]
+        history = group["history"][:]
+        scales, secure = _known(group["length_scales"][:]), _known(group["secure_fraction"][:])
+        noise, margin = _known(group["noise"][:]), _known(group["cliff_margin"][:])
+        return SurrogateFindings(
+            length_scales=scales,
+            noise=None if noise is None else float(noise[0]),
+            secure_fraction=None if secure is None else (float(secure[0]), float(secure[1])),
+            history=history[~np.isnan(history[:, 0])],
+            cliff=None
+            if margin is None
+            else CliffSlice(
+                axes=(int(group["cliff_axes"][0]), int(group["cliff_axes"][1])),
+                x=group["cliff_x"][:],
+                y=group["cliff_y"][:],
+                at=group["cliff_at"][:],
+                mean=margin[..., 0],
+                deviation=margin[..., 1],
+            ),
+        )
+
+
+def row_columns(rows: ResultRows) -> dict[str, NDArray[Any]]:
+    """Result rows [n] as a column each, [n], the parameters in physical units by symbol.
+
+    `index` (int64), r, nu, dt_ns, F, eta, e_det, P_dark, N (float32), `strategy`, `outcome` and `reason` (names in
+    lower case), the metrics (float32) and the counts (int64).
+    """
+    inputs = rows["inputs"]
+    return {
+        "index": rows["index"],
+        **{
+            p.symbol: np.power(np.float32(10), inputs[:, j]) if p.is_log else inputs[:, j]
+            for j, p in enumerate(PARAMETERS)
+        },
+        "strategy": _names(Strategy, inputs[:, STRATEGY_COLUMN].round().astype(np.uint8)),
+        "outcome": _names(ProtocolOutcome, rows["outcome"]),
+        "reason": _names(Reason, rows["reason"]),
+        **{name: rows["metrics"][:, j] for j, name in enumerate(METRIC_NAMES)},
+        **{name: rows["counts"][:, j] for j, name in enumerate(COUNT_NAMES)},
+    }
+
+
+def _known(values: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    return None if np.isnan(values).any() else values
+
+
+def _names(codes: type[Strategy | ProtocolOutcome | Reason], values: NDArray[np.uint8]) -> NDArray[np.str_]:
+    table = np.array([next((c.name.lower() for c in codes if c == v), f"code_{v}") for v in range(256)])
+    return table[values]
+
+
+def _import(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise InvalidArgument(module, f"must be installed for this: pip install {module}") from None

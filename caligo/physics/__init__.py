@@ -1,0 +1,46 @@
+"""Closed forms of the simulated protocol: detection, security, finite-size key length, prediction.
+
+Plain scalar `math`, importing nothing else of caligo. The functions of LEAVES take and return floats
+only (`strategy` of expected_efficiency is an integer) and can be compiled by numba:
+
+    for leaf in LEAVES:
+        numba.extending.register_jitable(leaf)
+
+`caligo.physics.vectorized` broadcasts over arrays. docs/physics.md holds the derivations.
+"""
+
+from collections.abc import Callable
+
+from . import detection, efficiency, entropy, finite_key, security
+from .feasibility import feasibility_margin, is_feasible
+from .prediction import Prediction, predict
+
+LEAVES: tuple[Callable[..., float], ...] = (
+    entropy.binary_entropy,
+    entropy.solve_entropy,
+    entropy.inverse_binary_entropy,
+    detection.click_probability,
+    detection.source_error_fidelity,
+    detection.source_error_weight,
+    detection.conditional_qber,
+    security.markov_retention,
+    security.storage_capacity,
+    security.gamma,
+    security.strong_converse_exponent,
+    security.rate_after_storage,
+    security.min_entropy_rate_lupo2023,
+    security.min_entropy_rate_kww2012,
+    security.min_entropy_rate_erven2014,
+    security.entropy_surplus,
+    finite_key.immediate_measurement_entropy,
+    finite_key.min_entropy_lupo2023,
+    finite_key.min_entropy_kww2012,
+    finite_key.min_entropy_erven2014,
+    finite_key.secret_bits,
+    finite_key.detection_tolerance,
+    finite_key.binomial_margin,
+    finite_key.serfling_margin,
+    efficiency.expected_efficiency,
+)
+
+__all__ = ["LEAVES", "Prediction", "feasibility_margin", "is_feasible", "predict"]

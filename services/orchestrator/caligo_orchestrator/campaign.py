@@ -1,0 +1,289 @@
+"""One campaign from its spec to its file.
+
+A run walks through the phases. What it has done is in the journal, so a campaign that was stopped in any way is
+simply run again: every phase starts from what is there.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.metadata
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from caligo import wire
+from caligo.results import ProtocolOutcome, ResultRows
+from caligo.seeds import Phase
+from caligo.space import DIMENSIONS
+from caligo.spec import CampaignSpec
+from caligo.v1 import campaign_pb2, surrogate_pb2
+from caligo_orchestrator import findings
+from caligo_orchestrator.dispatch import SimulationFarm
+from caligo_orchestrator.phases import active, lhs, surrogate
+from caligo_orchestrator.pipeline import Pipeline, Stopped
+from caligo_orchestrator.remote import Sampler, Surrogate
+from caligo_orchestrator.settings import OrchestratorSettings
+from caligo_orchestrator.store import hdf5
+from caligo_orchestrator.store.journal import Journal
+
+State = campaign_pb2.CampaignState
+QUEUED: Final = campaign_pb2.CAMPAIGN_STATE_QUEUED
+RUNNING: Final = campaign_pb2.CAMPAIGN_STATE_RUNNING
+PAUSED: Final = campaign_pb2.CAMPAIGN_STATE_PAUSED
+SUCCEEDED: Final = campaign_pb2.CAMPAIGN_STATE_SUCCEEDED
+FAILED: Final = campaign_pb2.CAMPAIGN_STATE_FAILED
+CANCELLED: Final = campaign_pb2.CAMPAIGN_STATE_CANCELLED
+ENDED: Final = frozenset({SUCCEEDED, FAILED, CANCELLED})
+
+PREFIX: Final = "campaigns/"
+_RATE_WINDOW_SECONDS: Final = 60.0
+
+
+class ProgressBoard:
+    """Where a running campaign stands; written by its threads, read by watchers."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._progress = campaign_pb2.Progress()
+        self._recent: deque[tuple[float, int]] = deque()
+
+    def enter(self, phase: Phase, done: int, total: int) -> None:
+        with self._lock:
+            self._progress.phase = wire.encode_phase(phase)
+            self._progress.done, self._progress.total = done, total
+
+    def step(self, done: int, total: int) -> None:
+        """Progress within a phase that yields no rows."""
+        with self._lock:
+            self._progress.done, self._progress.total = done, total
+
+    def count(self, rows: ResultRows, *, recovered: bool = False) -> None:
+        """Add result rows; recovered ones say nothing about the present rate."""
+        outcome = rows["outcome"]
+        skipped = int((outcome >= ProtocolOutcome.SKIPPED_INFEASIBLE).sum())
+        succeeded = int((outcome == ProtocolOutcome.SUCCESS).sum())
+        simulated = len(rows) - skipped
+        with self._lock:
+            p = self._progress
+            p.simulated += simulated
+            p.succeeded += succeeded
+            p.failed += simulated - succeeded
+            p.skipped += skipped
+            if not recovered:
+                p.done += len(rows)
+                self._recent.append((time.monotonic(), simulated))
+
+    def fitted(self, secure_fraction: float) -> None:
+        with self._lock:
+            self._progress.secure_fraction = secure_fraction
+
+    def snapshot(self) -> campaign_pb2.Progress:
+        with self._lock:
+            now = time.monotonic()
+            while self._recent and self._recent[0][0] < now - _RATE_WINDOW_SECONDS:
+                self._recent.popleft()
+            if self._recent:
+                span = max(now - self._recent[0][0], 1.0)
+                self._progress.rows_per_second = sum(n for _, n in self._recent) / span
+            copy = campaign_pb2.Progress()
+            copy.CopyFrom(self._progress)
+            return copy
+
+
+class CampaignRunner:
+    """Runs one campaign to an end, or until it is told to stop."""
+
+    def __init__(
+        self,
+        id: str,
+        spec: CampaignSpec,
+        directory: Path,
+        journal: Journal,
+        farm: SimulationFarm,
+        settings: OrchestratorSettings,
+        note: Callable[[str], None],
+    ) -> None:
+        self.id = id
+        self.spec = spec
+        self.progress = ProgressBoard()
+        self.stop = threading.Event()
+        self._directory = directory
+        self._journal = journal
+        self._farm = farm
+        self._settings = settings
+        self._note = note
+        self._validation: surrogate_pb2.Validation | None = None
+
+    def run(self) -> campaign_pb2.Findings:
+        """Walk through the phases.
+
+        Raises:
+            Stopped: `stop` was set.
+            CaligoError: the campaign cannot go on.
+        """
+        self._directory.mkdir(parents=True, exist_ok=True)
+        sampler = Sampler(self._settings.sampler)
+        model = Surrogate(self._settings.surrogate, PREFIX + self.id)
+        try:
+            plan = self._plan(sampler)
+            self._writer = self._open_file(plan)
+            try:
+                self._run_lhs(plan, sampler)
+                gc.collect()  # the design's buffers, before the surrogate needs the memory
+                self._run_training(model)
+                gc.collect()
+                self._run_active(model)
+                result = self._conclude(model)
+            finally:
+                self._writer.close()
+            hdf5.finalize(self._directory / hdf5.FILE_NAME)
+            model.delete()
+            return result
+        finally:
+            sampler.close()
+            model.close()
+
+    # --- phases ---------------------------------------------------------------------------------------------------
+
+    def _plan(self, sampler: Sampler) -> lhs.Plan:
+        text = self._journal.checkpoint(self.id, "lhs_plan")
+        if text is None and self.spec.lhs.skip:
+            text = self._journal.checkpoint(self.spec.base, "lhs_plan")
+            assert text is not None, "checked when the campaign was created"
+            for rows in self._journal.row_blocks(self.spec.base, Phase.LHS):
+                self._journal.append_rows(self.id, Phase.LHS, rows)
+        if text is None:
+            text = lhs.plan(self.spec, sampler).to_json()
+        self._journal.put_checkpoint(self.id, "lhs_plan", text)
+        return lhs.Plan.from_json(text)
+
+    def _run_lhs(self, plan: lhs.Plan, sampler: Sampler) -> None:
+        done = self._journal.row_indices(self.id, Phase.LHS)
+        self.progress.enter(Phase.LHS, len(done), plan.rows)
+        if len(done) == plan.rows:
+            return
+        self._note(f"phase 1: Latin hypercube of {plan.rows} rows, {self.spec.lhs.samples} of them feasible")
+        with self._pipeline(Phase.LHS) as pipeline:
+            for _ in lhs.run(self.spec, plan, done, sampler, pipeline):
+                pass
+
+    def _run_training(self, model: Surrogate) -> None:
+        model.create(self.spec)
+        for rows in self._journal.row_blocks(self.id, Phase.LHS):
+            model.observe(Phase.LHS, rows)
+        if self.spec.training.skip:
+            surrogate.load(model, self._journal, self.spec.base)
+            surrogate.save(model, self._journal, self.id, self._directory)
+            return
+        validation = self._journal.checkpoint(self.id, "validation")
+        if validation is not None:
+            self._validation = surrogate_pb2.Validation.FromString(validation)
+            surrogate.load(model, self._journal, self.id)
+            return
+        self._note("phase 2: training the surrogate")
+        self.progress.enter(Phase.SURROGATE, 0, self.spec.surrogate.training_steps)
+        for response in surrogate.run(model, self.spec.training.holdout_fraction):
+            if self.stop.is_set():
+                raise Stopped
+            if response.HasField("progress"):
+                self.progress.step(response.progress.step, response.progress.steps)
+            else:
+                self._validation = response.summary.validation
+                self._record_fit(0, response.summary, model)
+        surrogate.save(model, self._journal, self.id, self._directory)
+        assert self._validation is not None
+        self._journal.put_checkpoint(self.id, "validation", self._validation.SerializeToString())
+
+    def _run_active(self, model: Surrogate) -> None:
+        if self.spec.active.skip:
+            return
+        done = len(self._journal.row_indices(self.id, Phase.ACTIVE))
+        self.progress.enter(Phase.ACTIVE, done, self.spec.active.samples)
+        self._note(f"phase 3: active learning, {self.spec.active.samples} rows in batches")
+
+        def on_fit(batch: int, summary: surrogate_pb2.FitSummary) -> None:
+            self._record_fit(1 + batch, summary, model)
+
+        with self._pipeline(Phase.ACTIVE) as pipeline:
+            for _ in active.run(self.id, self.spec, model, self._journal, pipeline, on_fit):
+                pass
+        surrogate.save(model, self._journal, self.id, self._directory)
+
+    def _conclude(self, model: Surrogate) -> campaign_pb2.Findings:
+        described = model.describe()
+        length_scales = wire.decode(described.length_scales, wire.INPUTS, DIMENSIONS)
+        self._writer.write_surrogate(
+            {
+                "length_scales": length_scales,
+                "noise": np.array([described.noise], dtype=np.float32),
+                "secure_fraction": np.array(
+                    [described.secure_fraction, described.secure_fraction_error], dtype=np.float32
+                ),
+                **findings.cliff_slice(model, self.spec.space.resolve(), length_scales),
+            }
+        )
+        return findings.summarise(self._all_rows(), described, length_scales, self._validation)
+
+    # --- results --------------------------------------------------------------------------------------------------
+
+    def _pipeline(self, phase: Phase) -> Pipeline:
+        def record(rows: ResultRows) -> None:
+            self._journal.append_rows(self.id, phase, rows)
+            self._writer.write(phase, rows)
+            self.progress.count(rows)
+
+        return Pipeline(PREFIX + self.id, self.spec, phase, self._farm, record, self.stop)
+
+    def _open_file(self, plan: lhs.Plan) -> hdf5.HDF5Writer:
+        """The live file, filled with what the journal holds."""
+        writer = hdf5.HDF5Writer(
+            self._directory / hdf5.FILE_NAME,
+            {
+                "format": hdf5.FORMAT,
+                "campaign": PREFIX + self.id,
+                "spec": self.spec.model_dump_json(),
+                "versions": json.dumps(_versions()),
+            },
+            {Phase.LHS: plan.rows, Phase.ACTIVE: 0 if self.spec.active.skip else self.spec.active.samples},
+            fits=1 + active.batches(self.spec),
+            batch_rows=64,
+        )
+        for phase in hdf5.GROUPS:
+            for rows in self._journal.row_blocks(self.id, phase):
+                writer.write(phase, rows)
+                self.progress.count(rows, recovered=True)
+        for line in range(1 + active.batches(self.spec)):
+            values = self._journal.checkpoint(self.id, f"fit/{line}")
+            if values is not None:
+                writer.write_fit(line, json.loads(values))
+        return writer
+
+    def _record_fit(self, line: int, summary: surrogate_pb2.FitSummary, model: Surrogate) -> None:
+        secure_fraction = model.describe().secure_fraction
+        values = {
+            "rows": summary.rows,
+            "rmse": summary.validation.rmse,
+            "f1": summary.validation.f1,
+            "brier": summary.validation.brier,
+            "coverage90": summary.validation.coverage90,
+            "secure_fraction": secure_fraction,
+        }
+        self._journal.put_checkpoint(self.id, f"fit/{line}", json.dumps(values).encode())
+        self._writer.write_fit(line, values)
+        self.progress.fitted(secure_fraction)
+
+    def _all_rows(self) -> Iterator[ResultRows]:
+        for phase in hdf5.GROUPS:
+            yield from self._journal.row_blocks(self.id, phase)
+
+
+def _versions() -> dict[str, str]:
+    packages = ("caligo", "caligo-orchestrator", "numpy", "h5py")
+    return {name: importlib.metadata.version(name) for name in packages}

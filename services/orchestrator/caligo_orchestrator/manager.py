@@ -1,0 +1,367 @@
+"""All campaigns of a data directory: makes them, runs them in turn, tells watchers, finds the unfinished on start."""
+
+from __future__ import annotations
+
+import functools
+import json
+import queue
+import shutil
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import structlog
+
+from caligo import logs
+from caligo.errors import (
+    CaligoError,
+    FailedPrecondition,
+    InternalError,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    Unreachable,
+)
+from caligo.results import ResultRows
+from caligo.seeds import Phase
+from caligo.spec import CampaignSpec, to_proto, validate
+from caligo.v1 import campaign_pb2
+from caligo_orchestrator.campaign import (
+    CANCELLED,
+    ENDED,
+    FAILED,
+    PAUSED,
+    PREFIX,
+    QUEUED,
+    RUNNING,
+    SUCCEEDED,
+    CampaignRunner,
+    State,
+)
+from caligo_orchestrator.dispatch import SimulationFarm
+from caligo_orchestrator.phases import lhs, surrogate
+from caligo_orchestrator.pipeline import Stopped
+from caligo_orchestrator.settings import OrchestratorSettings
+from caligo_orchestrator.store import hdf5
+from caligo_orchestrator.store.journal import CampaignRecord, Journal
+
+log = logs.get("manager")
+
+JOURNAL_FILE: Final = "journal.sqlite3"
+CAMPAIGNS_DIRECTORY: Final = "campaigns"
+DEFAULT_PRIORITY: Final = 100
+HEARTBEAT_SECONDS: Final = 10.0
+PROGRESS_SECONDS: Final = 0.5
+
+
+class Campaigns:
+    """The campaigns of one data directory.
+
+    Raises (from the constructor):
+        InvalidArgument: the data directory cannot be written.
+    """
+
+    def __init__(self, settings: OrchestratorSettings) -> None:
+        self._settings = settings
+        self._directory = settings.data_directory
+        try:
+            (self._directory / CAMPAIGNS_DIRECTORY).mkdir(parents=True, exist_ok=True)
+            self._journal = Journal(self._directory / JOURNAL_FILE)
+        except (OSError, sqlite3.Error) as error:
+            raise InvalidArgument("data_directory", f"{self._directory}: {error}") from None
+        self._farm = SimulationFarm(settings.simulator, settings.simulator_streams, settings.patience_seconds)
+        self._changed = threading.Condition()
+        self._runners: dict[str, CampaignRunner] = {}
+        self._wanted: dict[str, State] = {}
+        """States asked for by pause and cancel, until the runner has stopped."""
+        self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"campaigns-{i}", daemon=True)
+            for i in range(settings.running_campaigns)
+        ]
+
+    def start(self) -> None:
+        """Queue every unfinished campaign and begin to work."""
+        for record in reversed(self._journal.campaigns()):
+            if record.state in (QUEUED, RUNNING):
+                log.info("found an unfinished campaign", campaign=PREFIX + record.id)
+                self._queue.put(record.id)
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """Stop all work; unfinished campaigns stay unfinished and go on at the next start."""
+        for _ in self._threads:
+            self._queue.put(None)
+        with self._changed:
+            for runner in self._runners.values():
+                runner.stop.set()
+        for thread in self._threads:
+            thread.join()
+        self._farm.close()
+        self._journal.close()
+
+    # --- the resource ---------------------------------------------------------------------------------------------
+
+    def check(self, spec: CampaignSpec) -> None:
+        """Pre-flight: everything that a skipped phase would have made must be there.
+
+        Raises:
+            InvalidArgument: `base` does not exist.
+            FailedPrecondition: what is skipped was never made.
+        """
+        if not spec.base:
+            return
+        if self._journal.campaign(spec.base) is None:
+            raise InvalidArgument("base", f"there is no campaign {spec.base!r}")
+        if spec.lhs.skip:
+            plan = self._journal.checkpoint(spec.base, "lhs_plan")
+            done = len(self._journal.row_indices(spec.base, Phase.LHS))
+            if plan is None or done < lhs.Plan.from_json(plan).rows:
+                raise FailedPrecondition(f"lhs.skip: campaign {spec.base!r} has no finished phase 1")
+        if spec.training.skip and self._journal.checkpoint(spec.base, f"{surrogate.CHECKPOINT}/tensors") is None:
+            raise FailedPrecondition(f"training.skip: campaign {spec.base!r} has no trained surrogate")
+
+    def create(self, spec: CampaignSpec, request_id: str, priority: int) -> campaign_pb2.Campaign:
+        """Start a campaign; the same request id gives the same campaign."""
+        with self._changed:
+            known = self._journal.campaign_by_request(request_id) if request_id else None
+            if known is not None:
+                if known.spec != spec.model_dump_json():
+                    raise InvalidArgument("request_id", f"{request_id!r} was used for another spec")
+                return self._to_proto(known)
+            self.check(spec)
+            id = self._free_id(spec.name)
+            self._journal.create_campaign(id, request_id or None, spec.model_dump_json(), priority)
+            self._announce(id)
+        self._queue.put(id)
+        return self.get(PREFIX + id)
+
+    def _free_id(self, name: str) -> str:
+        taken = {record.id for record in self._journal.campaigns()}
+        id, number = name, 2
+        while id in taken:
+            id, number = f"{name}-{number}", number + 1
+        return id
+
+    def get(self, name: str) -> campaign_pb2.Campaign:
+        return self._to_proto(self._record(name))
+
+    def list(self, state: int | None) -> list[campaign_pb2.Campaign]:
+        """Newest first."""
+        return [self._to_proto(r) for r in self._journal.campaigns() if state is None or r.state == state]
+
+    def pause(self, name: str) -> campaign_pb2.Campaign:
+        return self._interrupt(name, PAUSED)
+
+    def cancel(self, name: str) -> campaign_pb2.Campaign:
+        return self._interrupt(name, CANCELLED)
+
+    def _interrupt(self, name: str, wanted: State) -> campaign_pb2.Campaign:
+        record = self._record(name)
+        with self._changed:
+            if record.state == wanted:
+                return self._to_proto(record)
+            if record.state in ENDED:
+                raise FailedPrecondition(f"{name} has ended: {_state_name(record.state)}")
+            runner = self._runners.get(record.id)
+            if runner is None:
+                self._set_state(record.id, wanted)
+            else:
+                self._wanted[record.id] = wanted
+                runner.stop.set()
+                while record.id in self._runners:
+                    self._changed.wait()
+        return self.get(name)
+
+    def resume(self, name: str) -> campaign_pb2.Campaign:
+        record = self._record(name)
+        with self._changed:
+            if record.state in (QUEUED, RUNNING):
+                return self._to_proto(record)
+            if record.state != PAUSED:
+                raise FailedPrecondition(f"{name} is not paused: {_state_name(record.state)}")
+            self._set_state(record.id, QUEUED)
+        self._queue.put(record.id)
+        return self.get(name)
+
+    def delete(self, name: str) -> None:
+        record = self._record(name)
+        with self._changed:
+            if record.state not in ENDED:
+                raise FailedPrecondition(f"{name} has not ended; cancel it first")
+            self._journal.delete_campaign(record.id)
+        shutil.rmtree(self._directory_of(record.id), ignore_errors=True)
+
+    def file(self, name: str) -> Path:
+        """The HDF5 file of a campaign."""
+        path = self._directory_of(self._record(name).id) / hdf5.FILE_NAME
+        if not path.exists():
+            raise FailedPrecondition(f"{name} has no file yet")
+        return path
+
+    # --- streams --------------------------------------------------------------------------------------------------
+
+    def watch(self, name: str, after: int) -> Iterator[campaign_pb2.WatchCampaignResponse]:
+        """Kept events after a number, then live ones; ends when the campaign has ended."""
+        id = self._record(name).id
+        progress = campaign_pb2.Progress()
+        silent_since = time.monotonic()
+        while True:
+            news = []
+            with self._changed:
+                news += self._journal.events(id, after)
+                record = self._journal.campaign(id)
+                runner = self._runners.get(id)
+            after = news[-1].sequence if news else after
+            if runner is not None and (snapshot := runner.progress.snapshot()) != progress:
+                progress = snapshot
+                news.append(_event(sequence=after, progress=progress))
+            if not news and time.monotonic() - silent_since > HEARTBEAT_SECONDS:
+                news.append(_event(sequence=after, heartbeat=campaign_pb2.Heartbeat()))
+            yield from news
+            if record is None or record.state in ENDED:
+                return
+            if news:
+                silent_since = time.monotonic()
+            with self._changed:
+                self._changed.wait(PROGRESS_SECONDS)
+
+    def rows(self, name: str, phase: Phase, start: int, follow: bool) -> Iterator[ResultRows]:
+        """Durable rows in the order of the file; with `follow` waits for each next row until the campaign ends."""
+        id = self._record(name).id
+        while True:
+            record = self._journal.campaign(id)
+            for block in self._journal.row_blocks(id, phase, start=start):
+                if follow and record is not None and record.state not in ENDED:
+                    expected = start + np.arange(len(block))
+                    block = block[block["index"] == expected]  # a gap is filled later: wait for it
+                    if not len(block):
+                        break
+                yield block
+                start = int(block["index"][-1]) + 1
+            if not follow or record is None or record.state in ENDED:
+                return
+            with self._changed:
+                self._changed.wait(PROGRESS_SECONDS)
+
+    # --- work -----------------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while (id := self._queue.get()) is not None:
+            with self._changed:
+                record = self._journal.campaign(id)
+                if record is None or record.state not in (QUEUED, RUNNING) or id in self._runners:
+                    continue
+                runner = CampaignRunner(
+                    id,
+                    validate(CampaignSpec, json.loads(record.spec)),
+                    self._directory_of(id),
+                    self._journal,
+                    self._farm,
+                    self._settings,
+                    functools.partial(self._note, id),
+                )
+                self._runners[id] = runner
+                self._set_state(id, RUNNING)
+            with structlog.contextvars.bound_contextvars(campaign=PREFIX + id):
+                state, problem, result = self._run(runner)
+            with self._changed:
+                del self._runners[id]
+                if state is not None:
+                    self._set_state(id, state, problem, result)
+                self._changed.notify_all()
+
+    def _run(
+        self, runner: CampaignRunner
+    ) -> tuple[State | None, campaign_pb2.Problem | None, campaign_pb2.Findings | None]:
+        """Run a campaign; the state it ends in, or None where it stays unfinished for the next start."""
+        try:
+            return SUCCEEDED, None, runner.run()
+        except Stopped:
+            return self._wanted.pop(runner.id, None), None, None
+        except Unreachable as error:
+            log.warning("campaign paused", problem=str(error))
+            return PAUSED, _problem(error), None
+        except CaligoError as error:
+            log.error("campaign failed", problem=str(error))
+            return FAILED, _problem(error), None
+        except (OSError, sqlite3.OperationalError) as error:
+            log.exception("campaign paused")
+            return PAUSED, _problem(ResourceExhausted(f"data directory: {error}")), None
+        except Exception as error:
+            log.exception("campaign failed")
+            return FAILED, _problem(InternalError(f"{type(error).__name__}: {error}")), None
+
+    def _set_state(
+        self,
+        id: str,
+        state: State,
+        problem: campaign_pb2.Problem | None = None,
+        result: campaign_pb2.Findings | None = None,
+    ) -> None:
+        self._journal.set_state(
+            id,
+            state,
+            problem=problem.SerializeToString() if problem else None,
+            findings=result.SerializeToString() if result else None,
+        )
+        self._announce(id)
+
+    def _announce(self, id: str) -> None:
+        """Tell watchers what the campaign is now."""
+        self._journal.append_event(id, _event(changed=self._to_proto(self._record(PREFIX + id))))
+        with self._changed:
+            self._changed.notify_all()
+
+    def _note(self, id: str, text: str) -> None:
+        log.info(text)
+        self._journal.append_event(id, _event(note=text))
+        with self._changed:
+            self._changed.notify_all()
+
+    def _record(self, name: str) -> CampaignRecord:
+        id = name.removeprefix(PREFIX)
+        record = self._journal.campaign(id) if name.startswith(PREFIX) else None
+        if record is None:
+            raise NotFound(f"{name!r}: no such campaign (names look like {PREFIX}first-cliff)")
+        return record
+
+    def _directory_of(self, id: str) -> Path:
+        return self._directory / CAMPAIGNS_DIRECTORY / id
+
+    def _to_proto(self, record: CampaignRecord) -> campaign_pb2.Campaign:
+        campaign = campaign_pb2.Campaign(
+            name=PREFIX + record.id,
+            spec=to_proto(validate(CampaignSpec, json.loads(record.spec)), campaign_pb2.CampaignSpec),
+            state=record.state,
+            priority=record.priority,
+        )
+        campaign.create_time.FromMicroseconds(int(record.create_time * 1e6))
+        campaign.update_time.FromMicroseconds(int(record.update_time * 1e6))
+        runner = self._runners.get(record.id)
+        if runner is not None:
+            campaign.progress.CopyFrom(runner.progress.snapshot())
+        if record.problem is not None:
+            campaign.problem.ParseFromString(record.problem)
+        if record.findings is not None:
+            campaign.findings.ParseFromString(record.findings)
+        return campaign
+
+
+def _event(**content: Any) -> campaign_pb2.WatchCampaignResponse:
+    event = campaign_pb2.WatchCampaignResponse(**content)
+    event.time.GetCurrentTime()
+    return event
+
+
+def _problem(error: CaligoError) -> campaign_pb2.Problem:
+    return campaign_pb2.Problem(code=error.status.name, message=str(error))
+
+
+def _state_name(state: State) -> str:
+    return campaign_pb2.CampaignState.Name(state).removeprefix("CAMPAIGN_STATE_")

@@ -1,0 +1,196 @@
+"""The way of candidates to durable results, for one campaign.
+
+    submit -> [skipped at once | farm] -> recorder: journal, then HDF5 -> results
+
+Results are handed on the moment they are durable, in the order in which they complete. The recorder is a thread of
+its own, so results become durable while the campaign thinks.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caligo import wire
+from caligo.closed_form import expect
+from caligo.results import MARGIN_FLOOR, ProtocolOutcome, ProtocolResult, Reason, ResultRows
+from caligo.seeds import Phase
+from caligo.space import ExplorationSample
+from caligo.spec import CampaignSpec, to_proto
+from caligo.v1 import simulator_pb2, types_pb2
+from caligo_orchestrator.dispatch import Chunk, SimulationFarm
+
+GROUP_SECONDS: Final = 0.05
+"""Results wait at most this long for others to share a commit with."""
+GROUP_ROWS: Final = 256
+CHUNK_ROWS: Final = 8
+"""Rows a stream: small, so that a broken stream or a slow replica delays little."""
+
+SKIP_REASONS: Final = {
+    ProtocolOutcome.SKIPPED_INFEASIBLE: Reason.CLOSED_FORM,
+    ProtocolOutcome.SKIPPED_PREDICTED_FAILURE: Reason.GUARDRAIL,
+}
+
+
+class Stopped(Exception):
+    """The campaign was told to pause, to cancel or to shut down."""
+
+
+class Pipeline:
+    """Evaluates candidates of one phase of one campaign.
+
+    Args:
+        record: makes result rows durable and visible; called from the recorder's thread alone.
+        stop: set from outside to end the campaign's work; every wait in here ends with `Stopped` then.
+        max_in_flight: candidates submitted and not yet durable; `submit` blocks beyond.
+    """
+
+    def __init__(
+        self,
+        campaign: str,
+        spec: CampaignSpec,
+        phase: Phase,
+        farm: SimulationFarm,
+        record: Callable[[ResultRows], None],
+        stop: threading.Event,
+        max_in_flight: int = 64,
+    ) -> None:
+        self._spec = spec
+        self._setup = simulator_pb2.SimulateSetup(
+            campaign=campaign,
+            seed=spec.seed,
+            phase=wire.encode_phase(phase),
+            physics=to_proto(spec.physics, types_pb2.PhysicsSpec),
+            protocol=to_proto(spec.protocol, types_pb2.ProtocolSpec),
+        )
+        self._farm = farm
+        self._record = record
+        self._stop = stop
+        self._max_in_flight = max_in_flight
+        self._in_flight = 0
+        self._cancelled = threading.Event()
+        self._computed: queue.SimpleQueue[ResultRows | None] = queue.SimpleQueue()
+        self._durable: queue.SimpleQueue[ResultRows | Exception] = queue.SimpleQueue()
+        self._recorder = threading.Thread(target=self._record_results, name=f"recorder-{campaign}", daemon=True)
+        self._recorder.start()
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Give up what the farm has not finished; what has come back is still made durable."""
+        self._cancelled.set()
+        self._computed.put(None)
+        self._recorder.join()
+
+    def submit(
+        self,
+        index: NDArray[np.int64],
+        inputs: NDArray[np.float32],
+        skip: NDArray[np.bool_],
+        skip_outcome: ProtocolOutcome,
+    ) -> Iterator[ResultRows]:
+        """Hand in candidates; yields durable results while there is no room for more.
+
+        Skipped candidates become rows at once: no simulator, no EPR source, no arena hears of them.
+        """
+        if skip.any():
+            self._in_flight += int(skip.sum())
+            self._computed.put(skipped_rows(index[skip], inputs[skip], skip_outcome, self._spec))
+        wanted = np.flatnonzero(~skip)
+        for start in range(0, len(wanted), CHUNK_ROWS):
+            chosen = wanted[start : start + CHUNK_ROWS]
+            while self._in_flight and self._in_flight + len(chosen) > self._max_in_flight:
+                yield self.take()
+            self._in_flight += len(chosen)
+            self._farm.submit(
+                Chunk(
+                    self._setup,
+                    index[chosen],
+                    inputs[chosen],
+                    self._computed.put,
+                    self._durable.put,
+                    self._cancelled,
+                )
+            )
+
+    def ready(self) -> Iterator[ResultRows]:
+        """Results that are durable by now."""
+        while not self._durable.empty():
+            yield self.take()
+
+    def drain(self) -> Iterator[ResultRows]:
+        """Results of everything submitted, as they become durable."""
+        while self._in_flight:
+            yield self.take()
+
+    def take(self) -> ResultRows:
+        """The next durable results; waits for them.
+
+        Raises:
+            Stopped: the campaign was told to end its work.
+            CaligoError: the simulators failed.
+            OSError, sqlite3.Error: a result could not be recorded.
+        """
+        while True:
+            if self._stop.is_set():
+                raise Stopped
+            try:
+                item = self._durable.get(timeout=0.2)
+            except queue.Empty:
+                continue
+            if isinstance(item, Exception):
+                raise item
+            self._in_flight -= len(item)
+            return item
+
+    def _record_results(self) -> None:
+        try:
+            for rows in _grouped(self._computed):
+                self._record(rows)
+                self._durable.put(rows)
+        except Exception as error:  # a full disk, say; the campaign's thread decides what it means
+            self._durable.put(error)
+
+
+def _grouped(computed: queue.SimpleQueue[ResultRows | None]) -> Iterator[ResultRows]:
+    """Rows in groups that share a commit: at most GROUP_ROWS or what comes within GROUP_SECONDS. None ends it."""
+    while (first := computed.get()) is not None:
+        group, rows, ends = [first], len(first), time.monotonic() + GROUP_SECONDS
+        last = False
+        while rows < GROUP_ROWS:
+            try:
+                more = computed.get(timeout=max(0.0, ends - time.monotonic()))
+            except queue.Empty:
+                break
+            if more is None:
+                last = True
+                break
+            group.append(more)
+            rows += len(more)
+        yield np.concatenate(group)
+        if last:
+            return
+
+
+def skipped_rows(
+    index: NDArray[np.int64], inputs: NDArray[np.float32], outcome: ProtocolOutcome, spec: CampaignSpec
+) -> ResultRows:
+    """Result rows of candidates that are not simulated: efficiency 0, the closed form's margin."""
+    rows = []
+    for i, row in zip(index.tolist(), inputs, strict=True):
+        sample = ExplorationSample.inflate(i, row)
+        result = ProtocolResult(
+            outcome=outcome,
+            reason=SKIP_REASONS[outcome],
+            margin=max(expect(sample, spec.physics, spec.protocol).margin, MARGIN_FLOOR),
+            pairs=sample.N,
+        )
+        rows.append(result.to_row(i, row))
+    return np.concatenate(rows)

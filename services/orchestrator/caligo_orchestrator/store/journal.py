@@ -1,0 +1,263 @@
+"""The journal: one SQLite database a data directory, the only thing that decides what has happened.
+
+A result counts as done when `append_rows` has returned: the database runs in WAL mode with `synchronous=FULL`, so a
+commit is on disk. Everything else, the HDF5 file above all, can be made again from here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caligo.results import ROW_DTYPE, ResultRows
+from caligo.seeds import Phase
+from caligo.v1 import campaign_pb2
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS campaigns (
+  id TEXT PRIMARY KEY,
+  request_id TEXT UNIQUE,
+  spec TEXT NOT NULL,
+  priority INTEGER NOT NULL,
+  state INTEGER NOT NULL,
+  problem BLOB,
+  findings BLOB,
+  create_time REAL NOT NULL,
+  update_time REAL NOT NULL
+);
+CREATE TABLE IF NOT EXISTS events (
+  campaign TEXT NOT NULL, sequence INTEGER NOT NULL, event BLOB NOT NULL,
+  PRIMARY KEY (campaign, sequence)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS result_rows (
+  campaign TEXT NOT NULL, phase INTEGER NOT NULL, sample INTEGER NOT NULL, record BLOB NOT NULL,
+  PRIMARY KEY (campaign, phase, sample)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS proposals (
+  campaign TEXT NOT NULL, batch INTEGER NOT NULL, inputs BLOB NOT NULL, skip BLOB NOT NULL,
+  tensors BLOB NOT NULL, metadata TEXT NOT NULL,
+  PRIMARY KEY (campaign, batch)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS checkpoints (
+  campaign TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL,
+  PRIMARY KEY (campaign, key)
+) WITHOUT ROWID;
+"""
+
+State = campaign_pb2.CampaignState
+
+
+@dataclasses.dataclass(frozen=True)
+class CampaignRecord:
+    """A campaign as the journal holds it. `spec` is JSON, `problem` and `findings` are serialized messages."""
+
+    id: str
+    request_id: str | None
+    spec: str
+    priority: int
+    state: State
+    problem: bytes | None
+    findings: bytes | None
+    create_time: float
+    update_time: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Proposal:
+    """A joint batch as it was decided, with the model state that decided it.
+
+    Attributes:
+        inputs: float32 [q, 9], model coordinates.
+        skip: bool [q], the guardrail's verdict.
+        tensors, metadata: the surrogate's exported state at the proposal.
+    """
+
+    batch: int
+    inputs: NDArray[np.float32]
+    skip: NDArray[np.bool_]
+    tensors: bytes
+    metadata: str
+
+
+class Journal:
+    """The database of one data directory. Safe to use from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.RLock()
+        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    def _write(self, *statements: tuple[str, Sequence[Any]]) -> None:
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                for sql, values in statements:
+                    self._db.execute(sql, values)
+                self._db.execute("COMMIT")
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+
+    def _read(self, sql: str, *values: Any) -> list[tuple]:
+        with self._lock:
+            return self._db.execute(sql, values).fetchall()
+
+    # --- campaigns ------------------------------------------------------------------------------------------------
+
+    def create_campaign(self, id: str, request_id: str | None, spec: str, priority: int) -> None:
+        """Add a campaign in state QUEUED."""
+        now = time.time()
+        self._write(
+            (
+                "INSERT INTO campaigns VALUES (?,?,?,?,?,NULL,NULL,?,?)",
+                (id, request_id, spec, priority, State.CAMPAIGN_STATE_QUEUED, now, now),
+            )
+        )
+
+    def campaign(self, id: str) -> CampaignRecord | None:
+        rows = self._read("SELECT * FROM campaigns WHERE id=?", id)
+        return CampaignRecord(*rows[0]) if rows else None
+
+    def campaign_by_request(self, request_id: str) -> CampaignRecord | None:
+        rows = self._read("SELECT * FROM campaigns WHERE request_id=?", request_id)
+        return CampaignRecord(*rows[0]) if rows else None
+
+    def campaigns(self) -> list[CampaignRecord]:
+        """All campaigns, newest first."""
+        return [CampaignRecord(*row) for row in self._read("SELECT * FROM campaigns ORDER BY create_time DESC, id")]
+
+    def set_state(self, id: str, state: State, *, problem: bytes | None = None, findings: bytes | None = None) -> None:
+        self._write(
+            (
+                "UPDATE campaigns SET state=?, problem=?, findings=COALESCE(?, findings), update_time=? WHERE id=?",
+                (state, problem, findings, time.time(), id),
+            )
+        )
+
+    def delete_campaign(self, id: str) -> None:
+        self._write(
+            *(
+                (f"DELETE FROM {table} WHERE campaign=?", (id,))
+                for table in ("events", "result_rows", "proposals", "checkpoints")
+            ),
+            ("DELETE FROM campaigns WHERE id=?", (id,)),
+        )
+
+    # --- events ---------------------------------------------------------------------------------------------------
+
+    def append_event(self, id: str, event: campaign_pb2.WatchCampaignResponse) -> int:
+        """Keep an event; sets and returns its number."""
+        with self._lock:
+            event.sequence = self.last_sequence(id) + 1
+            self._write(("INSERT INTO events VALUES (?,?,?)", (id, event.sequence, event.SerializeToString())))
+            return event.sequence
+
+    def last_sequence(self, id: str) -> int:
+        return self._read("SELECT COALESCE(MAX(sequence), 0) FROM events WHERE campaign=?", id)[0][0]
+
+    def events(self, id: str, after: int) -> list[campaign_pb2.WatchCampaignResponse]:
+        rows = self._read("SELECT event FROM events WHERE campaign=? AND sequence>? ORDER BY sequence", id, after)
+        return [campaign_pb2.WatchCampaignResponse.FromString(event) for (event,) in rows]
+
+    # --- result rows ----------------------------------------------------------------------------------------------
+
+    def append_rows(self, id: str, phase: Phase, rows: ResultRows) -> None:
+        """Make result rows durable. A row that is there already stays: any two computations of it are equal."""
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                self._db.executemany(
+                    "INSERT OR IGNORE INTO result_rows VALUES (?,?,?,?)",
+                    [(id, int(phase), int(row["index"]), row.tobytes()) for row in rows],
+                )
+                self._db.execute("COMMIT")
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+
+    def rows(self, id: str, phase: Phase, start: int = 0, stop: int = 2**62) -> ResultRows:
+        """Durable rows with start <= index < stop, ordered by index."""
+        records = self._read(
+            "SELECT record FROM result_rows WHERE campaign=? AND phase=? AND sample>=? AND sample<? ORDER BY sample",
+            id,
+            int(phase),
+            start,
+            stop,
+        )
+        return np.frombuffer(b"".join(record for (record,) in records), dtype=ROW_DTYPE)
+
+    def row_indices(self, id: str, phase: Phase) -> NDArray[np.int64]:
+        """Indices of the durable rows of a phase, ascending."""
+        found = self._read(
+            "SELECT sample FROM result_rows WHERE campaign=? AND phase=? ORDER BY sample", id, int(phase)
+        )
+        return np.fromiter((sample for (sample,) in found), dtype=np.int64, count=len(found))
+
+    def row_blocks(self, id: str, phase: Phase, start: int = 0, block: int = 4096) -> Iterator[ResultRows]:
+        """Durable rows of a phase from an index on, in order, block by block, so that memory stays bounded."""
+        while True:
+            records = self._read(
+                "SELECT record FROM result_rows WHERE campaign=? AND phase=? AND sample>=? ORDER BY sample LIMIT ?",
+                id,
+                int(phase),
+                start,
+                block,
+            )
+            if not records:
+                return
+            rows = np.frombuffer(b"".join(record for (record,) in records), dtype=ROW_DTYPE)
+            yield rows
+            start = int(rows["index"][-1]) + 1
+
+    # --- proposals and checkpoints --------------------------------------------------------------------------------
+
+    def append_proposal(self, id: str, proposal: Proposal) -> None:
+        self._write(
+            (
+                "INSERT OR REPLACE INTO proposals VALUES (?,?,?,?,?,?)",
+                (
+                    id,
+                    proposal.batch,
+                    proposal.inputs.tobytes(),
+                    proposal.skip.tobytes(),
+                    proposal.tensors,
+                    proposal.metadata,
+                ),
+            )
+        )
+
+    def proposals(self, id: str) -> list[Proposal]:
+        rows = self._read(
+            "SELECT batch, inputs, skip, tensors, metadata FROM proposals WHERE campaign=? ORDER BY batch", id
+        )
+        return [
+            Proposal(
+                batch,
+                np.frombuffer(inputs, dtype=np.float32).reshape(-1, 9),
+                np.frombuffer(skip, dtype=np.bool_),
+                tensors,
+                metadata,
+            )
+            for batch, inputs, skip, tensors, metadata in rows
+        ]
+
+    def put_checkpoint(self, id: str, key: str, value: bytes) -> None:
+        self._write(("INSERT OR REPLACE INTO checkpoints VALUES (?,?,?)", (id, key, value)))
+
+    def checkpoint(self, id: str, key: str) -> bytes | None:
+        rows = self._read("SELECT value FROM checkpoints WHERE campaign=? AND key=?", id, key)
+        return rows[0][0] if rows else None
