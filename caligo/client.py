@@ -49,6 +49,8 @@ _BROKEN: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 class CampaignState(enum.IntEnum):
     """Where a campaign is in its life; the codes are those of the contract's `CampaignState`."""
 
+    UNSPECIFIED = 0
+    """Not a campaign: a spec that was only checked."""
     QUEUED = 1
     RUNNING = 2
     PAUSED = 3
@@ -170,7 +172,7 @@ class CampaignClient:
         """Start a campaign.
 
         Args:
-            validate_only: check the spec and make nothing.
+            validate_only: check the spec and make nothing; what comes back has no name.
             request_id: the same id again gives the same campaign; by default a new one.
             priority: share of the farm relative to other campaigns, 1 to 1,000.
 

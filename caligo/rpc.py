@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import os
 import signal
 import sys
 import threading
@@ -44,6 +45,8 @@ _SERVER_OPTIONS: Final = (
 )
 _CHANNEL_OPTIONS: Final = (
     *_LIMITS,
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 5_000),  # gRPC's own limit is two minutes: too long for a restart to go unnoticed
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -140,7 +143,8 @@ def run(settings: ServiceSettings, services: Sequence[Service], *, on_stop: Call
 
 
 def _follow_lifeline(stopping: threading.Event) -> None:
-    while sys.stdin.buffer.read(1):
+    # Not through sys.stdin: its lock, held here, would abort the interpreter's shutdown.
+    while os.read(0, 1):
         pass
     stopping.set()
 

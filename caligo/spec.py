@@ -49,7 +49,7 @@ class SpaceSpec(_Model):
 
     preset: Literal["cliff", "qia2025", "table1"] = "cliff"
     """The named space that gives every bound not listed under `bounds`."""
-    bounds: dict[str, Annotated[Bounds, BeforeValidator(_pair_to_bounds)]] = {}
+    bounds: dict[str, Annotated[Bounds, BeforeValidator(_pair_to_bounds, json_schema_input_type=Bounds | tuple[float, float])]] = {}
     """Bounds in physical units by symbol: r, nu, dt_ns, F, eta, e_det, P_dark, N."""
     blind_fraction: float = Field(0.5, ge=0, le=1)
     """Share of rows with blind reconciliation; the rest use the rate-adaptive baseline."""

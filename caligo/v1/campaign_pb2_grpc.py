@@ -136,7 +136,8 @@ class CampaignServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PauseCampaign(self, request, context):
-        """Stops handing out rows; those under way are finished and kept.
+        """Stops at once. Results that have come back are kept; rows under way are given up and computed again after a
+        resume.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -125,8 +125,9 @@ def test_pause_and_resume_change_no_row(start, spec, tmp_path, services) -> None
         if get(orchestrator, name).state != pb.CAMPAIGN_STATE_SUCCEEDED:
             paused = orchestrator.stub.PauseCampaign(pb.PauseCampaignRequest(name=name)).campaign
             assert paused.state == pb.CAMPAIGN_STATE_PAUSED
+            time.sleep(0.3)  # a row under way may still end in the simulator; it is not taken in any more
             before = len(services.simulator.simulated)
-            time.sleep(0.2)
+            time.sleep(0.3)
             assert len(services.simulator.simulated) == before
             orchestrator.stub.ResumeCampaign(pb.ResumeCampaignRequest(name=name))
     assert finish(orchestrator, name).state == pb.CAMPAIGN_STATE_SUCCEEDED
@@ -237,7 +238,7 @@ def test_pages_and_filter(start, spec, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("values", "field"),
     [
-        ({"seed": -1}, "seed"),
+        ({"seed": 2**63}, "seed"),
         ({"space": {"bounds": {"F": {"low": 1.0, "high": 0.9}}}}, "space.bounds.F"),
         ({"active": {"batch_size": 1000}}, "active.batch_size"),
         ({"physics": {"epsilon": "NaN"}}, "physics.epsilon"),
@@ -249,10 +250,7 @@ def test_pages_and_filter(start, spec, tmp_path) -> None:
 )
 def test_a_bad_spec_names_the_field_and_makes_nothing(start, tmp_path, values, field) -> None:
     orchestrator = start(tmp_path / "data")
-    try:
-        message = json_format.ParseDict(values, pb.CampaignSpec())
-    except json_format.ParseError:  # the contract itself cannot hold it
-        return
+    message = json_format.ParseDict(values, pb.CampaignSpec())
     with pytest.raises(InvalidArgument, match=field), rpc.calling("x"):
         orchestrator.stub.CreateCampaign(pb.CreateCampaignRequest(spec=message))
     assert not orchestrator.stub.ListCampaigns(pb.ListCampaignsRequest()).campaigns

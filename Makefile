@@ -1,0 +1,59 @@
+# `make campaign` and `make test` need Python 3.11, make and a C++ compiler, nothing else.
+PYTHON ?= python3
+# A CUDA or ROCm build of the same version may take its place: make env TORCH=PATH_OR_REQUIREMENT
+TORCH ?= torch==2.13.0
+SERVICES := sampler simulator surrogate orchestrator
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PROTOS := $(wildcard protos/caligo/v1/*.proto)
+
+.PHONY: help env campaign test test-long lint protos check-protos format bench clean
+
+help:  ## what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+env: $(READY)  ## the virtual environment in .venv
+
+$(READY): requirements.txt pyproject.toml $(SERVICES:%=services/%/pyproject.toml)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable . $(SERVICES:%=--editable services/%)
+	touch $@
+
+campaign: $(READY)  ## the example campaign: four services, a progress display, results and a report
+	$(BIN)/caligo run examples/cliff.yaml --output results/$$(date +%Y%m%d-%H%M%S)
+
+test: $(READY)  ## the test suite; no GPU needed
+	$(BIN)/python -m pytest -m "not slow"
+
+test-long: $(READY)  ## the slow tests as well
+	$(BIN)/python -m pytest
+
+lint: $(READY) check-protos  ## ruff, mypy, buf
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	cd protos && ../$(BIN)/buf lint
+
+protos: $(READY)  ## write caligo/v1 anew from protos/
+	$(BIN)/python -m grpc_tools.protoc -I protos --python_out=. --pyi_out=. --grpc_python_out=. $(PROTOS)
+
+check-protos: $(READY)  ## fail where caligo/v1 and protos/ differ
+	rm -rf build/protos && mkdir -p build/protos
+	$(BIN)/python -m grpc_tools.protoc -I protos --python_out=build/protos --pyi_out=build/protos \
+		--grpc_python_out=build/protos $(PROTOS)
+	diff -r --exclude=__pycache__ --exclude=__init__.py build/protos/caligo/v1 caligo/v1
+
+format: $(READY)  ## ruff's layout and safe fixes
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)  ## every benchmark against its peer, one JSON line each
+	@for file in benchmarks/[a-z]*.py; do \
+		name=$$(basename $$file .py); echo "== $$name"; $(BIN)/python -m benchmarks.$$name --json || exit 1; done
+
+clean:  ## remove the environment and caches
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,454 @@
+"""The commands and their options. What they do lives in the modules beside this one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+import caligo
+from caligo.cli import complain, specs
+from caligo.cli.display import LineDisplay, display
+from caligo.cli.interrupts import Interrupts
+from caligo.cli.output import (
+    campaign_to_plain,
+    console,
+    event_to_plain,
+    notices,
+    print_campaign,
+    print_campaigns,
+    print_findings,
+    print_json,
+)
+from caligo.client import (
+    Campaign,
+    CampaignClient,
+    CampaignState,
+    describe_problem,
+)
+from caligo.errors import CampaignFailed, InvalidArgument
+from caligo.seeds import Phase
+from caligo.spec import CampaignSpec
+
+SERVICES = ("sampler", "simulator", "surrogate", "orchestrator")
+
+app = typer.Typer(
+    name="caligo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""
+    Finds the security cliff of oblivious transfer in the noisy-storage model with few simulations.
+
+    `caligo run SPEC.yaml` does it all on this machine. `caligo serve` starts the services one by one; the other
+    commands then talk to the orchestrator at `--address`.
+
+    Results go to standard output, everything else to standard error. Exit codes: 0 done, 2 bad input,
+    3 unreachable, 4 not found or conflict, 5 campaign failed, 130 interrupted.
+    """,
+)
+
+HERE, REMOTE = "On this machine", "On a running orchestrator"
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output: one object, or one a line.")]
+Address = Annotated[
+    str,
+    typer.Option(
+        envvar="CALIGO_ADDRESS", metavar="HOST:PORT", help="Where the orchestrator listens; also `unix:PATH`."
+    ),
+]
+SpecFile = Annotated[Path, typer.Argument(metavar="SPEC.yaml", help="The campaign's spec.", show_default=False)]
+Assignments = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Set one setting of the spec, e.g. `active.samples=50`; may be given again. Goes before the "
+        "environment (`CALIGO_SPEC__ACTIVE__SAMPLES`), which goes before the file.",
+        show_default=False,
+    ),
+]
+Seed = Annotated[int | None, typer.Option(help="Root of the seed tree.", show_default=False)]
+Name = Annotated[str, typer.Argument(metavar="CAMPAIGN", help="`campaigns/ID`, or the id alone.")]
+DEFAULT_ADDRESS = "127.0.0.1:50050"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"caligo {caligo.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    pass
+
+
+# --- on this machine ------------------------------------------------------------------------------------------------
+
+
+@app.command("run", rich_help_panel=HERE)
+def run_command(
+    spec_file: SpecFile,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where results go.", show_default="results/NAME, as the spec names it"),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the campaign in the output directory.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show the whole spec; start nothing.")] = False,
+    seed: Seed = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="EPR worker processes.", show_default="as many as suit the machine")
+    ] = None,
+    assignments: Assignments = [],  # noqa: B006 - typer copies it
+    json: Json = False,
+) -> None:
+    """Run a campaign from its spec to a report, with services of its own.
+
+    Starts the four services as child processes, shows progress, writes HDF5 and a report, and leaves no process
+    behind. Ctrl-C stops cleanly at any moment; `--resume` goes on from there, to the very same results.
+
+    Example: `caligo run examples/cliff.yaml --output results/cliff --set active.samples=200`
+    """
+    from caligo.cli.run import JOURNAL, check_directory, run
+
+    spec = specs.load(spec_file, assignments, seed)
+    directory = output or Path("results") / spec.name
+    check_directory(directory, spec, resume=resume)
+    if dry_run:
+        _print_spec(spec, json)
+        return
+    with Interrupts() as interrupts:
+        try:
+            with LineDisplay(notices) if json else display(notices) as shown:
+                outcome = run(spec, directory, interrupts, shown, resume=resume, workers=workers)
+        except KeyboardInterrupt:
+            if (directory / JOURNAL).exists():
+                again = f"go on with: caligo run {spec_file} --output {directory} --resume"
+            else:
+                again = "nothing had been started; run the same command again"
+            complain(f"interrupted; {again}")
+            raise
+    files = {"dataset": str(outcome.dataset), "report": str(outcome.report)}
+    if json:
+        print_json({**campaign_to_plain(outcome.campaign), **files})
+    elif outcome.campaign.findings:
+        print_findings(outcome.campaign.findings, *files.items())
+
+
+@app.command(
+    rich_help_panel=HERE,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+)
+def serve(
+    context: typer.Context,
+    service: Annotated[str, typer.Argument(help=f"One of {', '.join(SERVICES)}.", show_default=False)],
+) -> None:
+    """Run one service in the foreground, until SIGTERM; everything after its name goes to the service.
+
+    Example: `caligo serve orchestrator --data-directory data --simulator dns:///simulator:50052`, or
+    `caligo serve simulator --help` for what can be set.
+    """
+    if service in ("-h", "--help"):
+        typer.echo(context.get_help())
+        return
+    if service not in SERVICES:
+        raise InvalidArgument("SERVICE", f"must be one of {', '.join(SERVICES)}, not {service!r}")
+    module = f"caligo_{service}"
+    if find_spec(module) is None:
+        raise InvalidArgument("SERVICE", f"{service} is not installed here: pip install caligo-{service}")
+    os.execv(sys.executable, [sys.executable, "-m", module, *context.args])
+
+
+@app.command(rich_help_panel=HERE)
+def schema() -> None:
+    """Print the JSON schema of a spec, for editors.
+
+    Example: `caligo schema > caligo.schema.json`, and as the first line of a spec
+    `# yaml-language-server: $schema=caligo.schema.json`
+    """
+    print_json(CampaignSpec.model_json_schema())
+
+
+@app.command(rich_help_panel=HERE)
+def report(
+    source: Annotated[str, typer.Argument(metavar="FILE.h5|CAMPAIGN", help="A campaign's file, or its name.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where figures and report.md go.", show_default="`report` beside the file"),
+    ] = None,
+    address: Address = DEFAULT_ADDRESS,
+    json: Json = False,
+) -> None:
+    """Write figures and a Markdown page about a campaign.
+
+    From its HDF5 file; or from the orchestrator by its name, with the file downloaded into the same directory.
+
+    Example: `caligo report results/cliff/campaigns/3f2a/exploration_data.h5 --output report`
+    """
+    from caligo.cli.report import write_report
+
+    path = Path(source)
+    if not path.exists() and not source.endswith(".h5"):
+        directory = output or Path(source.removeprefix("campaigns/"))
+        with CampaignClient(address) as client:
+            campaign = client.get(source)
+            directory.mkdir(parents=True, exist_ok=True)
+            path = client.download(campaign.name, directory / "exploration_data.h5", overwrite=True)
+        page = write_report(path, directory)
+    else:
+        page = write_report(path, output or path.parent / "report")
+    if json:
+        print_json({"report": str(page), "figures": sorted(str(p) for p in page.parent.glob("*.png"))})
+    else:
+        console.print(f"{page}", soft_wrap=True)
+
+
+# --- on a running orchestrator --------------------------------------------------------------------------------------
+
+
+@app.command(rich_help_panel=REMOTE)
+def submit(
+    spec_file: SpecFile,
+    address: Address = DEFAULT_ADDRESS,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Let the server check the spec; start nothing.")] = False,
+    request_id: Annotated[
+        str | None, typer.Option(help="The same id again gives the same campaign.", show_default="a new one")
+    ] = None,
+    priority: Annotated[int, typer.Option(min=1, max=1000, help="Share of the farm.")] = 100,
+    seed: Seed = None,
+    assignments: Assignments = [],  # noqa: B006
+    json: Json = False,
+) -> None:
+    """Start a campaign and print its name.
+
+    Example: `caligo submit examples/cliff.yaml --address gpu-box:50050 --seed 7`
+    """
+    spec = specs.load(spec_file, assignments, seed)
+    with CampaignClient(address) as client:
+        campaign = client.create(spec, validate_only=dry_run, request_id=request_id, priority=priority)
+    if dry_run:
+        _print_spec(campaign.spec, json)
+    elif json:
+        print_json(campaign_to_plain(campaign))
+    else:
+        console.print(campaign.name)
+
+
+@app.command("list", rich_help_panel=REMOTE)
+def list_command(
+    state: Annotated[str | None, typer.Option(help="Only those in this state, e.g. `running`.")] = None,
+    address: Address = DEFAULT_ADDRESS,
+    json: Json = False,
+) -> None:
+    """List campaigns, newest first.
+
+    Example: `caligo list --state running`
+    """
+    wanted = _state(state) if state else None
+    with CampaignClient(address) as client:
+        if json:
+            for campaign in client.list(wanted):
+                print_json(campaign_to_plain(campaign))
+        else:
+            print_campaigns(list(client.list(wanted)))
+
+
+@app.command(rich_help_panel=REMOTE)
+def show(name: Name, address: Address = DEFAULT_ADDRESS, json: Json = False) -> None:
+    """Show where a campaign stands, and what it found once it has ended.
+
+    Example: `caligo show 3f2a`
+    """
+    with CampaignClient(address) as client:
+        _print(client.get(name), json)
+
+
+@app.command(rich_help_panel=REMOTE)
+def watch(
+    name: Name,
+    after: Annotated[int, typer.Option(min=0, help="Only events with a greater number.")] = 0,
+    address: Address = DEFAULT_ADDRESS,
+    json: Json = False,
+) -> None:
+    """Follow a campaign to its end; leaving it with Ctrl-C does not stop the campaign.
+
+    Exit code 5 if the campaign failed.
+
+    Example: `caligo watch 3f2a --json | jq -c .progress`
+    """
+    with CampaignClient(address) as client:
+        if json:
+            for event in client.watch(name, after):
+                print_json(event_to_plain(event))
+        else:
+            with display(notices) as shown:
+                for event in client.watch(name, after):
+                    shown.show(event)
+        campaign = client.get(name)
+    if not json:
+        print_campaign(campaign)
+    if campaign.state is CampaignState.FAILED:
+        raise CampaignFailed(describe_problem(campaign))
+
+
+@app.command(rich_help_panel=REMOTE)
+def pause(name: Name, address: Address = DEFAULT_ADDRESS, json: Json = False) -> None:
+    """Stop handing out a campaign's rows; those under way are finished and kept.
+
+    Example: `caligo pause 3f2a`
+    """
+    with CampaignClient(address) as client:
+        _print_state(client.pause(name), json)
+
+
+@app.command(rich_help_panel=REMOTE)
+def resume(name: Name, address: Address = DEFAULT_ADDRESS, json: Json = False) -> None:
+    """Go on with a paused campaign.
+
+    Example: `caligo resume 3f2a`
+    """
+    with CampaignClient(address) as client:
+        _print_state(client.resume(name), json)
+
+
+@app.command(rich_help_panel=REMOTE)
+def cancel(name: Name, address: Address = DEFAULT_ADDRESS, json: Json = False) -> None:
+    """End a campaign for good; what it has is kept.
+
+    Example: `caligo cancel 3f2a`
+    """
+    with CampaignClient(address) as client:
+        _print_state(client.cancel(name), json)
+
+
+@app.command(rich_help_panel=REMOTE)
+def delete(name: Name, address: Address = DEFAULT_ADDRESS, json: Json = False) -> None:
+    """Remove a campaign that has ended, with its files.
+
+    Example: `caligo delete 3f2a`
+    """
+    with CampaignClient(address) as client:
+        client.delete(name)
+    if json:
+        print_json({"deleted": name})
+
+
+@app.command(rich_help_panel=REMOTE)
+def results(
+    name: Name,
+    phase: Annotated[str | None, typer.Option(help="`lhs` or `active`.", show_default="both")] = None,
+    start_row: Annotated[int, typer.Option(min=0, help="First row wanted, counted within the phase.")] = 0,
+    follow: Annotated[bool, typer.Option("--follow", help="Wait for rows that are yet to come.")] = False,
+    address: Address = DEFAULT_ADDRESS,
+    json: Json = False,
+) -> None:
+    """Print a campaign's rows, a line each: tab-separated with a heading, or JSON; physical units.
+
+    Example: `caligo results 3f2a --phase active --json | jq 'select(.outcome == "success") | .net_efficiency'`
+    """
+    from caligo.cli.rows import print_rows
+
+    phases = [_phase(phase)] if phase else [Phase.LHS, Phase.ACTIVE]
+    with CampaignClient(address) as client:
+        print_rows(((p, rows) for p in phases for rows in client.results(name, p, start_row, follow=follow)), json=json)
+
+
+@app.command(rich_help_panel=REMOTE)
+def download(
+    name: Name,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.h5", help="Where it goes.")] = Path(
+        "exploration_data.h5"
+    ),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
+    address: Address = DEFAULT_ADDRESS,
+    json: Json = False,
+) -> None:
+    """Fetch a campaign's HDF5 file, checked by its SHA-256; it appears whole or not at all.
+
+    Example: `caligo download 3f2a --output cliff.h5`
+    """
+    with CampaignClient(address) as client:
+        path = client.download(name, output, overwrite=force)
+    if json:
+        print_json({"path": str(path), "bytes": path.stat().st_size})
+    else:
+        console.print(f"{path}", soft_wrap=True)
+
+
+@app.command(rich_help_panel=REMOTE)
+def predict(
+    name: Name,
+    point: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SYMBOL=VALUE...",
+            help="A point in physical units; what is left out takes the middle of the campaign's space.",
+        ),
+    ] = [],  # noqa: B006
+    address: Address = DEFAULT_ADDRESS,
+    json: Json = False,
+) -> None:
+    """Ask a campaign's surrogate about a point: margin, its uncertainty, and the probability of a key.
+
+    Example: `caligo predict 3f2a r=0.75 nu=0.1 F=0.98 eta=0.5 N=1e6 strategy=blind`
+    """
+    from caligo.cli.rows import parse_point, point_to_plain
+
+    with CampaignClient(address) as client:
+        row = parse_point(point, client.get(name).spec.space.resolve())
+        mean, deviation, probability = (float(v) for v in client.predict(name, row)[0])
+    answer = {"mean": mean, "standard_deviation": deviation, "probability_of_key": probability}
+    if json:
+        print_json({"point": point_to_plain(row), **answer})
+    else:
+        console.print(" ".join(f"{key}={value}" for key, value in point_to_plain(row).items()), soft_wrap=True)
+        console.print(f"target {mean:.4g} ± {deviation:.2g}, key with probability {probability:.1%}")
+
+
+# --- shared ---------------------------------------------------------------------------------------------------------
+
+
+def _print_spec(spec: CampaignSpec, json: bool) -> None:
+    plain: dict[str, Any] = spec.model_dump(mode="json")
+    if json:
+        print_json(plain)
+    else:
+        typer.echo(yaml.safe_dump(plain, sort_keys=False), nl=False)
+
+
+def _print(campaign: Campaign, json: bool) -> None:
+    if json:
+        print_json(campaign_to_plain(campaign))
+    else:
+        print_campaign(campaign)
+
+
+def _print_state(campaign: Campaign, json: bool) -> None:
+    if json:
+        print_json(campaign_to_plain(campaign))
+    else:
+        console.print(f"{campaign.name}: {campaign.state.name.lower()}")
+
+
+def _state(text: str) -> CampaignState:
+    states = {state.name.lower(): state for state in CampaignState if state}
+    if text.lower() not in states:
+        raise InvalidArgument("--state", f"must be one of {', '.join(states)}, not {text!r}")
+    return states[text.lower()]
+
+
+def _phase(text: str) -> Phase:
+    phases = {"lhs": Phase.LHS, "active": Phase.ACTIVE}
+    if text not in phases:
+        raise InvalidArgument("--phase", f"must be lhs or active, not {text!r}")
+    return phases[text]

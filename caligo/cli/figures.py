@@ -1,0 +1,286 @@
+"""The report's figures: matplotlib without a display, colours that colour-blind readers can tell apart.
+
+Every function draws one figure and returns it; none of them touches pyplot's global state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import TwoSlopeNorm
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+from numpy.typing import NDArray
+
+from caligo.dataset import HISTORY_COLUMNS, CliffSlice
+from caligo.physics.vectorized import binary_entropy
+from caligo.results import ProtocolOutcome, ResultRows, metric
+from caligo.seeds import Phase
+from caligo.space import PARAMETERS, STRATEGY_COLUMN, Space, Strategy
+
+# Okabe and Ito's palette.
+BLUE, ORANGE, GREEN, VERMILION, SKY, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#8A8A8A"
+
+STYLE: Final[dict[str, Any]] = {
+    "figure.dpi": 150,
+    "savefig.dpi": 150,
+    "figure.constrained_layout.use": True,
+    "font.size": 11,
+    "axes.titlesize": 12,
+    "axes.labelsize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.fontsize": 10,
+}
+MATH: Final[Mapping[str, str]] = {
+    "r": "$r$",
+    "nu": r"$\nu$",
+    "dt_ns": r"$\Delta t$",
+    "F": "$F$",
+    "eta": r"$\eta$",
+    "e_det": r"$e_\mathrm{det}$",
+    "P_dark": r"$P_\mathrm{dark}$",
+    "N": "$N$",
+    "strategy": "strategy",
+}
+_STRATEGY_NAMES: Final = {Strategy.BASELINE: "rate-adaptive baseline", Strategy.BLIND: "blind reconciliation"}
+_COLUMN_TITLES: Final = (*(p.title for p in PARAMETERS), "reconciliation strategy")
+_COLUMN_SYMBOLS: Final = (*(p.symbol for p in PARAMETERS), "strategy")
+
+
+def _figure(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width, height))
+        axes = figure.subplots(rows, columns, **options)
+    return figure, axes
+
+
+def cliff(
+    piece: CliffSlice, rows: ResultRows, space: Space, length_scales: NDArray[np.float32] | None, target: str
+) -> Figure:
+    """The predicted target in the two most relevant dimensions, a panel a strategy.
+
+    Samples are drawn at their place in these two dimensions, the fainter the farther they are from the slice in the
+    others, in units of the length scales.
+    """
+    figure, panels = _figure(10.5, 5.4, 1, 2, sharex=True, sharey=True)
+    limit = float(np.quantile(np.abs(piece.mean), 0.98)) or 1.0
+    norm = TwoSlopeNorm(0.0, -limit, limit)
+    levels = np.linspace(-limit, limit, 21)
+    x, y = (_physical(axis, values) for axis, values in zip(piece.axes, (piece.x, piece.y), strict=True))
+    closeness = _closeness(piece, rows, space, length_scales)
+    for strategy, panel in zip(Strategy, panels, strict=True):
+        mean, deviation = piece.mean[strategy], piece.deviation[strategy]
+        filled = panel.contourf(
+            x, y, np.clip(mean, -limit, limit), levels=levels, cmap="PuOr", norm=norm, extend="both"
+        )
+        if mean.min() < 0.0 < mean.max():
+            panel.contour(x, y, mean, levels=[0.0], colors="black", linewidths=2.8)
+        for bound in (mean - 1.96 * deviation, mean + 1.96 * deviation):
+            if bound.min() < 0.0 < bound.max():
+                panel.contour(x, y, bound, levels=[0.0], colors="black", linewidths=1.0, linestyles="dashed")
+        own = rows["inputs"][:, STRATEGY_COLUMN].round() == strategy
+        _samples(panel, piece.axes, rows[own], closeness[own])
+        panel.set_title(_STRATEGY_NAMES[strategy])
+        panel.set_xlabel(_axis_label(piece.axes[0]))
+        _scale(panel, piece.axes, x, y)
+    panels[0].set_ylabel(_axis_label(piece.axes[1]))
+    unit = "key bits per reconciled bit" if target == "margin" else "key bits per pair"
+    bar = figure.colorbar(filled, ax=panels, pad=0.015, fraction=0.05)
+    bar.set_label(f"predicted {target} ({unit})")
+    bar.ax.yaxis.set_major_locator(MaxNLocator(7))
+    handles = [
+        Line2D([], [], color="black", linewidth=2.8, label="cliff (zero contour)"),
+        Line2D([], [], color="black", linewidth=1.0, linestyle="dashed", label="its 95 % band"),
+        Line2D([], [], linestyle="", marker="o", color="white", markeredgecolor="black", label="key"),
+        Line2D([], [], linestyle="", marker="X", color="black", markersize=7, label="no key"),
+        Line2D([], [], linestyle="", marker=".", color="black", label="skipped"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    return figure
+
+
+def _closeness(
+    piece: CliffSlice, rows: ResultRows, space: Space, length_scales: NDArray[np.float32] | None
+) -> NDArray[np.float64]:
+    """How near each row is to the slice, 1 on it, falling to 0: exp(-d^2 / 2) over the other continuous columns."""
+    others = [j for j in range(len(PARAMETERS)) if j not in piece.axes]
+    scales = np.ones(len(others)) if length_scales is None else np.asarray(length_scales, dtype=float)[others]
+    distance = (space.to_unit(rows["inputs"]) - space.to_unit(piece.at[None, :]))[:, others] / scales
+    return np.exp(-0.5 * (distance**2).sum(axis=1))
+
+
+def _samples(panel: Axes, axes: tuple[int, int], rows: ResultRows, closeness: NDArray[np.float64]) -> None:
+    outcome = rows["outcome"]
+    success = outcome == ProtocolOutcome.SUCCESS
+    skipped = outcome >= ProtocolOutcome.SKIPPED_INFEASIBLE
+    x, y = (_physical(axis, rows["inputs"][:, axis]) for axis in axes)
+    alpha = 0.15 + 0.85 * closeness
+    panel.scatter(x[skipped], y[skipped], s=7, c="black", alpha=0.6 * alpha[skipped], linewidths=0, zorder=3)
+    failed = ~(success | skipped)
+    panel.scatter(
+        x[failed], y[failed], s=38, c="black", marker="X", alpha=alpha[failed], edgecolors="white", linewidths=0.5, zorder=4
+    )  # fmt: skip
+    panel.scatter(
+        x[success], y[success], s=32, c="white", marker="o", alpha=alpha[success], edgecolors="black", linewidths=1.0, zorder=5
+    )  # fmt: skip
+
+
+def _physical(axis: int, values: NDArray[np.float32]) -> NDArray[np.float64]:
+    wide = np.asarray(values, dtype=np.float64)
+    return 10.0**wide if PARAMETERS[axis].is_log else wide
+
+
+def _axis_label(axis: int) -> str:
+    p = PARAMETERS[axis]
+    unit = f" ({p.unit})" if p.unit != "1" else ""
+    return f"{p.title} {MATH[p.symbol]}{unit}"
+
+
+def _scale(panel: Axes, axes: tuple[int, int], x: NDArray[np.float64], y: NDArray[np.float64]) -> None:
+    if PARAMETERS[axes[0]].is_log:
+        panel.set_xscale("log")
+    if PARAMETERS[axes[1]].is_log:
+        panel.set_yscale("log")
+    panel.set_xlim(x[0], x[-1])
+    panel.set_ylim(y[0], y[-1])
+
+
+def outcomes(by_phase: Mapping[Phase, ResultRows]) -> Figure:
+    """How many rows ended how, stacked by phase."""
+    figure, panel = _figure(8.5, 3.9)
+    kinds = list(ProtocolOutcome)
+    names = [kind.name.lower().replace("_", " ") for kind in kinds]
+    left = np.zeros(len(kinds))
+    labels = {Phase.LHS: "Latin hypercube", Phase.ACTIVE: "active learning"}
+    for (phase, rows), colour in zip(by_phase.items(), (SKY, ORANGE), strict=True):
+        counts = np.array([np.count_nonzero(rows["outcome"] == kind) for kind in kinds])
+        panel.barh(names, counts, left=left, color=colour, label=labels[phase], height=0.72)
+        left += counts
+    for position, total in enumerate(left):
+        panel.text(total + 0.01 * max(left.max(), 1), position, f"{int(total):,}", va="center")
+    panel.invert_yaxis()
+    panel.set_xlim(0, 1.09 * max(left.max(), 1))
+    panel.set_xlabel("rows")
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    panel.grid(axis="x", alpha=0.25)
+    panel.tick_params(axis="y", length=0)
+    panel.legend(loc="lower right")
+    return figure
+
+
+def key_rate(rows: ResultRows) -> Figure:
+    """Key against QBER with the closed-form bounds at perfect reconciliation and infinite length."""
+    figure, (margins, rates) = _figure(11.5, 4.9, 1, 2)
+    qber, entropy = metric(rows, "qber"), metric(rows, "min_entropy_rate")
+    margin, efficiency = metric(rows, "margin"), metric(rows, "net_efficiency")
+    highest = float(np.nanmax(qber, initial=0.11))
+    q = np.linspace(1e-5, min(0.25, 1.05 * highest), 400)
+    surplus = 0.5 - binary_entropy(q)
+
+    lowest = max(-1.0, float(np.nanquantile(margin, 0.02)) if np.isfinite(margin).any() else -0.5)
+    blind = rows["inputs"][:, STRATEGY_COLUMN].round() == Strategy.BLIND
+    points = None
+    for own, marker in ((~blind, "o"), (blind, "^")):
+        points = margins.scatter(
+            qber[own], margin[own], c=entropy[own], cmap="viridis", vmin=0, vmax=0.5, s=24, marker=marker,
+            edgecolors="white", linewidths=0.4, zorder=3,
+        )  # fmt: skip
+    assert points is not None
+    for h_min in (0.1, 0.2, 0.3, 0.4, 0.5):
+        margins.plot(q, h_min - binary_entropy(q), color=points.cmap(h_min / 0.5), linewidth=1.4, zorder=2)
+    margins.axhline(0, color="black", linewidth=1.6, zorder=1)
+    margins.annotate("cliff", (q[-1], 0), xytext=(0, 3), textcoords="offset points", ha="right", va="bottom")
+    margins.set_ylim(min(lowest - 0.05, -0.1), 0.53)
+    margins.set_xlim(0, q[-1])
+    margins.set_ylabel("margin (key bits per reconciled bit)")
+    margins.set_title(r"Lines: $h_\mathrm{min} - h(Q)$ at the colour's $h_\mathrm{min}$")
+    bar = figure.colorbar(points, ax=margins, pad=0.02)
+    bar.set_label(r"min-entropy rate $h_\mathrm{min}$ (bits)")
+    handles = [
+        Line2D([], [], linestyle="", marker=m, color=GREY, label=name)
+        for m, name in (("o", "baseline"), ("^", "blind"))
+    ]
+    margins.legend(handles=handles, loc="upper right")
+
+    success = efficiency > 0
+    for own, marker, colour, name in ((~blind, "o", BLUE, "baseline"), (blind, "^", VERMILION, "blind")):
+        chosen = success & own
+        rates.scatter(qber[chosen], efficiency[chosen], s=24, marker=marker, c=colour, alpha=0.8, label=name, zorder=3)
+    inside = surplus > 1e-5
+    rates.plot(q[inside], 0.5 * surplus[inside], color="black", linewidth=2, label=r"bound $(1/2 - h(Q))/2$")
+    rates.set_yscale("log")
+    rates.set_xlim(0, q[-1])
+    smallest = float(efficiency[success].min()) if success.any() else 1e-3
+    rates.set_ylim(0.5 * min(smallest, 1e-2), 0.5)
+    rates.set_ylabel("key rate (key bits of one string per pair)")
+    rates.set_title("Rows with a key, and what no point can exceed")
+    rates.grid(alpha=0.25)
+    rates.legend(loc="upper right")
+    for panel in (margins, rates):
+        panel.set_xlabel("measured QBER")
+        panel.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    return figure
+
+
+def relevance(length_scales: NDArray[np.float32]) -> Figure:
+    """The columns by ARD length scale, most relevant first."""
+    figure, panel = _figure(8.0, 3.9)
+    order = np.argsort(length_scales)
+    positions = np.arange(len(order))
+    scales = np.asarray(length_scales, dtype=float)[order]
+    left = 0.6 * scales.min()
+    panel.hlines(positions, left, scales, color=SKY, linewidth=5, zorder=2)
+    panel.plot(scales, positions, "o", color=BLUE, markersize=9, zorder=3)
+    for position, scale in zip(positions, scales, strict=True):
+        panel.annotate(f"{scale:.2g}", (scale, position), xytext=(9, 0), textcoords="offset points", va="center")
+    panel.set_xscale("log")
+    panel.set_xlim(left, 1.6 * scales.max())
+    panel.set_yticks(
+        positions,
+        [_COLUMN_TITLES[j] + (f"  {MATH[_COLUMN_SYMBOLS[j]]}" if j != STRATEGY_COLUMN else "") for j in order],
+    )
+    panel.invert_yaxis()
+    panel.tick_params(axis="y", length=0)
+    panel.set_xlabel("ARD length scale (fraction of the explored range)\nshort: relevant")
+    panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    panel.xaxis.set_major_formatter("{x:g}")
+    panel.xaxis.set_minor_formatter(NullFormatter())
+    panel.grid(axis="x", alpha=0.25)
+    return figure
+
+
+def learning(history: NDArray[np.float32], target: str) -> Figure:
+    """The surrogate's error on held-out rows, and its secure share of the space, fit after fit."""
+    figure, panels = _figure(9.5, 5.6, 2, 2, sharex=True)
+    column = {name: history[:, j] for j, name in enumerate(HISTORY_COLUMNS)}
+    contents = (
+        ("rmse", f"root mean square error of the {target}", None),
+        ("brier", "Brier score of “key > 0”", None),
+        ("coverage90", "share inside the 90 % interval", 0.9),
+        ("secure_fraction", "secure share of the space", None),
+    )
+    for panel, (name, label, wanted) in zip(panels.flat, contents, strict=True):
+        panel.plot(column["rows"], column[name], color=BLUE, marker="o", markersize=4, linewidth=1.6)
+        panel.set_title(label, fontsize=11)
+        panel.grid(alpha=0.25)
+        if wanted is not None:
+            panel.axhline(wanted, color=VERMILION, linestyle="dashed", linewidth=1.2)
+            panel.set_ylim(0, 1.03)
+        elif name == "secure_fraction":
+            panel.set_ylim(0, 1)
+        else:
+            panel.set_ylim(bottom=0)
+        if name in ("coverage90", "secure_fraction"):
+            panel.yaxis.set_major_formatter(PercentFormatter(1.0))
+    for panel in panels[1]:
+        panel.set_xlabel("rows learned from")
+        panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    return figure

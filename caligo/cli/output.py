@@ -1,0 +1,185 @@
+"""What commands print: results on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+from rich.console import Console
+from rich.table import Table
+
+from caligo.client import Campaign, Changed, Event, Noted, Progressed
+from caligo.v1 import campaign_pb2, types_pb2
+
+console = Console(highlight=False)
+notices = Console(stderr=True, highlight=False)
+
+
+def print_json(value: Any) -> None:
+    """One JSON object, one line; NaN becomes null."""
+    sys.stdout.write(json.dumps(_finite(value), allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def to_plain(message: Message) -> dict[str, Any]:
+    """A message as plain values: integers stay integers, float32 keeps its shortest digits, enums go by name."""
+    plain: dict[str, Any] = {}
+    for field in message.DESCRIPTOR.fields:
+        if field.has_presence and not message.HasField(field.name):
+            continue
+        value = getattr(message, field.name)
+        plain[field.name] = [_value(field, v) for v in value] if field.is_repeated else _value(field, value)
+    return plain
+
+
+def _value(field: FieldDescriptor, value: Any) -> Any:
+    if field.message_type is not None:
+        return to_plain(value)
+    if field.enum_type is not None:
+        return _short_name(field.enum_type.values_by_number[value].name, field.enum_type.name)
+    return shortest(value) if field.type == FieldDescriptor.TYPE_FLOAT else value
+
+
+def _short_name(constant: str, enum_name: str) -> str:
+    """`PHASE_ACTIVE` of `Phase` as `active`."""
+    return constant.removeprefix(f"{enum_name.upper()}_").lower()
+
+
+def shortest(value: float) -> float:
+    """A float32 as the shortest decimal that stands for it: 0.1, not 0.10000000149."""
+    return float(str(np.float32(value)))
+
+
+def phase_name(phase: types_pb2.Phase) -> str:
+    return {types_pb2.PHASE_LHS: "Latin hypercube", types_pb2.PHASE_SURROGATE: "surrogate training",
+            types_pb2.PHASE_ACTIVE: "active learning"}.get(phase, "waiting")  # fmt: skip
+
+
+def campaign_to_plain(campaign: Campaign) -> dict[str, Any]:
+    """A campaign as `--json` shows it."""
+    return {
+        "name": campaign.name,
+        "state": campaign.state.name.lower(),
+        "priority": campaign.priority,
+        "created": campaign.created.isoformat(),
+        "updated": campaign.updated.isoformat(),
+        "progress": to_plain(campaign.progress),
+        "problem": to_plain(campaign.problem) if campaign.problem else None,
+        "findings": to_plain(campaign.findings) if campaign.findings else None,
+        "spec": campaign.spec.model_dump(mode="json"),
+    }
+
+
+def event_to_plain(event: Event) -> dict[str, Any]:
+    """An event as a line of `caligo watch --json`."""
+    plain: dict[str, Any] = {"sequence": event.sequence, "time": event.time.isoformat()}
+    match event:
+        case Changed(campaign=campaign):
+            return {**plain, "event": "changed", "campaign": campaign_to_plain(campaign)}
+        case Progressed(progress=progress):
+            return {**plain, "event": "progress", "progress": to_plain(progress)}
+        case Noted(text=text):
+            return {**plain, "event": "note", "text": text}
+        case _:
+            return {**plain, "event": "heartbeat"}
+
+
+def print_campaign(campaign: Campaign) -> None:
+    """One campaign for people."""
+    table = _pairs()
+    table.add_row("campaign", campaign.name)
+    table.add_row("called", campaign.spec.name)
+    table.add_row("state", campaign.state.name.lower())
+    if campaign.problem:
+        table.add_row("problem", campaign.problem.message)
+    table.add_row("created", f"{campaign.created:%Y-%m-%d %H:%M:%S} UTC")
+    progress = campaign.progress
+    table.add_row("phase", f"{phase_name(progress.phase)}, row {progress.done:,} of {progress.total:,}")
+    table.add_row("rows", counts_line(progress))
+    console.print(table)
+    if campaign.findings:
+        print_findings(campaign.findings)
+
+
+def print_campaigns(campaigns: list[Campaign]) -> None:
+    """A line a campaign."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("CAMPAIGN", "CALLED", "STATE", "PHASE", "SIMULATED", "SUCCEEDED", "CREATED (UTC)"):
+        table.add_column(heading, justify="right" if heading in ("SIMULATED", "SUCCEEDED") else "left", no_wrap=True)
+    for c in campaigns:
+        table.add_row(
+            c.id,
+            c.spec.name,
+            c.state.name.lower(),
+            phase_name(c.progress.phase),
+            f"{c.progress.simulated:,}",
+            f"{c.progress.succeeded:,}",
+            f"{c.created:%Y-%m-%d %H:%M}",
+        )
+    console.print(table)
+
+
+def counts_line(progress: campaign_pb2.Progress) -> str:
+    """`120 simulated: 60 with a key, 60 without; 30 skipped`."""
+    return (
+        f"{progress.simulated:,} simulated: {progress.succeeded:,} with a key, "
+        f"{progress.failed:,} without; {progress.skipped:,} skipped"
+    )
+
+
+def findings_pairs(findings: campaign_pb2.Findings) -> list[tuple[str, str]]:
+    """The numbers that matter, as label and text."""
+    simulated = max(findings.simulated, 1)
+    skipped = findings.skipped_infeasible + findings.skipped_predicted
+    relevant = [
+        f"{symbol} ({scale:.2g})"
+        for symbol, scale in zip(findings.relevant_parameters, findings.length_scales, strict=False)
+    ]
+    pairs = [
+        ("simulations", f"{findings.simulated:,}"),
+        (
+            "skipped",
+            f"{skipped:,} ({findings.skipped_infeasible:,} by the closed form, "
+            f"{findings.skipped_predicted:,} by the guardrail)",
+        ),
+        ("success rate", f"{findings.succeeded / simulated:.1%} of the simulated"),
+        (
+            "key rate",
+            f"best {findings.best_efficiency:.3g}, median {findings.median_efficiency:.3g} key bits a pair",
+        ),
+        ("secure share", f"{findings.secure_fraction:.1%} ± {findings.secure_fraction_error:.1%} of the space"),
+        ("matter most", ", ".join(relevant[:4]) or "-"),
+    ]
+    if findings.HasField("validation"):
+        v = findings.validation
+        pairs.append(("held-out rows", f"F1 {v.f1:.3f}, Brier {v.brier:.3f} on {v.rows:,} rows"))
+    return pairs
+
+
+def print_findings(findings: campaign_pb2.Findings, *more: tuple[str, str]) -> None:
+    """The numbers that matter, for people."""
+    table = _pairs()
+    for label, text in (*findings_pairs(findings), *more):
+        table.add_row(label, text)
+    console.print(table)
+
+
+def _pairs() -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    return table

@@ -1,0 +1,1 @@
+"""Protocol simulations of the Caligo Exploration Suite."""

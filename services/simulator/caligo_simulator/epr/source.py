@@ -1,0 +1,104 @@
+"""What a source of quantum data is: something that fills segments of a sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caligo.errors import InvalidArgument
+from caligo.physics import detection
+from caligo.space import ExplorationSample
+
+NO_CLICK: Final = 2
+"""Bob's entry in a round without a click."""
+
+TILE: Final = 2**16
+"""Segments begin at multiples of this many pairs, and only the last one of a sample may end elsewhere."""
+
+Int8Array = NDArray[np.int8]
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """The devices of honest Alice and Bob, in the units of `caligo.space`."""
+
+    fidelity: float
+    efficiency: float
+    detector_error: float
+    dark_count_prob: float
+    convention: detection.Convention
+
+    @classmethod
+    def of(cls, sample: ExplorationSample, convention: detection.Convention) -> Link:
+        return cls(sample.F, sample.eta, sample.e_det, sample.P_dark, convention)
+
+    def click_probability(self) -> float:
+        """Probability that Bob sees a click in a round."""
+        return detection.click_probability(self.efficiency, self.dark_count_prob)
+
+    def qber(self) -> float:
+        """Error probability of a clicked round with equal bases."""
+        return detection.qber(
+            self.fidelity, self.efficiency, self.detector_error, self.dark_count_prob, self.convention
+        )
+
+
+class Segment(NamedTuple):
+    """Consecutive rounds of one sample, int8 [n] each: bits 0 or 1, bases 0 (Z) or 1 (X).
+
+    Rounds without a click hold `NO_CLICK` in `bob_click`; what they hold elsewhere has no meaning.
+    """
+
+    alice_bit: Int8Array
+    alice_basis: Int8Array
+    bob_basis: Int8Array
+    bob_click: Int8Array
+
+    @classmethod
+    def over(cls, buffer: NDArray[np.uint8], pairs: int) -> Self:
+        """Views of the first `segment_bytes(pairs)` bytes of a buffer; nothing is copied."""
+        stride = _stride(pairs)
+        flat = buffer[: segment_bytes(pairs)].view(np.int8)
+        return cls(*(flat[j * stride : j * stride + pairs] for j in range(4)))
+
+
+def segment_bytes(pairs: int) -> int:
+    """Bytes that a segment of so many pairs takes: four arrays, each on a cache line of its own."""
+    return 4 * _stride(pairs)
+
+
+def _stride(pairs: int) -> int:
+    return -(-pairs // 64) * 64
+
+
+class EPRSource(Protocol):
+    """Makes the rounds of a sample, segment by segment."""
+
+    def fill(self, segment: Segment, link: Link, key: int, start: int) -> None:
+        """Write rounds `start`, `start + 1`, ... of the sample with this 64-bit key into a segment.
+
+        The rounds are a function of (link, key, their number) alone. `start` is a multiple of `TILE`.
+        """
+
+
+def installed_sources() -> list[str]:
+    """Names that `make_source` accepts here."""
+    return ["statistical"]
+
+
+def make_source(name: str) -> EPRSource:
+    """The source that a spec names in `protocol.epr_source`.
+
+    Raises:
+        InvalidArgument: it cannot be used here.
+    """
+    if name != "statistical":
+        raise InvalidArgument(
+            "protocol.epr_source", f"{name} is not installed; installed: {', '.join(installed_sources())}"
+        )
+    from caligo_simulator.epr.statistical import StatisticalSource
+
+    return StatisticalSource()

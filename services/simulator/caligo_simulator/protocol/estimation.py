@@ -1,0 +1,32 @@
+"""How noisy the channel was, and for how much noise the code is chosen."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from caligo.physics.finite_key import Penalty, qber_margin
+from caligo.space import Strategy
+from caligo_simulator.protocol.sifting import Sifted
+
+
+class Estimate(NamedTuple):
+    """qber: measured error rate. The baseline measures it on the test set; for the blind strategy, which opens no
+    rounds, it is the simulator's own count over I_C, and nothing in the protocol depends on it.
+
+    design_qber: what the code is chosen for. Baseline: the measured rate, raised for finite statistics; blind: what
+    the devices are known for.
+    """
+
+    qber: float
+    design_qber: float
+
+
+def estimate(sifted: Sifted, strategy: Strategy, prior_qber: float, eps: float, penalty: Penalty) -> Estimate | None:
+    """The estimate, or None where no round could be measured."""
+    if strategy is Strategy.BLIND:
+        return Estimate(sifted.errors / sifted.matched, prior_qber) if sifted.matched else None
+    k = sifted.test_matched
+    if k == 0 or sifted.length == 0:
+        return None
+    qber = sifted.test_errors / k
+    return Estimate(qber, qber + qber_margin(qber, sifted.length, k, eps, penalty))

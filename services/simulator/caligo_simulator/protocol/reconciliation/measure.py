@@ -1,0 +1,84 @@
+"""Measures the pool's frame error rates: `python -m caligo_simulator.protocol.reconciliation.measure`.
+
+For each code and each of the blind protocol's numbers of punctured bits, frames are decoded at error rates
+that spread over the waterfall, and FER(Q) = Phi((Q - centre) / width) is fitted by maximum likelihood. The
+result, `data/error_rates.json`, is what `plans` chooses by.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize, stats
+
+from caligo.physics.entropy import inverse_binary_entropy
+
+from . import codes
+from .codes import Code
+from .decoder import KNOWN, decode
+from .plans import blind_steps
+from .protocol import MAX_ITERATIONS
+
+SEED = 4096
+
+
+def failures(code: Code, punctured: int, qber: float, frames: int, rng: np.random.Generator) -> int:
+    """How many of `frames` random frames, `punctured` of whose positions are unknown, are not recovered.
+
+    The code is linear and the decoder symmetric, so the all-zero word stands for all: Bob's word is the error.
+    """
+    received = (rng.random((frames, code.n), dtype=np.float32) < qber).astype(np.uint8)
+    reliability = np.full(code.n, np.log((1.0 - qber) / qber), np.float32)
+    received[:, code.modulated] = 0
+    reliability[code.modulated] = KNOWN
+    reliability[code.modulated[:punctured]] = 0.0
+    syndromes = np.zeros((frames, code.m), np.uint8)
+    decoding = decode(code, received, syndromes, reliability, max_iterations=MAX_ITERATIONS)
+    return int(frames - np.count_nonzero(~decoding.bits[:, code.payload].any(axis=1) & decoding.converged))
+
+
+def waterfall(code: Code, punctured: int, frames: int, rng: np.random.Generator) -> tuple[float, float]:
+    """Centre and width of the frame error rate over the QBER."""
+    payload = code.n - code.modulated.size
+    shannon = inverse_binary_entropy(min(1.0, (code.m - punctured) / payload))
+    trial = [(q := shannon * x, failures(code, punctured, q, 64, rng) / 64) for x in np.linspace(0.3, 1.0, 15)]
+    low = max((q for q, rate in trial if rate <= 0.02), default=0.25 * shannon)
+    high = min((q for q, rate in trial if rate >= 0.5), default=shannon)
+    tried = np.linspace(0.9 * low, 0.5 * (low + high), 6)
+    failed = np.array([failures(code, punctured, q, frames, rng) for q in tried])
+
+    def loss(parameters: NDArray[np.float64]) -> float:
+        centre, log_width = parameters
+        p = np.clip(stats.norm.cdf((tried - centre) / np.exp(log_width)), 1e-12, 1.0 - 1e-12)
+        return -float(np.sum(failed * np.log(p) + (frames - failed) * np.log1p(-p)))
+
+    start = np.array([0.5 * (low + high), np.log(0.2 * high)])
+    centre, log_width = optimize.minimize(loss, start, method="Nelder-Mead").x
+    return float(centre), float(np.exp(log_width))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--frames", type=int, default=3000, help="at each of 6 error rates")
+    arguments = parser.parse_args()
+    rng = np.random.Generator(np.random.Philox(SEED))
+    table = {}
+    for n in codes.FRAME_SIZES:
+        for rate in codes.RATES:
+            code = codes.load(n, rate)
+            counts = sorted(code.punctured - revealed for revealed in blind_steps(code.punctured))
+            fits = [waterfall(code, punctured, arguments.frames, rng) for punctured in counts]
+            table[codes.name(n, rate)] = {
+                "punctured": counts,
+                "centre": [float(f"{centre:.6g}") for centre, _ in fits],
+                "width": [float(f"{width:.4g}") for _, width in fits],
+            }
+            print(codes.name(n, rate), table[codes.name(n, rate)], flush=True)
+    (codes.DATA / "error_rates.json").write_text(json.dumps(table, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

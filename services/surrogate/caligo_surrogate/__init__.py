@@ -1,0 +1,1 @@
+"""Gaussian process, guardrail and acquisition of the Caligo Exploration Suite."""

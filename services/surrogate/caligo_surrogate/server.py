@@ -1,0 +1,245 @@
+"""The gRPC face of the surrogate: one `EfficiencyLandscape` a campaign."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+import grpc
+import numpy as np
+import torch
+
+from caligo import logs, rpc, wire
+from caligo.errors import AlreadyExists, InvalidArgument, NotFound
+from caligo.seeds import Phase
+from caligo.space import DIMENSIONS
+from caligo.spec import GuardrailSpec, SpaceSpec, SurrogateSpec, from_proto
+from caligo.v1 import surrogate_pb2, surrogate_pb2_grpc
+from caligo_surrogate.device import Device
+from caligo_surrogate.landscape import EfficiencyLandscape, Summary
+from caligo_surrogate.settings import SurrogateSettings
+
+log = logs.get("surrogate.server")
+
+SERVICE_NAME: Final = surrogate_pb2.DESCRIPTOR.services_by_name["SurrogateService"].full_name
+MAX_BATCH: Final = 256
+"""Candidates of one joint batch."""
+_CAMPAIGN: Final = re.compile(r"campaigns/[^/]+")
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A campaign's landscape, the settings that it was made with, and the lock that its callers take in turn."""
+
+    settings: tuple[SpaceSpec, SurrogateSpec, GuardrailSpec, int]
+    landscape: EfficiencyLandscape
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class SurrogateServicer(surrogate_pb2_grpc.SurrogateServiceServicer):
+    """SurrogateService; at most `max_models` campaigns, the least recently used one is forgotten for a new one."""
+
+    def __init__(self, device: Device, max_models: int) -> None:
+        self._device = device
+        self._max_models = max_models
+        self._models: OrderedDict[str, _Model] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def CreateModel(
+        self, request: surrogate_pb2.CreateModelRequest, context: grpc.ServicerContext
+    ) -> surrogate_pb2.CreateModelResponse:
+        if not _CAMPAIGN.fullmatch(request.campaign):
+            raise InvalidArgument("campaign", 'must be "campaigns/{id}"')
+        space = from_proto(request.space, SpaceSpec, "space")
+        surrogate = from_proto(request.surrogate, SurrogateSpec, "surrogate")
+        guardrail = from_proto(request.guardrail, GuardrailSpec, "guardrail")
+        settings = (space, surrogate, guardrail, request.seed)
+        with self._lock:
+            held = self._models.get(request.campaign)
+            if held is None:
+                landscape = EfficiencyLandscape(
+                    space.resolve(), surrogate, guardrail, request.seed, self._device
+                )
+                held = self._models[request.campaign] = _Model(settings, landscape)
+                log.info("model made", campaign=request.campaign, device=self._device.name)
+                while len(self._models) > self._max_models:
+                    forgotten, _ = self._models.popitem(last=False)
+                    log.warning("model forgotten for a new one", campaign=forgotten, max_models=self._max_models)
+            elif held.settings != settings:
+                raise AlreadyExists(f"{request.campaign}: there is a model with other settings")
+            self._models.move_to_end(request.campaign)
+        return surrogate_pb2.CreateModelResponse(rows_held=held.landscape.rows_held)
+
+    def GetModel(
+        self, request: surrogate_pb2.GetModelRequest, context: grpc.ServicerContext
+    ) -> surrogate_pb2.GetModelResponse:
+        with self._holding(request.campaign) as landscape:
+            response = surrogate_pb2.GetModelResponse(
+                rows_held=landscape.rows_held,
+                fitted=landscape.is_fitted,
+                guardrail_active=landscape.guardrail().is_active,
+                device=self._device.name,
+                solver=landscape.solver.method(landscape.rows_held),
+            )
+            if landscape.is_fitted:
+                fraction, error = landscape.secure_fraction()
+                response.length_scales.CopyFrom(wire.encode(landscape.length_scales(), wire.INPUTS))
+                response.noise = landscape.noise()
+                response.secure_fraction = fraction
+                response.secure_fraction_error = error
+            return response
+
+    def DeleteModel(
+        self, request: surrogate_pb2.DeleteModelRequest, context: grpc.ServicerContext
+    ) -> surrogate_pb2.DeleteModelResponse:
+        with self._lock:
+            if self._models.pop(request.campaign, None) is None:
+                raise _unknown(request.campaign)
+        return surrogate_pb2.DeleteModelResponse()
+
+    def Observe(
+        self, request_iterator: Iterator[surrogate_pb2.ObserveRequest], context: grpc.ServicerContext
+    ) -> surrogate_pb2.ObserveResponse:
+        campaign, held = "", 0
+        for number, request in enumerate(request_iterator):
+            campaign = campaign or request.campaign
+            try:
+                phase = Phase(request.phase)
+            except ValueError:
+                raise InvalidArgument("phase", "must be a phase of the contract") from None
+            rows = wire.decode_rows(request.rows)
+            with self._holding(campaign) as landscape:
+                landscape.observe(phase, rows)
+                held = landscape.rows_held
+            log.debug("observed", campaign=campaign, message=number, rows=len(rows), held=held)
+        if not campaign:
+            raise InvalidArgument("campaign", "must be named in the first message")
+        return surrogate_pb2.ObserveResponse(rows_held=held)
+
+    def FitModel(
+        self, request: surrogate_pb2.FitModelRequest, context: grpc.ServicerContext
+    ) -> Iterator[surrogate_pb2.FitModelResponse]:
+        if not 0 <= request.holdout_fraction <= 0.5:
+            raise InvalidArgument("holdout_fraction", "must lie in [0, 0.5]")
+        with self._holding(request.campaign) as landscape:
+            fitting = landscape.fit(request.holdout_fraction)
+            while context.is_active():
+                try:
+                    progress = next(fitting)
+                except StopIteration as end:
+                    yield surrogate_pb2.FitModelResponse(summary=self._summary(end.value))
+                    return
+                yield surrogate_pb2.FitModelResponse(
+                    progress=surrogate_pb2.FitProgress(
+                        step=progress.step, steps=progress.steps, loss=progress.loss
+                    )
+                )
+
+    def _summary(self, summary: Summary) -> surrogate_pb2.FitSummary:
+        message = surrogate_pb2.FitSummary(
+            rows=summary.rows,
+            loss=summary.loss,
+            steps=summary.steps,
+            device=self._device.name,
+            solver=summary.solver,
+        )
+        if summary.validation is not None:
+            v = summary.validation
+            coverage50, coverage90, coverage95 = v.coverage
+            message.validation.CopyFrom(
+                surrogate_pb2.Validation(
+                    rows=v.rows,
+                    rmse=v.rmse,
+                    f1=v.f1,
+                    brier=v.brier,
+                    coverage50=coverage50,
+                    coverage90=coverage90,
+                    coverage95=coverage95,
+                )
+            )
+        return message
+
+    def ProposeBatch(
+        self, request: surrogate_pb2.ProposeBatchRequest, context: grpc.ServicerContext
+    ) -> surrogate_pb2.ProposeBatchResponse:
+        if request.batch < 0:
+            raise InvalidArgument("batch", "must not be negative")
+        if not 1 <= request.size <= MAX_BATCH:
+            raise InvalidArgument("size", f"must lie in [1, {MAX_BATCH}]")
+        pending = np.zeros((0, DIMENSIONS), dtype=np.float32)
+        if request.HasField("pending"):
+            pending = wire.decode_inputs(request.pending, "pending")
+        with self._holding(request.campaign) as landscape:
+            inputs = landscape.propose(request.batch, request.size, pending)
+            prediction = landscape.predict(inputs)
+        return surrogate_pb2.ProposeBatchResponse(
+            inputs=wire.encode(inputs, wire.INPUTS),
+            posterior=wire.encode(np.stack([prediction.mean, prediction.sd], axis=1), wire.POSTERIOR),
+        )
+
+    def ScreenRows(
+        self, request: surrogate_pb2.ScreenRowsRequest, context: grpc.ServicerContext
+    ) -> surrogate_pb2.ScreenRowsResponse:
+        index, inputs = wire.decode_design(request.rows)
+        with self._holding(request.campaign) as landscape:
+            probability, skip = landscape.screen(inputs, index)
+        return surrogate_pb2.ScreenRowsResponse(
+            failure_probability=wire.encode(probability, wire.FAILURE),
+            skip=wire.encode(skip.astype(np.uint8), wire.CODE),
+        )
+
+    def PredictRows(
+        self, request: surrogate_pb2.PredictRowsRequest, context: grpc.ServicerContext
+    ) -> surrogate_pb2.PredictRowsResponse:
+        inputs = wire.decode_inputs(request.inputs)
+        with self._holding(request.campaign) as landscape:
+            p = landscape.predict(inputs)
+        return surrogate_pb2.PredictRowsResponse(
+            prediction=wire.encode(np.stack([p.mean, p.sd, p.key], axis=1), wire.PREDICTION)
+        )
+
+    def ExportModel(
+        self, request: surrogate_pb2.ExportModelRequest, context: grpc.ServicerContext
+    ) -> surrogate_pb2.ExportModelResponse:
+        with self._holding(request.campaign) as landscape:
+            tensors, metadata = landscape.export()
+        return surrogate_pb2.ExportModelResponse(tensors=tensors, metadata=metadata)
+
+    def ImportModel(
+        self, request: surrogate_pb2.ImportModelRequest, context: grpc.ServicerContext
+    ) -> surrogate_pb2.ImportModelResponse:
+        with self._holding(request.campaign) as landscape:
+            landscape.load(request.tensors, request.metadata)
+        return surrogate_pb2.ImportModelResponse()
+
+    @contextmanager
+    def _holding(self, campaign: str) -> Iterator[EfficiencyLandscape]:
+        """The campaign's landscape, for this caller alone."""
+        with self._lock:
+            model = self._models.get(campaign)
+            if model is None:
+                raise _unknown(campaign)
+            self._models.move_to_end(campaign)
+        with model.lock:
+            yield model.landscape
+
+
+def _unknown(campaign: str) -> NotFound:
+    return NotFound(f"{campaign or 'campaign'}: no such model; make it and send its rows again")
+
+
+def serve(settings: SurrogateSettings) -> None:
+    """Serve until told to stop.
+
+    Raises:
+        InvalidArgument: the device or the address cannot be had.
+    """
+    torch.set_num_threads(settings.threads)
+    servicer = SurrogateServicer(Device(settings.device), settings.max_models)
+    register = surrogate_pb2_grpc.add_SurrogateServiceServicer_to_server
+    rpc.run(settings, [rpc.Service(SERVICE_NAME, register, servicer)])

@@ -1,0 +1,20 @@
+"""Settings of the surrogate service (`CALIGO_SURROGATE_*`). Free of torch, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from caligo.settings import ServiceSettings
+
+
+class SurrogateSettings(ServiceSettings, section="surrogate"):
+    """How the surrogate service runs on this machine."""
+
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """Where models live; `auto` takes a CUDA device where there is one."""
+    threads: int = Field(2, ge=1, le=256)
+    """CPU threads of one computation. Sums are rounded in another order with another number of threads."""
+    max_models: int = Field(8, ge=1, le=10_000)
+    """Campaigns held at once; beyond, the model least recently used is forgotten."""

@@ -1,0 +1,143 @@
+"""A campaign's file from the closed form alone, so that reports can be judged without a simulator."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from caligo.dataset import FORMAT, GROUPS, HISTORY_COLUMNS, NOT_YET
+from caligo.physics import feasibility_margin, predict
+from caligo.results import COUNTS, METRICS, ProtocolOutcome, ProtocolResult, Reason, ROW_DTYPE, ResultRows
+from caligo.seeds import Phase
+from caligo.space import COLUMNS, PARAMETERS, ExplorationSample, Space
+from caligo.spec import CampaignSpec, LhsSpec
+
+LENGTH_SCALES = np.array([1.1, 0.42, 0.71, 0.21, 1.6, 0.38, 6.5, 0.35, 0.9], dtype=np.float32)
+
+
+def closed_form(index: int, inputs: np.ndarray, rng: np.random.Generator) -> ResultRows:
+    """A row as the simulator would give it, up to sampling noise."""
+    s = ExplorationSample.inflate(index, inputs)
+    physics = (s.r, s.nu, s.dt_ns, s.F, s.eta, s.e_det, s.P_dark)
+    p = predict(*physics, s.N, int(s.strategy))
+    if feasibility_margin(*physics) <= 0:
+        return ProtocolResult(
+            ProtocolOutcome.SKIPPED_INFEASIBLE, Reason.CLOSED_FORM, margin=p.margin
+        ).to_row(index, inputs)
+    measured = float(np.clip(p.qber + rng.normal(0, np.sqrt(p.qber / max(p.reconciled, 1))), 0, 0.5))
+    margin = max(-1.0, p.margin + rng.normal(0, 0.004))
+    key = int(margin * p.reconciled) if p.reconciled >= 3686 else 0
+    common = dict(
+        margin=margin, qber=measured, detection_rate=p.p_click, min_entropy_rate=p.min_entropy_rate,
+        leakage_rate=p.leakage_rate, wall_seconds=0.2, pairs=s.N, detected=int(p.detected), sifted=int(p.detected / 2),
+    )  # fmt: skip
+    if key > 0:
+        result = ProtocolResult(
+            ProtocolOutcome.SUCCESS, net_efficiency=key / s.N, key_length=key, reconciled=int(p.reconciled), **common
+        )
+    elif measured > 0.11:
+        result = ProtocolResult(ProtocolOutcome.FAILURE_QBER, Reason.QBER_LIMIT, **common)
+    elif p.reconciled < 3686:
+        result = ProtocolResult(ProtocolOutcome.FAILURE_SECURITY, Reason.INSUFFICIENT_RAW, **common)
+    else:
+        result = ProtocolResult(ProtocolOutcome.FAILURE_SECURITY, Reason.DEATH_VALLEY, **common)
+    return result.to_row(index, inputs)
+
+
+def design(space: Space, count: int, rng: np.random.Generator) -> np.ndarray:
+    unit = rng.random((count, len(COLUMNS)))
+    unit[:, 3] = np.sqrt(unit[:, 3])
+    unit[:, -1] = rng.random(count) < space.blind_fraction
+    return space.from_unit(unit)
+
+
+def make_rows(space: Space, lhs: int, active: int, rng: np.random.Generator) -> dict[Phase, ResultRows]:
+    first = np.concatenate([closed_form(i, row, rng) for i, row in enumerate(design(space, lhs, rng))])
+    pool = np.concatenate([closed_form(i, row, rng) for i, row in enumerate(design(space, 6 * active, rng))])
+    near = pool[np.argsort(np.abs(pool["metrics"][:, 1]))[:active]]
+    near["index"] = np.arange(active)
+    doomed = near["outcome"] == ProtocolOutcome.SKIPPED_INFEASIBLE
+    near["outcome"][doomed] = ProtocolOutcome.SKIPPED_PREDICTED_FAILURE
+    near["reason"][doomed] = Reason.GUARDRAIL
+    return {Phase.LHS: first, Phase.ACTIVE: near}
+
+
+def cliff_margin(space: Space, axes: tuple[int, int], x: np.ndarray, y: np.ndarray, at: np.ndarray) -> np.ndarray:
+    values = np.empty((2, len(y), len(x), 2), dtype=np.float32)
+    for strategy in range(2):
+        for i, y_value in enumerate(y):
+            for j, x_value in enumerate(x):
+                row = at.copy()
+                row[list(axes)] = x_value, y_value
+                row[-1] = strategy
+                s = ExplorationSample.inflate(0, row)
+                p = predict(s.r, s.nu, s.dt_ns, s.F, s.eta, s.e_det, s.P_dark, s.N, strategy)
+                values[strategy, i, j] = p.margin, 0.02 + 0.15 * abs(p.margin)
+    return values
+
+
+def write_campaign(path: Path, *, lhs: int = 300, active: int = 96, missing: int = 0, fitted: bool = True) -> Path:
+    """A campaign file at `path`; the last `missing` rows of the active phase have not come yet."""
+    rng = np.random.default_rng(7)
+    spec = CampaignSpec(name="synthetic", lhs=LhsSpec(samples=lhs))
+    space = spec.space.resolve()
+    phases = make_rows(space, lhs, active, rng)
+    if missing:
+        phases[Phase.ACTIVE]["outcome"][-missing:] = NOT_YET
+    with h5py.File(path, "w") as file:
+        file.attrs.update(
+            format=FORMAT,
+            campaign="campaigns/0f3a9c",
+            spec=spec.model_dump_json(),
+            versions=json.dumps({"caligo": "0.1.0", "numpy": np.__version__}),
+        )
+        for phase, rows in phases.items():
+            group = file.create_group(GROUPS[phase])
+            for name in ROW_DTYPE.names or ():
+                group[name] = rows[name]
+            group["inputs"].attrs["columns"] = COLUMNS
+            group["metrics"].attrs["columns"] = [n for n, _ in METRICS]
+            group["counts"].attrs["columns"] = [n for n, _ in COUNTS]
+        _write_surrogate(file.create_group("surrogate"), space, fitted)
+    return path
+
+
+def _write_surrogate(group: h5py.Group, space: Space, fitted: bool) -> None:
+    axes = (3, 7)  # F, N
+    low, high = space.model_bounds()
+    x, y = (np.linspace(low[a], high[a], 41).astype(np.float32) for a in axes)
+    at = ((low + high) / 2).astype(np.float32)
+    at[5], at[1] = 0.01, -0.6
+    fits, used = 14, 13
+    history = np.full((fits, len(HISTORY_COLUMNS)), np.nan, dtype=np.float32)
+    t = np.arange(used)
+    history[:used] = np.stack(
+        [
+            240 + 8 * t,
+            0.09 * np.exp(-t / 9) + 0.03,
+            0.95 - 0.05 * np.exp(-t / 5),
+            0.03 + 0.04 * np.exp(-t / 6),
+            0.9 - 0.08 * np.exp(-t / 4),
+            0.43 + 0.02 * np.sin(t),
+        ],
+        axis=1,
+    )
+    nan = np.float32(np.nan)
+    group["length_scales"] = LENGTH_SCALES if fitted else np.full(9, nan)
+    group["noise"] = np.array([0.012 if fitted else nan], dtype=np.float32)
+    group["secure_fraction"] = np.array([0.437, 0.021] if fitted else [nan, nan], dtype=np.float32)
+    group["history"] = history if fitted else np.full_like(history, nan)
+    group["cliff_axes"] = np.array(axes, dtype=np.uint8)
+    group["cliff_x"], group["cliff_y"], group["cliff_at"] = x, y, at
+    margin = cliff_margin(space, axes, x, y, at) if fitted else np.full((2, 41, 41, 2), nan)
+    group["cliff_margin"] = margin.astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def campaign_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished campaign of 300 + 96 rows, of which the last 6 have not come yet."""
+    return write_campaign(tmp_path_factory.mktemp("campaign") / "exploration_data.h5", missing=6)

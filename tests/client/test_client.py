@@ -1,0 +1,216 @@
+"""The client against a server that keeps the contract."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from caligo.client import CampaignClient, CampaignState, Changed, Heartbeat, Noted, Progressed
+from caligo.errors import (
+    AlreadyExists,
+    CampaignFailed,
+    FailedPrecondition,
+    InternalError,
+    InvalidArgument,
+    NotFound,
+    Unimplemented,
+    Unreachable,
+)
+from caligo.results import ROW_DTYPE
+from caligo.seeds import Phase
+from caligo.spec import ActiveSpec, CampaignSpec, SpaceSpec, to_proto
+from caligo.v1 import campaign_pb2 as pb
+
+SPEC = CampaignSpec(
+    name="mine", seed=2**62 + 1, space=SpaceSpec(bounds={"F": [0.9, 0.99]}), active=ActiveSpec(samples=50)
+)
+
+
+def test_create_carries_the_spec_there_and_back(client: CampaignClient) -> None:
+    campaign = client.create(SPEC, priority=7)
+    assert (campaign.name, campaign.state, campaign.priority) == ("campaigns/c0", CampaignState.QUEUED, 7)
+    assert campaign.spec == SPEC
+    assert client.get(campaign.id) == client.get(campaign.name)
+
+
+def test_create_again_with_one_request_id_is_one_campaign(client: CampaignClient, orchestrator: Any) -> None:
+    names = {client.create(SPEC, request_id="once").name for _ in range(3)}
+    assert len(names) == 1
+    client.create(SPEC)
+    assert len(orchestrator.campaigns) == 2
+
+
+def test_validate_only_makes_nothing(client: CampaignClient, orchestrator: Any) -> None:
+    assert client.create(SPEC, validate_only=True).spec == SPEC
+    assert not orchestrator.campaigns
+
+
+def test_a_spec_that_the_server_refuses_names_its_field(client: CampaignClient) -> None:
+    bad = CampaignSpec.model_construct(**{**SPEC.__dict__, "name": "Not Allowed"})
+    with pytest.raises(InvalidArgument) as caught:
+        client.create(bad)
+    assert [v.field for v in caught.value.violations] == ["spec.name"]
+
+
+def test_list_goes_through_all_pages(client: CampaignClient, orchestrator: Any) -> None:
+    for i in range(5):
+        orchestrator.add(f"c{i}", pb.CAMPAIGN_STATE_RUNNING if i % 2 else pb.CAMPAIGN_STATE_FAILED)
+    assert [c.id for c in client.list()] == [f"c{i}" for i in range(5)]
+    assert [c.id for c in client.list(CampaignState.RUNNING)] == ["c1", "c3"]
+
+
+def test_states_change(client: CampaignClient, orchestrator: Any) -> None:
+    orchestrator.add("c")
+    assert client.pause("c").state is CampaignState.PAUSED
+    assert client.resume("c").state is CampaignState.RUNNING
+    with pytest.raises(FailedPrecondition, match="cancel it first"):
+        client.delete("c")
+    assert client.cancel("campaigns/c").state is CampaignState.CANCELLED
+    client.delete("c")
+    with pytest.raises(NotFound, match="campaigns/c: no such campaign"):
+        client.get("c")
+
+
+def test_watch_gives_typed_events_to_the_end(client: CampaignClient, orchestrator: Any) -> None:
+    campaign = orchestrator.add("c")
+    orchestrator.emit(note="hello")
+    orchestrator.emit(progress=pb.Progress(done=3, total=9, secure_fraction=0.5))
+    orchestrator.finish(campaign, pb.CAMPAIGN_STATE_SUCCEEDED)
+    note, progress, end = client.watch("c")
+    assert isinstance(note, Noted) and note.text == "hello"
+    assert isinstance(progress, Progressed) and (progress.progress.done, progress.progress.total) == (3, 9)
+    assert isinstance(end, Changed) and end.campaign.state is CampaignState.SUCCEEDED
+    assert [e.sequence for e in client.watch("c", after=2)] == [3]
+
+
+def test_watch_goes_on_where_the_connection_broke(client: CampaignClient, orchestrator: Any) -> None:
+    campaign = orchestrator.add("c")
+    for i in range(6):
+        orchestrator.emit(note=str(i))
+    orchestrator.finish(campaign, pb.CAMPAIGN_STATE_SUCCEEDED)
+    orchestrator.breaks = 3
+    assert [e.sequence for e in client.watch("c")] == [1, 2, 3, 4, 5, 6, 7]
+    assert orchestrator.opened == [0, 2, 4, 6]
+
+
+def test_watch_outlives_a_restart_of_the_server(serve: Any, orchestrator: Any) -> None:
+    campaign = orchestrator.add("c")
+    orchestrator.emit(note="before")
+    server = serve(orchestrator)
+    with CampaignClient(server.address) as client:
+        events = (e for e in client.watch("c") if not isinstance(e, Heartbeat))
+        assert next(events).sequence == 1
+        server.stop(0)
+        orchestrator.emit(note="meanwhile")
+        serve(orchestrator)
+        orchestrator.finish(campaign, pb.CAMPAIGN_STATE_SUCCEEDED)
+        assert [e.sequence for e in events] == [2, 3]
+
+
+def test_watch_gives_up_after_its_patience(serve: Any, orchestrator: Any) -> None:
+    orchestrator.add("c")
+    orchestrator.emit(note="before")
+    server = serve(orchestrator)
+    with CampaignClient(server.address, patience_seconds=0.3) as client:
+        events = client.watch("c")
+        next(events)
+        server.stop(0)
+        with pytest.raises(Unreachable, match="nobody answers"):
+            list(events)
+
+
+def test_watch_of_nothing_and_of_nobody(client: CampaignClient, tmp_path: Path) -> None:
+    with pytest.raises(NotFound):
+        next(client.watch("c"))
+    with CampaignClient(f"unix:{tmp_path}/nobody") as lonely, pytest.raises(Unreachable, match="nobody: nobody answers"):
+        next(lonely.watch("c"))
+
+
+def test_wait_returns_at_the_end_and_raises_on_failure(client: CampaignClient, orchestrator: Any) -> None:
+    good, bad = orchestrator.add("good"), orchestrator.add("bad")
+    threading.Timer(0.2, orchestrator.finish, (good, pb.CAMPAIGN_STATE_SUCCEEDED)).start()
+    assert client.wait("good").state is CampaignState.SUCCEEDED
+    bad.problem.message = "the disk is full"
+    orchestrator.events.clear()
+    orchestrator.finish(bad, pb.CAMPAIGN_STATE_FAILED)
+    with pytest.raises(CampaignFailed, match="campaigns/bad: failed: the disk is full"):
+        client.wait("bad")
+
+
+@pytest.fixture
+def rows() -> np.ndarray:
+    made = np.zeros(23, dtype=ROW_DTYPE)
+    made["index"] = np.arange(23)
+    made["inputs"] = np.random.default_rng(1).normal(size=(23, 9))
+    made["counts"][:, 0] = 10**12
+    made["outcome"] = 1
+    return made
+
+
+@pytest.mark.parametrize("breaks", [0, 2])
+def test_results_come_whole_and_in_order(
+    client: CampaignClient, orchestrator: Any, rows: np.ndarray, breaks: int
+) -> None:
+    orchestrator.add("c")
+    orchestrator.rows, orchestrator.breaks = rows, breaks
+    np.testing.assert_array_equal(np.concatenate(list(client.results("c", Phase.LHS))), rows)
+    np.testing.assert_array_equal(np.concatenate(list(client.results("c", Phase.LHS, 7))), rows[7:])
+
+
+@pytest.mark.parametrize("breaks", [0, 3])
+def test_download_is_byte_exact(
+    client: CampaignClient, orchestrator: Any, tmp_path: Path, breaks: int
+) -> None:
+    orchestrator.add("c")
+    orchestrator.file, orchestrator.breaks = np.random.default_rng(2).bytes(12_345), breaks
+    path = client.download("c", tmp_path / "c.h5")
+    assert path.read_bytes() == orchestrator.file
+
+
+def test_download_leaves_nothing_when_the_checksum_is_wrong(
+    client: CampaignClient, orchestrator: Any, tmp_path: Path
+) -> None:
+    orchestrator.add("c")
+    orchestrator.file, orchestrator.wrong_checksum = bytes(5000), True
+    target = tmp_path / "downloads"
+    target.mkdir()
+    with pytest.raises(InternalError, match="checksum is wrong"):
+        client.download("c", target / "c.h5")
+    with pytest.raises(NotFound):
+        client.download("other", target / "c.h5")
+    assert not list(target.iterdir())
+
+
+def test_download_overwrites_only_when_told(client: CampaignClient, orchestrator: Any, tmp_path: Path) -> None:
+    orchestrator.add("c")
+    orchestrator.file = b"new"
+    path = tmp_path / "c.h5"
+    path.write_bytes(b"old")
+    with pytest.raises(AlreadyExists, match="not overwritten"):
+        client.download("c", path)
+    assert path.read_bytes() == b"old"
+    client.download("c", path, overwrite=True)
+    assert path.read_bytes() == b"new"
+    with pytest.raises(InvalidArgument, match="No such file or directory"):
+        client.download("c", tmp_path / "no" / "c.h5")
+
+
+def test_predict(client: CampaignClient, orchestrator: Any) -> None:
+    campaign = orchestrator.add("c")
+    inputs = np.random.default_rng(3).random((4, 9)).astype(np.float32)
+    with pytest.raises(Unimplemented):
+        client.predict("c", inputs)
+    campaign.state = pb.CAMPAIGN_STATE_SUCCEEDED
+    answer = client.predict("c", inputs)
+    assert answer.dtype == np.float32
+    np.testing.assert_array_equal(answer[:, 0], inputs[:, 3])
+    with pytest.raises(TypeError, match="float64"):
+        client.predict("c", inputs.astype(np.float64))
+
+
+def test_spec_message_keeps_every_field() -> None:
+    assert to_proto(SPEC, pb.CampaignSpec).seed == SPEC.seed
