@@ -44,12 +44,15 @@ class Bounds(_Model):
         return self
 
 
+_Interval = Annotated[Bounds, BeforeValidator(_pair_to_bounds, json_schema_input_type=Bounds | tuple[float, float])]
+
+
 class SpaceSpec(_Model):
     """The region to explore."""
 
     preset: Literal["cliff", "qia2025", "table1"] = "cliff"
     """The named space that gives every bound not listed under `bounds`."""
-    bounds: dict[str, Annotated[Bounds, BeforeValidator(_pair_to_bounds, json_schema_input_type=Bounds | tuple[float, float])]] = {}
+    bounds: dict[str, _Interval] = {}
     """Bounds in physical units by symbol: r, nu, dt_ns, F, eta, e_det, P_dark, N."""
     blind_fraction: float = Field(0.5, ge=0, le=1)
     """Share of rows with blind reconciliation; the rest use the rate-adaptive baseline."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -14,7 +15,7 @@ from caligo.physics import feasibility_margin, predict
 from caligo.results import COUNTS, METRICS, ProtocolOutcome, ProtocolResult, Reason, ROW_DTYPE, ResultRows
 from caligo.seeds import Phase
 from caligo.space import COLUMNS, PARAMETERS, ExplorationSample, Space
-from caligo.spec import CampaignSpec, LhsSpec
+from caligo.spec import CampaignSpec
 
 LENGTH_SCALES = np.array([1.1, 0.42, 0.71, 0.21, 1.6, 0.38, 6.5, 0.35, 0.9], dtype=np.float32)
 
@@ -80,10 +81,10 @@ def cliff_margin(space: Space, axes: tuple[int, int], x: np.ndarray, y: np.ndarr
     return values
 
 
-def write_campaign(path: Path, *, lhs: int = 300, active: int = 96, missing: int = 0, fitted: bool = True) -> Path:
+def make_campaign(path: Path, *, lhs: int = 300, active: int = 96, missing: int = 0, fitted: bool = True) -> Path:
     """A campaign file at `path`; the last `missing` rows of the active phase have not come yet."""
     rng = np.random.default_rng(7)
-    spec = CampaignSpec(name="synthetic", lhs=LhsSpec(samples=lhs))
+    spec = CampaignSpec(name="synthetic")
     space = spec.space.resolve()
     phases = make_rows(space, lhs, active, rng)
     if missing:
@@ -140,4 +141,10 @@ def _write_surrogate(group: h5py.Group, space: Space, fitted: bool) -> None:
 @pytest.fixture(scope="session")
 def campaign_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished campaign of 300 + 96 rows, of which the last 6 have not come yet."""
-    return write_campaign(tmp_path_factory.mktemp("campaign") / "exploration_data.h5", missing=6)
+    return make_campaign(tmp_path_factory.mktemp("campaign") / "exploration_data.h5", missing=6)
+
+
+@pytest.fixture
+def write_campaign() -> Callable[..., Path]:
+    """`make_campaign`, for files of a test's own."""
+    return make_campaign

@@ -232,9 +232,9 @@ class _Keeper:
                 if not self._process.is_alive():
                     self._replace_process()
                 return self._ask(job)
-            except (EOFError, OSError) as death:
-                if isinstance(death, TimeoutError):
-                    raise
+            except TimeoutError:
+                raise
+            except (EOFError, OSError):
                 log.warning("EPR worker died", worker=self._number, start=job.task.start)
         raise WorkerLostError(f"{MAX_DEATHS} EPR workers died over rounds {job.task.start} on")
 

@@ -10,7 +10,8 @@ from caligo_surrogate.settings import SurrogateSettings
 
 def serve(settings: SurrogateSettings) -> None:
     """Serve until told to stop."""
-    from caligo_surrogate import server  # torch takes seconds to load; wrong settings are reported before that
+    # Torch takes seconds to load; wrong settings are reported before that.
+    from caligo_surrogate import server
 
     server.serve(settings)
 

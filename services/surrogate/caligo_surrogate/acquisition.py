@@ -7,18 +7,17 @@ known.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import torch
 from botorch.acquisition import AcquisitionFunction
 from botorch.optim import optimize_acqf
 from botorch.utils.transforms import t_batch_mode_transform
-from linear_operator.utils.cholesky import psd_safe_cholesky
 from torch.quasirandom import SobolEngine
 
 from caligo.space import STRATEGY_COLUMN, Space, Strategy
 from caligo_surrogate.gp import EfficiencyGP
-from caligo_surrogate.solvers import UnsoundError
+from caligo_surrogate.solvers import Numerics, UnsoundError
 
 STARTS: Final = 4
 """Joint optimisations, each from the best batch of a Sobol sweep of its own."""
@@ -39,13 +38,14 @@ class Straddle(AcquisitionFunction):
         weight: of the standard deviation; Bryan et al. take 1.96.
         """
         super().__init__(model)
+        self.gp = model
         self.level = level
         self.weight = weight
 
-    @t_batch_mode_transform(expected_q=1)
+    @t_batch_mode_transform(expected_q=1)  # type: ignore[arg-type]  # its hint wants the base class itself
     def forward(self, X: torch.Tensor) -> torch.Tensor:
         """Values [b] at X [b, 1, 9]."""
-        posterior = self.model.posterior(X)
+        posterior = self.gp.posterior(X)
         mean = posterior.mean[..., 0, 0]
         variance = posterior.variance[..., 0, 0]
         return self.weight * variance.clamp_min(_TINY).sqrt() - (mean - self.level).abs()
@@ -66,17 +66,18 @@ class JointStraddle(AcquisitionFunction):
     def __init__(self, model: EfficiencyGP, level: float, weight: float) -> None:
         """Arguments as for `Straddle`; pending points are rows of the model (`believe`)."""
         super().__init__(model)
+        self.gp = model
         self.level = level
         self.weight = weight
 
-    @t_batch_mode_transform()
+    @t_batch_mode_transform()  # type: ignore[arg-type]
     def forward(self, X: torch.Tensor) -> torch.Tensor:
         """Values [b] at X [b, q, 9]."""
-        distribution = self.model.posterior(X).distribution
-        noise = self.model.noise
+        distribution = self.gp.posterior(X).distribution
+        noise = self.gp.noise
         q = X.shape[-2]
         covariance = distribution.covariance_matrix + noise * torch.eye(q, dtype=X.dtype, device=X.device)
-        diagonal = psd_safe_cholesky(covariance).diagonal(dim1=-2, dim2=-1)
+        diagonal = torch.linalg.cholesky(covariance).diagonal(dim1=-2, dim2=-1)
         deviation = (diagonal.square() - noise).clamp_min(_TINY).sqrt()
         return (self.weight * deviation - (distribution.mean - self.level).abs()).sum(-1)
 
@@ -139,15 +140,14 @@ def propose(
     return best
 
 
-def believe(gp: EfficiencyGP, pending: torch.Tensor, **conditioning: Any) -> EfficiencyGP:
+def believe(gp: EfficiencyGP, pending: torch.Tensor, numerics: Numerics) -> EfficiencyGP:
     """The process with the pending points [m, 9] as rows at their posterior means.
 
     The mean stays what it was and the variance falls as it will when the runs come back, whatever they say.
     """
-    (inputs,) = gp.train_inputs
     with torch.no_grad():
         expected = gp.posterior(pending).mean.squeeze(-1)
-    return gp.conditioned(torch.cat([inputs, pending]), torch.cat([gp.train_targets, expected]), **conditioning)
+    return gp.conditioned(torch.cat([gp.inputs, pending]), torch.cat([gp.targets, expected]), numerics)
 
 
 def _sweep(sobol: SobolEngine, n: int, box: torch.Tensor) -> torch.Tensor:

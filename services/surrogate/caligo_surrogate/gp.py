@@ -65,9 +65,24 @@ class EfficiencyGP(gpytorch.models.ExactGP, GPyTorchModel):
         return GPyTorchPosterior(self(X))
 
     @property
+    def inputs(self) -> torch.Tensor:
+        """Rows that the process is conditioned on, float32 [n, 9]."""
+        return self.train_inputs[0]
+
+    @property
+    def targets(self) -> torch.Tensor:
+        """Their standardised targets, float32 [n]."""
+        return self.train_targets
+
+    @property
     def noise(self) -> torch.Tensor:
         """Noise variance, a scalar."""
         return self.likelihood.noise.squeeze()
+
+    @property
+    def prior_variance(self) -> torch.Tensor:
+        """Variance of f before any row, a scalar."""
+        return self.covar_module.outputscale
 
     @property
     def length_scales(self) -> torch.Tensor:
@@ -106,9 +121,10 @@ class EfficiencyGP(gpytorch.models.ExactGP, GPyTorchModel):
             posterior = self(x)
             mean, variance = posterior.mean, posterior.lazy_covariance_matrix.diagonal(dim1=-1, dim2=-2)
         lowest = float(variance.min())
-        prior = float(self.covar_module.outputscale)
+        prior = float(self.prior_variance)
         if not bool(mean.isfinite().all()) or not lowest >= -numerics.variance_slack * prior:
-            raise UnsoundError(f"mean in [{mean.min():g}, {mean.max():g}], least variance {lowest:g}, prior {prior:g}")
+            spread = f"mean in [{mean.min():g}, {mean.max():g}]"
+            raise UnsoundError(f"{spread}, least variance {lowest:g}, prior variance {prior:g}")
         return mean, variance.clamp_min(0)
 
 
@@ -121,7 +137,9 @@ class Progress:
     loss: float
 
 
-def train(gp: EfficiencyGP, steps: int, learning_rate: float, ladder: Ladder) -> Generator[Progress, None, Progress]:
+def train(
+    gp: EfficiencyGP, steps: int, learning_rate: float, ladder: Ladder
+) -> Generator[Progress, None, Progress]:
     """Lower the loss by Adam from the present hyper-parameters; yields each step, returns the best one.
 
     Ends early once the loss stops falling. The process is left with the best hyper-parameters met, in evaluation
@@ -130,11 +148,10 @@ def train(gp: EfficiencyGP, steps: int, learning_rate: float, ladder: Ladder) ->
     gp.train()
     likelihood_of = gpytorch.mlls.ExactMarginalLogLikelihood(gp.likelihood, gp)
     optimizer = torch.optim.Adam(gp.parameters(), lr=learning_rate)
-    (inputs,) = gp.train_inputs
 
     def descend() -> float:
         optimizer.zero_grad()
-        loss = -likelihood_of(gp(inputs), gp.train_targets)
+        loss = -likelihood_of(gp(gp.inputs), gp.targets)
         loss.backward()
         sound = all(bool(p.grad.isfinite().all()) for p in gp.parameters() if p.grad is not None)
         if not sound or not bool(loss.isfinite()):

@@ -22,9 +22,10 @@ _PRIOR_WEIGHT: Final = 0.5
 class Guardrail:
     """P(failure) of candidates and the verdict on them.
 
-    The forest learns from simulated rows and from rows that the closed form excludes, which are failures for sure. Its
-    votes become probabilities by an isotonic regression on the out-of-bag votes of the simulated rows alone, since
-    only what passes the closed form is ever asked about. Half a success stands above the highest vote and half a
+    The forest learns from simulated rows and from rows that the closed form excludes, which are failures for sure:
+    proposals are not checked against the closed form, so both kinds are asked about. Its votes become probabilities by
+    an isotonic regression on the out-of-bag votes (Niculescu-Mizil and Caruana, "Predicting good probabilities with
+    supervised learning", ICML 2005, for isotonic calibration). Half a success stands above the highest vote and half a
     failure below the lowest (Jeffreys' prior), so that n failures without a success give n / (n + 1/2) at most: a
     threshold of 0.99 needs 50 of them. Rows that the guardrail itself skipped never train it.
     """
@@ -52,12 +53,13 @@ class Guardrail:
             return
         leaf = seeds.sequence(seed, seeds.Phase.SURROGATE, 1, seeds.Purpose.TRAINING)
         forest = RandomForestClassifier(TREES, oob_score=True, random_state=int(leaf.generate_state(1)[0]))
-        forest.fit(np.concatenate([simulated, infeasible]), np.append(failed, np.ones(len(infeasible), dtype=bool)))
-        votes = forest.oob_decision_function_[: len(simulated), 1]
+        labels = np.append(failed, np.ones(len(infeasible), dtype=bool))
+        forest.fit(np.concatenate([simulated, infeasible]), labels)
+        votes = forest.oob_decision_function_[:, 1]
         voted = np.isfinite(votes)  # a row drawn by every tree has no out-of-bag vote
         self._calibration = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(
             np.concatenate([[0.0], votes[voted], [1.0]]),
-            np.concatenate([[1.0], failed[voted], [0.0]]),
+            np.concatenate([[1.0], labels[voted], [0.0]]),
             sample_weight=np.concatenate([[_PRIOR_WEIGHT], np.ones(voted.sum()), [_PRIOR_WEIGHT]]),
         )
         self._forest = forest

@@ -11,7 +11,6 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from linear_operator.utils.cholesky import psd_safe_cholesky
 from numpy.typing import NDArray
 from scipy.special import ndtr
 from scipy.stats import norm, qmc
@@ -191,13 +190,15 @@ class EfficiencyLandscape:
         last = yield from self._train(gp, offset=before)
         self._hyper = {name: value.cpu() for name, value in gp.hyper_parameters().items()}
         self._derived.clear()
-        summary = Summary(len(learned), last.loss, before + last.step, self.solver.method(len(learned)), validation)
+        summary = Summary(
+            len(learned), last.loss, before + last.step, self.solver.method(len(learned)), validation
+        )
         log.info("fitted", **dataclasses.asdict(summary), length_scales=self.length_scales().tolist())
         return summary
 
     def _train(self, gp: EfficiencyGP, offset: int) -> Generator[Progress, None, Progress]:
         seed = seeds.key(self.seed, Phase.SURROGATE, 0, Purpose.TRAINING)
-        ladder = self.solver.ladder(len(gp.train_targets), "training", seed % 2**63)
+        ladder = self.solver.ladder(len(gp.targets), "training", seed % 2**63)
         training = train(gp, self.spec.training_steps, self.spec.learning_rate, ladder)
         while True:
             try:
@@ -245,7 +246,8 @@ class EfficiencyLandscape:
             f1=float(f1_score(success, prediction.key > 0.5, zero_division=0.0)),
             brier=float(brier_score_loss(success, prediction.key, labels=[False, True])),
             coverage=tuple(
-                float(np.mean(np.abs(error) <= norm.ppf(0.5 + share / 2) * prediction.sd)) for share in _INTERVALS
+                float(np.mean(np.abs(error) <= norm.ppf(0.5 + share / 2) * prediction.sd))
+                for share in _INTERVALS
             ),
         )
 
@@ -271,10 +273,9 @@ class EfficiencyLandscape:
             skipped = self.space.to_unit(rows["inputs"][imputed])
             mean = self.device.to_device(self._moments(gp, skipped)[0])
             values = mean.clamp_max(standard.level - float(gp.noise.sqrt()))
-            (inputs,) = gp.train_inputs
             gp = gp.conditioned(
-                torch.cat([inputs, self.device.to_device(skipped)]),
-                torch.cat([gp.train_targets, values]),
+                torch.cat([gp.inputs, self.device.to_device(skipped)]),
+                torch.cat([gp.targets, values]),
                 self.numerics,
             )
         return _Fitted(gp, standard)
@@ -330,7 +331,7 @@ class EfficiencyLandscape:
         """Posterior mean and variance of the standardised target without noise, float32 [n] each."""
         if not len(unit):
             return np.zeros(0, dtype=np.float32), np.zeros(0, dtype=np.float32)
-        n = len(gp.train_targets)
+        n = len(gp.targets)
         ladder = self.solver.ladder(n, "prediction")
 
         def chunk(x: torch.Tensor) -> torch.Tensor:
@@ -359,11 +360,11 @@ class EfficiencyLandscape:
         def choose() -> torch.Tensor:
             gp = fitted.gp
             if len(waiting):
-                gp = acquisition.believe(gp, waiting, numerics=self.numerics)
+                gp = acquisition.believe(gp, waiting, self.numerics)
             box = acquisition.search_box(self.space, waiting)
             return acquisition.propose(gp, box, size, fitted.standard.level, self.spec.straddle_weight, seed)
 
-        unit = self.solver.ladder(len(fitted.gp.train_targets) + len(pending), "proposal").run(choose)
+        unit = self.solver.ladder(len(fitted.gp.targets) + len(pending), "proposal").run(choose)
         return self.space.from_unit(self.device.to_host(unit))
 
     # --- what the user learns -------------------------------------------------------------------------------------
@@ -400,7 +401,7 @@ class EfficiencyLandscape:
         """
         if "secure" not in self._derived:
             fitted = self._fitted()
-            self._derived["secure"] = self.solver.ladder(len(fitted.gp.train_targets), "secure fraction").run(
+            self._derived["secure"] = self.solver.ladder(len(fitted.gp.targets), "secure fraction").run(
                 lambda: self._secure_fraction(fitted)
             )
         return self._derived["secure"]
@@ -412,11 +413,10 @@ class EfficiencyLandscape:
         with torch.no_grad():
             distribution = fitted.gp.posterior(points).distribution
             mean = distribution.mean
-            covariance = distribution.covariance_matrix
-            # Rounding leaves neighbours' covariance slightly indefinite; a hundredth of the prior's spread lifts it.
-            lift = 1e-4 * fitted.gp.covar_module.outputscale
-            covariance = covariance + lift * torch.eye(len(points), dtype=mean.dtype, device=mean.device)
-            samples = mean[:, None] + psd_safe_cholesky(covariance) @ normal
+            # By eigenvectors: rounding leaves the covariance of a thousand points slightly indefinite, and the jitter
+            # that a Cholesky factor needs would be uncertainty of our own making.
+            values, vectors = torch.linalg.eigh(distribution.covariance_matrix)
+            samples = mean[:, None] + vectors @ (values.clamp_min(0).sqrt()[:, None] * normal)
             if not bool(samples.isfinite().all()):
                 raise UnsoundError("posterior samples are not finite")
             share = (mean > fitted.standard.level).double().mean()
@@ -437,7 +437,12 @@ class EfficiencyLandscape:
         return safetensors.torch.save(self._hyper), json.dumps(self._metadata())
 
     def _metadata(self) -> dict[str, Any]:
-        return {"format": FORMAT, "target": self.spec.target, "columns": list(COLUMNS), "kernel": "matern52-ard"}
+        return {
+            "format": FORMAT,
+            "target": self.spec.target,
+            "columns": list(COLUMNS),
+            "kernel": "matern52-ard",
+        }
 
     def load(self, tensors: bytes, metadata: str) -> None:
         """Take over hyper-parameters that `export` gave.

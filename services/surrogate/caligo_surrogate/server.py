@@ -69,7 +69,9 @@ class SurrogateServicer(surrogate_pb2_grpc.SurrogateServiceServicer):
                 log.info("model made", campaign=request.campaign, device=self._device.name)
                 while len(self._models) > self._max_models:
                     forgotten, _ = self._models.popitem(last=False)
-                    log.warning("model forgotten for a new one", campaign=forgotten, max_models=self._max_models)
+                    log.warning(
+                        "model forgotten for a new one", campaign=forgotten, max_models=self._max_models
+                    )
             elif held.settings != settings:
                 raise AlreadyExists(f"{request.campaign}: there is a model with other settings")
             self._models.move_to_end(request.campaign)

@@ -14,7 +14,9 @@ class SurrogateSettings(ServiceSettings, section="surrogate"):
 
     device: Literal["auto", "cuda", "cpu"] = "auto"
     """Where models live; `auto` takes a CUDA device where there is one."""
-    threads: int = Field(2, ge=1, le=256)
-    """CPU threads of one computation. Sums are rounded in another order with another number of threads."""
+    threads: int = Field(1, ge=1, le=256)
+    """CPU threads of one computation. More help where cores are idle and above about a thousand rows; where simulators
+    share the cores, threads that wait for one another cost more than they bring. With another number, sums are rounded
+    in another order and a campaign's proposals differ."""
     max_models: int = Field(8, ge=1, le=10_000)
     """Campaigns held at once; beyond, the model least recently used is forgotten."""

@@ -41,8 +41,10 @@ class Numerics:
     length_scales: tuple[float, float] = (0.02, 50.0)
     """Bounds of the length scales as fractions of a parameter's range; outside, a kernel matrix is numerically the
     identity or of rank one in that dimension."""
-    output_scale: tuple[float, float] = (0.05, 50.0)
-    """Bounds of the prior variance."""
+    output_scale: tuple[float, float] = (0.05, 5.0)
+    """Bounds of the prior variance. Its ratio to the noise is the condition number: on a smooth cliff the likelihood
+    drives it to 20 and more, where float32 posterior means are off by a hundredth of the target's standard deviation
+    at 1,000 rows; at 5 it is a thousandth, and the predictions are as good."""
     variance_slack: float = 1e-3
     """A posterior variance below minus this times the prior variance is unsound; between that and zero it is
     rounding and becomes zero."""
@@ -112,7 +114,9 @@ class Ladder:
                 log.error("no sound result", problem=problem, plan=plan)
                 raise InternalError("the surrogate found no numerically sound result; its log says why")
             self._rung += 1
-            log.warning("not sound; solving again", problem=problem, plan=plan, stronger=self._plans[self._rung])
+            log.warning(
+                "not sound; solving again", problem=problem, plan=plan, stronger=self._plans[self._rung]
+            )
 
 
 class Solver:
@@ -138,20 +142,23 @@ class Solver:
         """
         n = self._numerics
         method = self.method(rows)
-        log.debug("solver chosen", task=task, rows=rows, solver=method, asked=self._choice, device=self._device.name)
-        plans = (Plan("cholesky", n.jitter), Plan("cholesky", 100 * n.jitter))
+        log.debug(
+            "solver chosen", task=task, rows=rows, solver=method, asked=self._choice, device=self._device.name
+        )
+        plans = [Plan("cholesky", n.jitter), Plan("cholesky", 100 * n.jitter)]
         if method == "cg":
-            weak = Plan("cg", n.jitter, n.cg_tolerance, n.cg_training_tolerance, n.cg_iterations, n.preconditioner_rank)
-            strong = Plan(
-                "cg",
-                n.jitter,
-                n.cg_tolerance / 3,
-                n.cg_training_tolerance / 3,
-                4 * n.cg_iterations,
-                4 * n.preconditioner_rank,
-            )
-            plans = (weak, strong, *plans)
-        return Ladder(plans, seed, self._device)
+            plans[:0] = [
+                Plan(
+                    "cg",
+                    n.jitter,
+                    tolerance=n.cg_tolerance / stronger,
+                    training_tolerance=n.cg_training_tolerance / stronger,
+                    iterations=n.cg_iterations * stronger,
+                    rank=n.preconditioner_rank * stronger,
+                )
+                for stronger in (1, 4)
+            ]
+        return Ladder(tuple(plans), seed, self._device)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,147 @@
+"""The remote commands of `caligo`, against a server that keeps the contract."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from caligo.cli import main
+from caligo.client import CampaignClient
+from caligo.results import METRIC, ROW_DTYPE
+from caligo.v1 import campaign_pb2 as pb
+
+Caligo = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def caligo(
+    client: CampaignClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Caligo:
+    """Runs a command against the server: (exit code, stdout, stderr)."""
+    monkeypatch.setenv("CALIGO_ADDRESS", client.address)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["caligo", *map(str, arguments)])
+        code = main()
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def ended(orchestrator: Any) -> pb.Campaign:
+    """A campaign that has succeeded, with three events and four rows."""
+    campaign = orchestrator.add("c")
+    campaign.progress.MergeFrom(pb.Progress(phase=3, done=4, total=4, simulated=3, succeeded=2, failed=1, skipped=1))
+    campaign.findings.MergeFrom(
+        pb.Findings(
+            rows=4, simulated=3, skipped_infeasible=1, succeeded=2, best_efficiency=0.1, median_efficiency=0.05,
+            relevant_parameters=["F", "N"], length_scales=[0.2, 0.4], secure_fraction=0.44, secure_fraction_error=0.02,
+        )  # fmt: skip
+    )
+    orchestrator.emit(note="hello")
+    orchestrator.emit(progress=campaign.progress)
+    orchestrator.finish(campaign, pb.CAMPAIGN_STATE_SUCCEEDED)
+    rows = np.zeros(4, dtype=ROW_DTYPE)
+    rows["index"] = np.arange(4)
+    rows["inputs"] = [0.75, -1, 9, 0.98, -0.3, 0.01, -6, 6, 1]
+    rows["metrics"][:, METRIC["qber"]] = np.nan
+    rows["outcome"], rows["counts"][:, 0] = [1, 1, 4, 7], 10**12
+    orchestrator.rows = rows
+    return campaign
+
+
+def test_submit_then_list_then_show(caligo: Caligo, orchestrator: Any) -> None:
+    Path("spec.yaml").write_text("name: mine")
+    assert caligo("submit", "spec.yaml", "--seed", 5, "--request-id", "once") == (0, "campaigns/c0\n", "")
+    code, out, _ = caligo("submit", "spec.yaml", "--seed", 5, "--request-id", "once", "--json")
+    campaign = json.loads(out)
+    assert (code, campaign["name"], campaign["state"], campaign["spec"]["seed"]) == (0, "campaigns/c0", "queued", 5)
+    assert caligo("submit", "spec.yaml", "--dry-run", "--json")[0] == 0
+    orchestrator.add("c1")
+    assert [json.loads(line)["name"] for line in caligo("list", "--json")[1].splitlines()] == [
+        "campaigns/c0", "campaigns/c1"
+    ]  # fmt: skip
+    table = caligo("list", "--state", "running")[1]
+    assert "c1" in table and "c0" not in table
+    assert "queued" in caligo("show", "c0")[1]
+
+
+def test_pause_resume_cancel_delete(caligo: Caligo, orchestrator: Any) -> None:
+    orchestrator.add("c")
+    assert caligo("delete", "c") == (4, "", "caligo: campaigns/c: has not ended; cancel it first\n")
+    assert caligo("pause", "c")[1] == "campaigns/c: paused\n"
+    assert json.loads(caligo("resume", "c", "--json")[1])["state"] == "running"
+    assert caligo("cancel", "c")[1] == "campaigns/c: cancelled\n"
+    assert caligo("delete", "c", "--json") == (0, '{"deleted": "c"}\n', "")
+    assert caligo("show", "c") == (4, "", "caligo: campaigns/c: no such campaign\n")
+
+
+def test_watch(caligo: Caligo, ended: pb.Campaign, orchestrator: Any) -> None:
+    code, out, err = caligo("watch", "c", "--json")
+    events = [json.loads(line) for line in out.splitlines()]
+    assert (code, err) == (0, "")
+    assert [(e["sequence"], e["event"]) for e in events] == [(1, "note"), (2, "progress"), (3, "changed")]
+    assert events[1]["progress"]["skipped"] == 1
+    assert events[1]["progress"]["phase"] == "active"
+    assert events[2]["campaign"]["findings"]["best_efficiency"] == 0.1
+    code, out, err = caligo("watch", "c")
+    assert (code, err.splitlines()) == (
+        0,
+        [
+            "hello",
+            "active learning: 4 of 4; 3 simulated: 2 with a key, 1 without; 1 skipped",
+            "campaigns/c: succeeded",
+        ],
+    )
+    assert "44.0% ± 2.0% of the space" in out
+    ended.state = pb.CAMPAIGN_STATE_FAILED
+    ended.problem.message = "the disk is full"
+    assert caligo("watch", "c", "--json")[0::2] == (5, "caligo: campaigns/c: failed: the disk is full\n")
+
+
+def test_results(caligo: Caligo, ended: pb.Campaign) -> None:
+    code, out, _ = caligo("results", "c", "--phase", "active", "--json")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert [row["outcome"] for row in rows] == ["success", "success", "failure_security", "skipped_infeasible"]
+    first = rows[0]
+    assert (first["phase"], first["strategy"], first["pairs"], first["qber"]) == ("active", "blind", 10**12, None)
+    assert (first["r"], first["nu"], first["F"], first["N"]) == (0.75, 0.1, 0.98, 1e6)
+    table = [line.split("\t") for line in caligo("results", "c", "--start-row", 1)[1].splitlines()]
+    assert table[0][:3] == ["phase", "index", "r"]
+    assert [row[:2] for row in table[1:]] == [[p, str(i)] for p in ("lhs", "active") for i in (1, 2, 3)]
+
+
+def test_download(caligo: Caligo, ended: pb.Campaign, orchestrator: Any) -> None:
+    orchestrator.file = bytes(range(256)) * 20
+    assert caligo("download", "c", "--output", "c.h5") == (0, "c.h5\n", "")
+    assert Path("c.h5").read_bytes() == orchestrator.file
+    assert caligo("download", "c", "-o", "c.h5")[0] == 4
+    assert json.loads(caligo("download", "c", "-o", "c.h5", "--force", "--json")[1]) == {"path": "c.h5", "bytes": 5120}
+
+
+def test_predict(caligo: Caligo, ended: pb.Campaign) -> None:
+    code, out, _ = caligo("predict", "c", "F=0.97", "N=1e6", "strategy=blind", "--json")
+    answer = json.loads(out)
+    assert (code, answer["point"]["F"], answer["point"]["N"], answer["point"]["strategy"]) == (0, 0.97, 1e6, "blind")
+    assert answer["point"]["r"] == pytest.approx(0.745)  # the middle of the space
+    assert answer["mean"] == pytest.approx(0.97)
+    assert caligo("predict", "c", "F=2")[0::2] == (2, "caligo: F: must lie in [0.5, 1]\n")
+    assert caligo("predict", "c", "Q=2")[0] == 2
+    assert "key with probability 50.0%" in caligo("predict", "c")[1]
+
+
+def test_report_of_what_is_no_campaign_file(caligo: Caligo, ended: pb.Campaign, orchestrator: Any) -> None:
+    orchestrator.file = b"not HDF5"
+    code, _, err = caligo("report", "c", "--output", "page")
+    assert code == 2
+    assert err == "caligo: page/exploration_data.h5: is not an HDF5 file\n"

@@ -1,0 +1,124 @@
+"""The decoder against `ldpc` on the same noise, and the properties that do not depend on noise."""
+
+from __future__ import annotations
+
+import ldpc
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from caligo_simulator.protocol.reconciliation import codes
+from caligo_simulator.protocol.reconciliation.decoder import KNOWN, decode
+
+CODE = codes.load(4096, 0.75)
+MATRIX = sp.csr_matrix(
+    (np.ones(CODE.check_variables.size, np.uint8), CODE.check_variables, CODE.check_start),
+    shape=(CODE.m, CODE.n),
+)
+
+
+def transmit(frames: int, qber: float, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    sent = rng.integers(0, 2, (frames, CODE.n), dtype=np.uint8)
+    received = sent ^ (rng.random(sent.shape) < qber).astype(np.uint8)
+    return sent, received, np.full(CODE.n, np.log((1 - qber) / qber), np.float32)
+
+
+def test_syndromes() -> None:
+    words, _, _ = transmit(5, 0.1, 1)
+    assert np.array_equal(CODE.syndromes(words), (MATRIX.astype(np.int64) @ words.T % 2).T)
+
+
+def test_frame_error_rate_is_not_worse_than_product_sum() -> None:
+    """Same code, same noise near the waterfall, same stopping rule; flooding product-sum in float64."""
+    qber, frames = 0.0285, 150
+    sent, received, reliability = transmit(frames, qber, 2)
+    syndromes = CODE.syndromes(sent)
+    ours = decode(CODE, received, syndromes, reliability, max_iterations=60)
+    peer = ldpc.BpDecoder(
+        MATRIX, error_rate=qber, max_iter=60, bp_method="product_sum", schedule="parallel"
+    )
+    error_syndromes = syndromes ^ CODE.syndromes(received)
+    peer_right = sum(
+        bool(np.array_equal(peer.decode(s) ^ r, x))
+        for s, r, x in zip(error_syndromes, received, sent, strict=True)
+    )
+    right = int((ours.bits == sent).all(axis=1).sum())
+    assert 0 < frames - peer_right < frames, "the comparison must be made where frames do fail"
+    assert right >= peer_right - 3
+
+
+def test_converged_means_the_syndrome_is_met() -> None:
+    sent, received, reliability = transmit(100, 0.033, 3)
+    syndromes = CODE.syndromes(sent)
+    found = decode(CODE, received, syndromes, reliability, max_iterations=20)
+    met = (CODE.syndromes(found.bits) == syndromes).all(axis=1)
+    assert np.array_equal(met, found.converged)
+    assert 0 < found.converged.sum() < 100
+    assert (found.iterations[~found.converged] == 20).all()
+    assert (found.iterations[found.converged] <= 20).all()
+
+
+def test_a_frame_does_not_depend_on_its_neighbours() -> None:
+    sent, received, reliability = transmit(53, 0.03, 4)
+    syndromes = CODE.syndromes(sent)
+    together = decode(CODE, received, syndromes, reliability)
+    order = np.random.default_rng(0).permutation(53)
+    shuffled = decode(CODE, received[order], syndromes[order], reliability)
+    assert np.array_equal(together.bits[order], shuffled.bits)
+    assert np.array_equal(together.iterations[order], shuffled.iterations)
+    alone = decode(CODE, received[7:8], syndromes[7:8], reliability)
+    assert np.array_equal(alone.bits[0], together.bits[7])
+
+
+def test_no_errors_one_iteration() -> None:
+    sent, _, reliability = transmit(20, 0.02, 5)
+    found = decode(CODE, sent, CODE.syndromes(sent), reliability)
+    assert found.converged.all() and (found.iterations == 1).all()
+    assert np.array_equal(found.bits, sent)
+
+
+def test_no_frames() -> None:
+    empty = np.zeros((0, CODE.n), np.uint8)
+    assert decode(CODE, empty, CODE.syndromes(empty), np.ones(CODE.n, np.float32)).bits.shape == (0, CODE.n)
+
+
+def test_values_of_unknown_positions_have_no_effect() -> None:
+    sent, received, reliability = transmit(16, 0.015, 6)
+    punctured = CODE.modulated[:200]
+    reliability[punctured] = 0
+    syndromes = CODE.syndromes(sent)
+    other = received.copy()
+    other[:, punctured] ^= 1
+    first = decode(CODE, received, syndromes, reliability)
+    assert np.array_equal(first.bits, decode(CODE, other, syndromes, reliability).bits)
+    assert np.array_equal(first.bits, sent), "punctured values are recovered too"
+
+
+def test_known_positions_are_never_changed() -> None:
+    sent, received, reliability = transmit(16, 0.03, 7)
+    known = CODE.modulated
+    received[:, known] = sent[:, known]
+    reliability[known] = KNOWN
+    found = decode(CODE, received, CODE.syndromes(sent), reliability)
+    assert np.array_equal(found.bits[:, known], sent[:, known])
+
+
+@pytest.mark.parametrize("qber", [0.022, 0.026])
+def test_revealing_helps_and_a_warm_start_saves_iterations(qber: float) -> None:
+    sent, received, reliability = transmit(160, qber, 8)
+    order = CODE.modulated[: CODE.punctured][::-1]
+    received[:, order] = sent[:, order]
+    reliability[order] = 0
+    syndromes = CODE.syndromes(sent)
+    ends = np.array([0, 137, 273, CODE.punctured])
+    once = decode(CODE, received, syndromes, reliability)
+    steps = decode(CODE, received, syndromes, reliability, order, ends)
+    assert np.array_equal(steps.converged[steps.stage == 0], once.converged[steps.stage == 0])
+    assert steps.converged.sum() > once.converged.sum()
+    late = np.flatnonzero(steps.converged & (steps.stage == 1))
+    assert late.size > 10
+    reliability[order[:137]] = KNOWN
+    cold = decode(CODE, received[late], syndromes[late], reliability)
+    warm_iterations = steps.iterations[late] - 60
+    assert warm_iterations.mean() < cold.iterations.mean()
