@@ -12,7 +12,7 @@ from rich.text import Text
 
 from caligo.cli.output import counts_line, phase_name
 from caligo.client import Changed, Event, Noted, Progressed
-from caligo.v1 import campaign_pb2
+from caligo.v1 import campaign_pb2, types_pb2
 
 _LINE_SECONDS: Final = 5.0
 """Plain lines come no faster than this."""
@@ -120,7 +120,7 @@ def _progress_line(progress: campaign_pb2.Progress) -> str:
 
 def _pace(progress: campaign_pb2.Progress) -> str:
     rate = progress.rows_per_second
-    if rate <= 0:
+    if rate <= 0 or progress.phase == types_pb2.PHASE_SURROGATE:  # there `done` counts steps, not rows
         return ""
     left = max(progress.total - progress.done, 0) / rate
     return f"{rate:.3g} rows/s, {_duration(left)} left"

@@ -43,14 +43,15 @@ def check_feasibility(inputs: Float32Array, physics_spec: PhysicsSpec) -> Float3
     Raises:
         TypeError: `inputs` is no such array.
     """
-    if inputs.dtype != np.float32 or inputs.ndim != 2 or inputs.shape[1] != DIMENSIONS or not inputs.flags.c_contiguous:
+    if inputs.dtype != np.float32 or inputs.shape[1:] != (DIMENSIONS,) or not inputs.flags.c_contiguous:
         raise TypeError(f"inputs must be C-contiguous float32 [n, {DIMENSIONS}]")
     margins = np.empty(len(inputs), dtype=np.float32)
     decays = physics_spec.memory_model == "markov"
     is_weight = physics_spec.fidelity_convention == "weight"
     with THREAD_POOL:
         if physics_spec.bound == "lupo2023":
-            _check_feasibility_kernel(inputs, _LOG2_10 if decays else _ZERO, _HALF if is_weight else _TWO_THIRDS, margins)
+            decay = _LOG2_10 if decays else _ZERO
+            _check_feasibility_kernel(inputs, decay, _HALF if is_weight else _TWO_THIRDS, margins)
         else:
             _check_feasibility_scalar_kernel(inputs, physics_spec.bound == "erven2014", decays, is_weight, margins)
     return margins

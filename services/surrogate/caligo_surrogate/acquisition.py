@@ -92,9 +92,7 @@ def search_box(space: Space, like: torch.Tensor) -> torch.Tensor:
     return box
 
 
-def propose(
-    gp: EfficiencyGP, box: torch.Tensor, size: int, level: float, weight: float, seed: int
-) -> torch.Tensor:
+def propose(gp: EfficiencyGP, box: torch.Tensor, size: int, level: float, weight: float, seed: int) -> torch.Tensor:
     """The joint batch with the greatest straddle, unit coordinates [size, 9].
 
     A scrambled Sobol sequence is cut into sweeps; the best batch of each, chosen point after point, starts a joint
@@ -113,10 +111,7 @@ def propose(
     acquisition = Straddle(gp, level, weight) if size == 1 else JointStraddle(gp, level, weight)
     sobol = SobolEngine(box.shape[-1], scramble=True, seed=seed)
     starts = torch.stack(
-        [
-            _best_of_sweep(gp, _sweep(sobol, max(SWEEP, 4 * size), box), size, level, weight)
-            for _ in range(STARTS)
-        ]
+        [_best_of_sweep(gp, _sweep(sobol, max(SWEEP, 4 * size), box), size, level, weight) for _ in range(STARTS)]
     )
     ascended, _ = optimize_acqf(
         acquisition,
@@ -156,9 +151,7 @@ def _sweep(sobol: SobolEngine, n: int, box: torch.Tensor) -> torch.Tensor:
     return torch.minimum(torch.maximum(box[0] + points * (box[1] - box[0]), box[0]), box[1])
 
 
-def _best_of_sweep(
-    gp: EfficiencyGP, candidates: torch.Tensor, size: int, level: float, weight: float
-) -> torch.Tensor:
+def _best_of_sweep(gp: EfficiencyGP, candidates: torch.Tensor, size: int, level: float, weight: float) -> torch.Tensor:
     """The `size` candidates that a greedy ascent of the joint straddle takes: a pivoted Cholesky factorisation."""
     with torch.no_grad():
         distribution = gp.posterior(candidates).distribution
@@ -178,9 +171,7 @@ def _best_of_sweep(
     return candidates[chosen]
 
 
-def _exchange_strategies(
-    acquisition: AcquisitionFunction, batch: torch.Tensor, value: torch.Tensor
-) -> torch.Tensor:
+def _exchange_strategies(acquisition: AcquisitionFunction, batch: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     everyone = torch.arange(len(batch), device=batch.device)
     for _ in range(len(batch)):
         flipped = batch.repeat(len(batch), 1, 1)

@@ -67,12 +67,14 @@ class EfficiencyGP(gpytorch.models.ExactGP, GPyTorchModel):
     @property
     def inputs(self) -> torch.Tensor:
         """Rows that the process is conditioned on, float32 [n, 9]."""
-        return self.train_inputs[0]
+        inputs: tuple[torch.Tensor] = self.train_inputs
+        return inputs[0]
 
     @property
     def targets(self) -> torch.Tensor:
         """Their standardised targets, float32 [n]."""
-        return self.train_targets
+        targets: torch.Tensor = self.train_targets
+        return targets
 
     @property
     def noise(self) -> torch.Tensor:
@@ -137,9 +139,7 @@ class Progress:
     loss: float
 
 
-def train(
-    gp: EfficiencyGP, steps: int, learning_rate: float, ladder: Ladder
-) -> Generator[Progress, None, Progress]:
+def train(gp: EfficiencyGP, steps: int, learning_rate: float, ladder: Ladder) -> Generator[Progress, None, Progress]:
     """Lower the loss by Adam from the present hyper-parameters; yields each step, returns the best one.
 
     Ends early once the loss stops falling. The process is left with the best hyper-parameters met, in evaluation

@@ -190,9 +190,7 @@ class EfficiencyLandscape:
         last = yield from self._train(gp, offset=before)
         self._hyper = {name: value.cpu() for name, value in gp.hyper_parameters().items()}
         self._derived.clear()
-        summary = Summary(
-            len(learned), last.loss, before + last.step, self.solver.method(len(learned)), validation
-        )
+        summary = Summary(len(learned), last.loss, before + last.step, self.solver.method(len(learned)), validation)
         log.info("fitted", **dataclasses.asdict(summary), length_scales=self.length_scales().tolist())
         return summary
 
@@ -225,9 +223,7 @@ class EfficiencyLandscape:
         held_out[rng.permutation(candidates)[: round(fraction * len(candidates))]] = True
         return held_out
 
-    def _new_gp(
-        self, rows: ResultRows, hyper: dict[str, torch.Tensor] | None
-    ) -> tuple[EfficiencyGP, _Standard]:
+    def _new_gp(self, rows: ResultRows, hyper: dict[str, torch.Tensor] | None) -> tuple[EfficiencyGP, _Standard]:
         target = self._target(rows)
         standard = _Standard.of(target)
         inputs = self.device.to_device(self.space.to_unit(rows["inputs"]))
@@ -246,8 +242,7 @@ class EfficiencyLandscape:
             f1=float(f1_score(success, prediction.key > 0.5, zero_division=0.0)),
             brier=float(brier_score_loss(success, prediction.key, labels=[False, True])),
             coverage=tuple(
-                float(np.mean(np.abs(error) <= norm.ppf(0.5 + share / 2) * prediction.sd))
-                for share in _INTERVALS
+                float(np.mean(np.abs(error) <= norm.ppf(0.5 + share / 2) * prediction.sd)) for share in _INTERVALS
             ),
         )
 
@@ -264,9 +259,7 @@ class EfficiencyLandscape:
         rows = self._usable()
         imputed = _imputed(rows) if self.spec.target == "margin" else np.zeros(len(rows), dtype=bool)
         if np.count_nonzero(~imputed) < MIN_ROWS:
-            raise FailedPrecondition(
-                f"{np.count_nonzero(~imputed)} rows to learn from; at least {MIN_ROWS} are needed"
-            )
+            raise FailedPrecondition(f"{np.count_nonzero(~imputed)} rows to learn from; at least {MIN_ROWS} are needed")
         gp, standard = self._new_gp(rows[~imputed], hyper)
         gp.frozen()
         if imputed.any():
@@ -325,9 +318,7 @@ class EfficiencyLandscape:
             key=ndtr((mean - fitted.standard.level) / sd).astype(np.float32),
         )
 
-    def _moments(
-        self, gp: EfficiencyGP, unit: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _moments(self, gp: EfficiencyGP, unit: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Posterior mean and variance of the standardised target without noise, float32 [n] each."""
         if not len(unit):
             return np.zeros(0, dtype=np.float32), np.zeros(0, dtype=np.float32)

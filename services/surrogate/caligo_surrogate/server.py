@@ -62,16 +62,12 @@ class SurrogateServicer(surrogate_pb2_grpc.SurrogateServiceServicer):
         with self._lock:
             held = self._models.get(request.campaign)
             if held is None:
-                landscape = EfficiencyLandscape(
-                    space.resolve(), surrogate, guardrail, request.seed, self._device
-                )
+                landscape = EfficiencyLandscape(space.resolve(), surrogate, guardrail, request.seed, self._device)
                 held = self._models[request.campaign] = _Model(settings, landscape)
                 log.info("model made", campaign=request.campaign, device=self._device.name)
                 while len(self._models) > self._max_models:
                     forgotten, _ = self._models.popitem(last=False)
-                    log.warning(
-                        "model forgotten for a new one", campaign=forgotten, max_models=self._max_models
-                    )
+                    log.warning("model forgotten for a new one", campaign=forgotten, max_models=self._max_models)
             elif held.settings != settings:
                 raise AlreadyExists(f"{request.campaign}: there is a model with other settings")
             self._models.move_to_end(request.campaign)
@@ -137,9 +133,7 @@ class SurrogateServicer(surrogate_pb2_grpc.SurrogateServiceServicer):
                     yield surrogate_pb2.FitModelResponse(summary=self._summary(end.value))
                     return
                 yield surrogate_pb2.FitModelResponse(
-                    progress=surrogate_pb2.FitProgress(
-                        step=progress.step, steps=progress.steps, loss=progress.loss
-                    )
+                    progress=surrogate_pb2.FitProgress(step=progress.step, steps=progress.steps, loss=progress.loss)
                 )
 
     def _summary(self, summary: Summary) -> surrogate_pb2.FitSummary:

@@ -114,9 +114,7 @@ class Ladder:
                 log.error("no sound result", problem=problem, plan=plan)
                 raise InternalError("the surrogate found no numerically sound result; its log says why")
             self._rung += 1
-            log.warning(
-                "not sound; solving again", problem=problem, plan=plan, stronger=self._plans[self._rung]
-            )
+            log.warning("not sound; solving again", problem=problem, plan=plan, stronger=self._plans[self._rung])
 
 
 class Solver:
@@ -142,9 +140,7 @@ class Solver:
         """
         n = self._numerics
         method = self.method(rows)
-        log.debug(
-            "solver chosen", task=task, rows=rows, solver=method, asked=self._choice, device=self._device.name
-        )
+        log.debug("solver chosen", task=task, rows=rows, solver=method, asked=self._choice, device=self._device.name)
         plans = [Plan("cholesky", n.jitter), Plan("cholesky", 100 * n.jitter)]
         if method == "cg":
             plans[:0] = [
