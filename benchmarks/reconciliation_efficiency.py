@@ -12,7 +12,6 @@ import json
 from typing import Any
 
 import numpy as np
-
 from caligo_simulator.protocol.reconciliation import Plan, baseline_plan, blind_plan, reconcile
 
 DESIGN = {

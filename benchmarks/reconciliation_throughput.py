@@ -14,7 +14,6 @@ from typing import Any
 import ldpc
 import numpy as np
 import scipy.sparse as sp
-
 from caligo_simulator.protocol.reconciliation import codes
 from caligo_simulator.protocol.reconciliation.decoder import KNOWN, decode
 from caligo_simulator.protocol.reconciliation.plans import HIGHEST_FRAME_ERROR_RATE, error_rates

@@ -300,7 +300,9 @@ class CampaignClient:
 
         def open_stream() -> Any:
             return self._stub.StreamResults(
-                campaign_pb2.StreamResultsRequest(name=name, phase=int(phase), start_row=position, follow=follow)
+                campaign_pb2.StreamResultsRequest(
+                    name=name, phase=f"PHASE_{phase.name}", start_row=position, follow=follow
+                )
             )
 
         for message in self._resuming(open_stream):

@@ -26,7 +26,7 @@ from caligo.space import PARAMETERS, STRATEGY_COLUMN, Space, Strategy
 # Okabe and Ito's palette.
 BLUE, ORANGE, GREEN, VERMILION, SKY, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#8A8A8A"
 
-STYLE: Final[dict[str, Any]] = {
+STYLE: Final[Any] = {
     "figure.dpi": 150,
     "savefig.dpi": 150,
     "figure.constrained_layout.use": True,
@@ -68,7 +68,7 @@ def cliff(
     """The predicted target in the two most relevant dimensions, a panel a strategy.
 
     Samples are drawn at their place in these two dimensions, the fainter the farther they are from the slice in the
-    others, in units of the length scales.
+    others.
     """
     figure, panels = _figure(10.5, 5.4, 1, 2, sharex=True, sharey=True)
     limit = float(np.quantile(np.abs(piece.mean), 0.98)) or 1.0
@@ -102,6 +102,7 @@ def cliff(
         Line2D([], [], linestyle="", marker="o", color="white", markeredgecolor="black", label="key"),
         Line2D([], [], linestyle="", marker="X", color="black", markersize=7, label="no key"),
         Line2D([], [], linestyle="", marker=".", color="black", label="skipped"),
+        Line2D([], [], linestyle="", marker="o", color="black", alpha=0.2, label="faint: far from this slice"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
@@ -110,11 +111,16 @@ def cliff(
 def _closeness(
     piece: CliffSlice, rows: ResultRows, space: Space, length_scales: NDArray[np.float32] | None
 ) -> NDArray[np.float64]:
-    """How near each row is to the slice, 1 on it, falling to 0: exp(-d^2 / 2) over the other continuous columns."""
+    """How near each row is to the slice among all rows, from 1 (nearest) down to 0, [n].
+
+    Near in the other continuous columns, in units of their length scales. By rank, so that there is contrast whatever
+    the length scales are.
+    """
     others = [j for j in range(len(PARAMETERS)) if j not in piece.axes]
     scales = np.ones(len(others)) if length_scales is None else np.asarray(length_scales, dtype=float)[others]
     distance = (space.to_unit(rows["inputs"]) - space.to_unit(piece.at[None, :]))[:, others] / scales
-    return np.exp(-0.5 * (distance**2).sum(axis=1))
+    rank = np.argsort(np.argsort((distance**2).sum(axis=1)))
+    return 1.0 - rank / max(len(rows) - 1, 1)
 
 
 def _samples(panel: Axes, axes: tuple[int, int], rows: ResultRows, closeness: NDArray[np.float64]) -> None:
@@ -122,15 +128,15 @@ def _samples(panel: Axes, axes: tuple[int, int], rows: ResultRows, closeness: ND
     success = outcome == ProtocolOutcome.SUCCESS
     skipped = outcome >= ProtocolOutcome.SKIPPED_INFEASIBLE
     x, y = (_physical(axis, rows["inputs"][:, axis]) for axis in axes)
-    alpha = 0.15 + 0.85 * closeness
-    panel.scatter(x[skipped], y[skipped], s=7, c="black", alpha=0.6 * alpha[skipped], linewidths=0, zorder=3)
-    failed = ~(success | skipped)
-    panel.scatter(
-        x[failed], y[failed], s=38, c="black", marker="X", alpha=alpha[failed], edgecolors="white", linewidths=0.5, zorder=4
-    )  # fmt: skip
-    panel.scatter(
-        x[success], y[success], s=32, c="white", marker="o", alpha=alpha[success], edgecolors="black", linewidths=1.0, zorder=5
-    )  # fmt: skip
+    alpha = 0.08 + 0.92 * closeness**2
+    looks: tuple[tuple[NDArray[np.bool_], dict[str, Any]], ...] = (
+        (skipped, {"s": 7, "c": "black", "linewidths": 0}),
+        (~(success | skipped), {"s": 38, "c": "black", "marker": "X", "edgecolors": "white", "linewidths": 0.5}),
+        (success, {"s": 32, "c": "white", "edgecolors": "black", "linewidths": 1.0}),
+    )
+    for layer, (chosen, look) in enumerate(looks, 3):
+        opacity: Any = alpha[chosen]
+        panel.scatter(x[chosen], y[chosen], alpha=opacity, clip_on=False, zorder=layer, **look)
 
 
 def _physical(axis: int, values: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -182,7 +188,7 @@ def key_rate(rows: ResultRows) -> Figure:
     qber, entropy = metric(rows, "qber"), metric(rows, "min_entropy_rate")
     margin, efficiency = metric(rows, "margin"), metric(rows, "net_efficiency")
     highest = float(np.nanmax(qber, initial=0.11))
-    q = np.linspace(1e-5, min(0.25, 1.05 * highest), 400)
+    q = np.linspace(1e-5, min(0.25, 1.05 * highest), 4000)
     surplus = 0.5 - binary_entropy(q)
 
     lowest = max(-1.0, float(np.nanquantile(margin, 0.02)) if np.isfinite(margin).any() else -0.5)

@@ -46,7 +46,7 @@ def to_plain(message: Message) -> dict[str, Any]:
     return plain
 
 
-def _value(field: FieldDescriptor, value: Any) -> Any:
+def _value(field: Any, value: Any) -> Any:
     if field.message_type is not None:
         return to_plain(value)
     if field.enum_type is not None:
@@ -59,7 +59,7 @@ def _short_name(constant: str, enum_name: str) -> str:
     return constant.removeprefix(f"{enum_name.upper()}_").lower()
 
 
-def shortest(value: float) -> float:
+def shortest(value: float | np.floating) -> float:
     """A float32 as the shortest decimal that stands for it: 0.1, not 0.10000000149."""
     return float(str(np.float32(value)))
 

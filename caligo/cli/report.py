@@ -75,20 +75,24 @@ def write_report(path: Path, directory: Path) -> Path:
         by_phase = {phase: dataset.rows(phase) for phase in GROUPS}
         surrogate = dataset.surrogate
         rows = np.concatenate(list(by_phase.values()))
-        page = _environment().get_template("report.md.j2").render(
-            campaign=dataset.campaign,
-            spec=dataset.spec,
-            spec_yaml=yaml.safe_dump(dataset.spec.model_dump(mode="json"), sort_keys=False),
-            versions=dataset.versions,
-            numbers=_numbers(rows),
-            outcomes=_outcome_table(rows),
-            strategies=_strategy_table(rows),
-            ranking=_ranking(surrogate),
-            surrogate=surrogate,
-            slice=_slice(surrogate),
-            bound=BOUNDS[dataset.spec.physics.bound],
-            memory=MEMORY_MODELS[dataset.spec.physics.memory_model],
-            fidelity=FIDELITIES[dataset.spec.physics.fidelity_convention],
+        page = (
+            _environment()
+            .get_template("report.md.j2")
+            .render(
+                campaign=dataset.campaign,
+                spec=dataset.spec,
+                spec_yaml=yaml.safe_dump(dataset.spec.model_dump(mode="json"), sort_keys=False),
+                versions=dataset.versions,
+                numbers=_numbers(rows),
+                outcomes=_outcome_table(rows),
+                strategies=_strategy_table(rows),
+                ranking=_ranking(surrogate),
+                surrogate=surrogate,
+                slice=_slice(surrogate),
+                bound=BOUNDS[dataset.spec.physics.bound],
+                memory=MEMORY_MODELS[dataset.spec.physics.memory_model],
+                fidelity=FIDELITIES[dataset.spec.physics.fidelity_convention],
+            )
         )
         drawn = _draw(dataset, by_phase, rows, surrogate)
     try:

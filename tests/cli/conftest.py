@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -12,9 +13,9 @@ import pytest
 
 from caligo.dataset import FORMAT, GROUPS, HISTORY_COLUMNS, NOT_YET
 from caligo.physics import feasibility_margin, predict
-from caligo.results import COUNTS, METRICS, ProtocolOutcome, ProtocolResult, Reason, ROW_DTYPE, ResultRows
+from caligo.results import COUNTS, METRICS, ROW_DTYPE, ProtocolOutcome, ProtocolResult, Reason, ResultRows
 from caligo.seeds import Phase
-from caligo.space import COLUMNS, PARAMETERS, ExplorationSample, Space
+from caligo.space import COLUMNS, ExplorationSample, Space
 from caligo.spec import CampaignSpec
 
 LENGTH_SCALES = np.array([1.1, 0.42, 0.71, 0.21, 1.6, 0.38, 6.5, 0.35, 0.9], dtype=np.float32)
@@ -26,16 +27,23 @@ def closed_form(index: int, inputs: np.ndarray, rng: np.random.Generator) -> Res
     physics = (s.r, s.nu, s.dt_ns, s.F, s.eta, s.e_det, s.P_dark)
     p = predict(*physics, s.N, int(s.strategy))
     if feasibility_margin(*physics) <= 0:
-        return ProtocolResult(
-            ProtocolOutcome.SKIPPED_INFEASIBLE, Reason.CLOSED_FORM, margin=p.margin
-        ).to_row(index, inputs)
+        return ProtocolResult(ProtocolOutcome.SKIPPED_INFEASIBLE, Reason.CLOSED_FORM, margin=p.margin).to_row(
+            index, inputs
+        )
     measured = float(np.clip(p.qber + rng.normal(0, np.sqrt(p.qber / max(p.reconciled, 1))), 0, 0.5))
     margin = max(-1.0, p.margin + rng.normal(0, 0.004))
     key = int(margin * p.reconciled) if p.reconciled >= 3686 else 0
-    common = dict(
-        margin=margin, qber=measured, detection_rate=p.p_click, min_entropy_rate=p.min_entropy_rate,
-        leakage_rate=p.leakage_rate, wall_seconds=0.2, pairs=s.N, detected=int(p.detected), sifted=int(p.detected / 2),
-    )  # fmt: skip
+    common: dict[str, Any] = {
+        "margin": margin,
+        "qber": measured,
+        "detection_rate": p.p_click,
+        "min_entropy_rate": p.min_entropy_rate,
+        "leakage_rate": p.leakage_rate,
+        "wall_seconds": 0.2,
+        "pairs": s.N,
+        "detected": int(p.detected),
+        "sifted": int(p.detected / 2),
+    }
     if key > 0:
         result = ProtocolResult(
             ProtocolOutcome.SUCCESS, net_efficiency=key / s.N, key_length=key, reconciled=int(p.reconciled), **common

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,10 +14,23 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from caligo.dataset import open_campaign
+from caligo.results import ProtocolOutcome
+from caligo.seeds import Phase
+
 COMMAND = Path(sys.executable).with_name("caligo")
-SECONDS = 120
+SECONDS = 180
+SPEC = """
+name: embedded
+space: {bounds: {N: [3.2e+4, 1.0e+6]}}
+protocol: {max_decoded_frames: 8}
+surrogate: {training_steps: 20}
+lhs: {samples: 16}
+active: {samples: 4, batch_size: 2}
+"""
 
 
 class Run:
@@ -22,30 +38,32 @@ class Run:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._mark = f"CALIGO_MARK={uuid.uuid4().hex}"
-        (directory / "spec.yaml").write_text("name: embedded\nlhs: {samples: 16}\nactive: {samples: 4}\n")
+        self._mark = uuid.uuid4().hex
+        (directory / "spec.yaml").write_text(SPEC)
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-        key, value = self._mark.split("=")
         return subprocess.Popen(
             [COMMAND, "run", "spec.yaml", "--output", "out", *arguments],
             cwd=self.directory,
-            env={**os.environ, key: value, **environment},
+            env={**os.environ, "CALIGO_MARK": self._mark, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
 
-    def processes(self) -> list[int]:
-        """Live processes that carry the mark."""
-        found = []
-        for environment in Path("/proc").glob("[0-9]*/environ"):
-            try:
-                if self._mark.encode() in environment.read_bytes():
-                    found.append(int(environment.parent.name))
-            except OSError:
-                continue
-        return found
+    def processes(self) -> list[Path]:
+        """Live processes that carry the mark, as their directories in /proc."""
+        return [p for p in Path("/proc").glob("[0-9]*") if self._mark.encode() in _read(p / "environ")]
+
+    def sockets(self) -> set[Path]:
+        """Directories of the sockets that the services listen on."""
+        commands = b" ".join(_read(p / "cmdline").replace(b"\0", b" ") for p in self.processes())
+        return {Path(found.decode()) for found in re.findall(rb"unix:(/tmp/caligo-[^/ ]+)", commands)}
+
+    def segments(self) -> set[str]:
+        """Shared-memory segments that the processes have mapped."""
+        maps = b" ".join(_read(p / "maps") for p in self.processes())
+        return {found.decode() for found in re.findall(rb"/dev/shm/(caligo-\S+)", maps)}
 
     def wait_until_gone(self) -> None:
         deadline = time.monotonic() + SECONDS
@@ -54,16 +72,32 @@ class Run:
             time.sleep(0.05)
 
 
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # it has ended, or is not ours
+        return b""
+
+
+def wait_for(process: subprocess.Popen[str], text: str) -> None:
+    """Read standard error up to a line that holds `text`."""
+    assert process.stderr is not None
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if text in line:
+            return
+    raise AssertionError("".join(seen))
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Run]:
     made = Run(tmp_path)
-    before = set(Path("/tmp").glob("caligo-*"))
     yield made
     left = made.processes()
     for process in left:
-        os.kill(process, signal.SIGKILL)
+        os.kill(int(process.name), signal.SIGKILL)
     assert not left
-    assert set(Path("/tmp").glob("caligo-*")) <= before
 
 
 def test_a_service_that_does_not_start_is_named_with_its_last_words(run: Run) -> None:
@@ -78,27 +112,58 @@ def test_a_service_that_does_not_start_is_named_with_its_last_words(run: Run) ->
     assert not (run.directory / "out" / "journal.sqlite3").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_while_starting(run: Run, number: signal.Signals) -> None:
+def test_terminated_while_starting(run: Run) -> None:
     process = run.start()
-    assert process.stderr is not None
-    assert process.stderr.readline() == "starting the sampler\n"
-    process.send_signal(number)
+    wait_for(process, "starting the sampler")
+    sockets = run.sockets()
+    process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 130
     assert err.splitlines()[-1] == "caligo: interrupted; nothing had been started; run the same command again"
+    assert len(sockets) == 1 and not sockets.pop().exists()
     assert not run.processes()
 
 
 def test_killed_it_takes_its_services_along(run: Run) -> None:
     process = run.start()
-    assert process.stderr is not None
-    assert process.stderr.readline() == "starting the sampler\n"
+    wait_for(process, "starting the sampler")
+    sockets = run.sockets()
     process.kill()
     process.communicate(timeout=SECONDS)
     run.wait_until_gone()
-    for left in Path("/tmp").glob("caligo-*"):  # what SIGKILL does not let anybody remove
-        if left.is_dir() and left.stat().st_uid == os.getuid() and not any(left.glob("orchestrator")):
-            for socket in left.iterdir():
-                socket.unlink()
-            left.rmdir()
+    for directory in sockets:  # nobody is left who could
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.mark.timeout(600)
+def test_interrupted_resumed_and_refused(run: Run) -> None:
+    process = run.start("--workers", "1")
+    wait_for(process, "Latin hypercube")
+    sockets, segments = run.sockets(), run.segments()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "caligo: interrupted; go on with: caligo run spec.yaml --output out --resume"
+    assert len(sockets) == 1 and not sockets.pop().exists()
+    assert segments and not [name for name in segments if (Path("/dev/shm") / name).exists()]
+    assert not run.processes()
+
+    refused = run.start()
+    _, err = refused.communicate(timeout=SECONDS)
+    assert (refused.returncode, err.count("\n")) == (4, 1)
+
+    other = run.start("--resume", "--seed", "99")
+    _, err = other.communicate(timeout=SECONDS)
+    assert other.returncode == 4
+    assert "has another 'seed' than this spec" in err.splitlines()[-1]
+
+    resumed = run.start("--resume", "--json")
+    out, err = resumed.communicate(timeout=SECONDS)
+    assert resumed.returncode == 0, err
+    answer = json.loads(out)
+    assert answer["state"] == "succeeded"
+    assert not run.processes()
+    with open_campaign(run.directory / answer["dataset"]) as campaign:
+        assert len(campaign.rows(Phase.ACTIVE)) == 4
+        assert np.count_nonzero(campaign.rows(Phase.LHS)["outcome"] != ProtocolOutcome.SKIPPED_INFEASIBLE) == 16
+    assert (run.directory / answer["report"]).exists()

@@ -50,7 +50,7 @@ def test_page_holds_the_numbers(page: Path, campaign_file: Path) -> None:
         f"| best key rate | {best:.3g} key bits a pair |",
         "| secure share of the space | 43.7% ± 2.1% |",
         "| 1 | pair fidelity (F) | 0.21 |",
-        "F1 of \"key > 0\" 0.945",
+        'F1 of "key > 0" 0.945',
         "arXiv:2302.04236",
         "Attacks that encode several qubits into the memory are **not** covered",
         "r_eff = r^(Δt / 1 s)",
@@ -178,4 +178,3 @@ def test_a_file_that_is_no_campaign(
         open_campaign(path)
     assert words in str(caught.value)
     h5py.File(path, "r+").close()  # it was closed again
-

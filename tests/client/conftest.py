@@ -73,9 +73,7 @@ class FakeOrchestrator(campaign_pb2_grpc.CampaignServiceServicer):
 
     def ListCampaigns(self, request: pb.ListCampaignsRequest, context: grpc.ServicerContext) -> object:
         wanted = request.filter.removeprefix("state=")
-        found = [
-            c for c in self.campaigns.values() if not wanted or pb.CampaignState.Name(c.state).endswith(wanted)
-        ]
+        found = [c for c in self.campaigns.values() if not wanted or pb.CampaignState.Name(c.state).endswith(wanted)]
         first, size = int(request.page_token or 0), request.page_size or 2
         rest = str(first + size) if first + size < len(found) else ""
         return pb.ListCampaignsResponse(campaigns=found[first : first + size], next_page_token=rest)

@@ -126,7 +126,10 @@ def test_watch_gives_up_after_its_patience(serve: Any, orchestrator: Any) -> Non
 def test_watch_of_nothing_and_of_nobody(client: CampaignClient, tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         next(client.watch("c"))
-    with CampaignClient(f"unix:{tmp_path}/nobody") as lonely, pytest.raises(Unreachable, match="nobody: nobody answers"):
+    with (
+        CampaignClient(f"unix:{tmp_path}/nobody") as lonely,
+        pytest.raises(Unreachable, match="nobody: nobody answers"),
+    ):
         next(lonely.watch("c"))
 
 
@@ -162,9 +165,7 @@ def test_results_come_whole_and_in_order(
 
 
 @pytest.mark.parametrize("breaks", [0, 3])
-def test_download_is_byte_exact(
-    client: CampaignClient, orchestrator: Any, tmp_path: Path, breaks: int
-) -> None:
+def test_download_is_byte_exact(client: CampaignClient, orchestrator: Any, tmp_path: Path, breaks: int) -> None:
     orchestrator.add("c")
     orchestrator.file, orchestrator.breaks = np.random.default_rng(2).bytes(12_345), breaks
     path = client.download("c", tmp_path / "c.h5")

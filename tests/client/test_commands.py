@@ -43,9 +43,17 @@ def ended(orchestrator: Any) -> pb.Campaign:
     campaign.progress.MergeFrom(pb.Progress(phase=3, done=4, total=4, simulated=3, succeeded=2, failed=1, skipped=1))
     campaign.findings.MergeFrom(
         pb.Findings(
-            rows=4, simulated=3, skipped_infeasible=1, succeeded=2, best_efficiency=0.1, median_efficiency=0.05,
-            relevant_parameters=["F", "N"], length_scales=[0.2, 0.4], secure_fraction=0.44, secure_fraction_error=0.02,
-        )  # fmt: skip
+            rows=4,
+            simulated=3,
+            skipped_infeasible=1,
+            succeeded=2,
+            best_efficiency=0.1,
+            median_efficiency=0.05,
+            relevant_parameters=["F", "N"],
+            length_scales=[0.2, 0.4],
+            secure_fraction=0.44,
+            secure_fraction_error=0.02,
+        )
     )
     orchestrator.emit(note="hello")
     orchestrator.emit(progress=campaign.progress)

@@ -210,7 +210,8 @@ def test_bad_designs_are_refused(seed: int, size: int, field: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("start", "count", "field"), [(-1, 1, "start"), (11, 0, "start"), (0, 11, "count"), (5, 6, "count"), (0, -1, "count")]
+    ("start", "count", "field"),
+    [(-1, 1, "start"), (11, 0, "start"), (0, 11, "count"), (5, 6, "count"), (0, -1, "count")],
 )
 def test_bad_slices_are_refused(start: int, count: int, field: str) -> None:
     with pytest.raises(InvalidArgument) as error:

@@ -7,11 +7,10 @@ import itertools
 import cryptomite
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from caligo_simulator.protocol import amplification
 from caligo_simulator.protocol.amplification import amplify, draw_seed, seed_length
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 
 def direct(bits: np.ndarray, length: int, seed: np.ndarray) -> np.ndarray:
@@ -94,7 +93,7 @@ def test_seed_has_full_entropy_and_the_right_length() -> None:
 
 @pytest.mark.parametrize(("n", "length", "seed_bits"), [(10, 0, 9), (10, 11, 20), (10, 4, 12), (10, 4, 14)])
 def test_sizes_that_do_not_fit(n: int, length: int, seed_bits: int) -> None:
-    with pytest.raises(ValueError, match="length|seed"):
+    with pytest.raises(ValueError, match=r"length|seed"):
         amplify(np.zeros(n, np.uint8), length, np.zeros(seed_bits, np.uint8))
 
 

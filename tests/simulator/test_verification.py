@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from caligo_simulator.protocol.verification import (
     PRIME,
     TAG_BITS,
@@ -15,6 +12,8 @@ from caligo_simulator.protocol.verification import (
     draw_point,
     tags,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 
 def direct(bits: np.ndarray, point: int) -> int:
@@ -68,5 +67,5 @@ def test_collision_bound() -> None:
 def test_points_are_uniform() -> None:
     rng = np.random.default_rng(9)
     points = np.array([draw_point(rng) for _ in range(4000)]) / PRIME
-    assert 0 <= points.min() and points.max() < 1
+    assert points.min() >= 0 and points.max() < 1
     assert abs(points.mean() - 0.5) < 5 / np.sqrt(12 * 4000)

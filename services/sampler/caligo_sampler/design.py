@@ -88,9 +88,7 @@ class LHSSampler:
         self.check_slice(start, count)
         inputs = np.empty((count, DIMENSIONS), dtype=np.float32)
         with THREAD_POOL:
-            _fill_rows(
-                start, self.size, self._keys, self._low, self._width, self._rounding, self._blind_rows, inputs
-            )
+            _fill_rows(start, self.size, self._keys, self._low, self._width, self._rounding, self._blind_rows, inputs)
         return np.arange(start, start + count, dtype=np.int64), inputs
 
 

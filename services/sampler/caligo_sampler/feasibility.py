@@ -71,9 +71,9 @@ _TWO_THIRDS = np.float32(2.0 / 3.0)
 _LOG2_10 = np.float32(np.log2(10.0))
 _LOG10_REFERENCE_WAIT = np.float32(np.log10(security.REFERENCE_WAIT_NS))
 _SMALLEST = np.float32(np.finfo(np.float32).tiny)
-_LOG2_SMALLEST = np.float32(-126.0)
+_LOWEST_EXPONENT = np.float32(-125.0)
 _LOG2_OF_ZERO = np.float32(-1e30)
-_ROUNDING_OFFSET = np.float32(128.5)
+_ROUNDER = np.float32(1.5 * 2**23)
 _SQRT_HALF_BITS = int(np.float32(np.sqrt(0.5)).view(np.int32))
 
 # Each interpolates to about 1e-7, the rounding of float32 itself.
@@ -88,15 +88,15 @@ _C0, _C1, _C2, _C3, _C4, _C5, _C6 = _COMPLEMENT
 _inlined = njit(fastmath=True, forceinline=True, error_model="numpy")
 
 
-@_inlined
-def _exp2(x):  # type: ignore[no-untyped-def]
-    """2^x for x < 127; below -126 the smallest normal number."""
-    x = max(x, _LOG2_SMALLEST)
-    # A conversion truncates; of a positive number plus a half that is rounding to nearest.
-    biased = np.int32(x + _ROUNDING_OFFSET)
-    f = x - np.float32(np.int32(biased - 128))
+@njit(fastmath={"contract", "nnan", "ninf", "nsz"}, forceinline=True, error_model="numpy")  # it must not reassociate
+def _exp2(x, scale):  # type: ignore[no-untyped-def]
+    """2^(x scale) for a product of -125 to 127."""
+    # The sum has no bits left for a fraction: its last ones are the rounded product, an integer.
+    rounded = np.float32(x * scale + _ROUNDER)
+    f = x * scale - (rounded - _ROUNDER)
     mantissa = ((((_E5 * f + _E4) * f + _E3) * f + _E2) * f + _E1) * f + _E0
-    return mantissa * np.int32(np.int32(biased - 1) << 23).view(np.float32)
+    exponent = np.int32(rounded.view(np.int32) << 23)
+    return np.int32(np.float32(mantissa).view(np.int32) + exponent).view(np.float32)
 
 
 @_inlined
@@ -129,14 +129,14 @@ def _margin(r, log_nu, log_dt, fidelity, log_eta, e_det, log_dark, decay, source
     decay: log2(10) for a Markov memory; 0, which makes the exponent of r equal 1, for a fixed one.
     source_slope: disagreement of the pair over 1 - F, 2/3 or 1/2 by the fidelity convention.
     """
-    wait = _exp2((log_dt - _LOG10_REFERENCE_WAIT) * decay)
+    wait = _exp2(log_dt - _LOG10_REFERENCE_WAIT, decay)
     log_r = _log2(max(r, _SMALLEST)) if r >= _SMALLEST else _LOG2_OF_ZERO  # 0 to any power is 0
-    r_eff = _exp2(log_r * wait)
-    nu = _exp2(log_nu * _LOG2_10)
+    r_eff = _exp2(max(log_r * wait, _LOWEST_EXPONENT), _ONE)
+    nu = _exp2(log_nu, _LOG2_10)
     entropy_rate = _HALF * (_ONE - nu) + nu * min(_HALF, _ONE - r_eff)
 
-    eta = _exp2(log_eta * _LOG2_10)
-    dark = _exp2(log_dark * _LOG2_10)
+    eta = _exp2(log_eta, _LOG2_10)
+    dark = _exp2(log_dark, _LOG2_10)
     source_error = source_slope * (_ONE - fidelity)
     wrong_port = source_error + e_det - _TWO * source_error * e_det
     dark_only = (_ONE - eta) * dark * (_TWO - dark)

@@ -28,7 +28,7 @@ _LIMITS: Final = Space({p.symbol: (p.lowest, p.highest) for p in PARAMETERS}).mo
 _SLACK: Final = 1e-6 * np.maximum(1.0, np.abs(_LIMITS))
 
 
-class SamplerService(sampler_pb2_grpc.SamplerServiceServicer):
+class SamplerServicer(sampler_pb2_grpc.SamplerServiceServicer):
     """Design rows and closed-form margins."""
 
     def StreamDesign(
@@ -82,7 +82,7 @@ def _check_limits(inputs: NDArray[np.float32]) -> None:
 def service() -> rpc.Service:
     """The service as `caligo.rpc` registers it."""
     name = sampler_pb2.DESCRIPTOR.services_by_name["SamplerService"].full_name
-    return rpc.Service(name, sampler_pb2_grpc.add_SamplerServiceServicer_to_server, SamplerService())
+    return rpc.Service(name, sampler_pb2_grpc.add_SamplerServiceServicer_to_server, SamplerServicer())
 
 
 def serve(settings: SamplerSettings) -> None:

@@ -178,8 +178,9 @@ class _Run:
             key=self.test_set_key,
         )
         tasks = self.tasks()
-        task: SegmentTask | None = next(tasks)
-        future = self.request(task)
+        first = next(tasks)
+        future = self.request(first)
+        task: SegmentTask | None = first
         try:
             while task is not None:
                 reference = future.result(self.time_left())

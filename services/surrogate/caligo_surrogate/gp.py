@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import gpytorch
 import torch
@@ -67,14 +67,12 @@ class EfficiencyGP(gpytorch.models.ExactGP, GPyTorchModel):
     @property
     def inputs(self) -> torch.Tensor:
         """Rows that the process is conditioned on, float32 [n, 9]."""
-        inputs: tuple[torch.Tensor] = self.train_inputs
-        return inputs[0]
+        return cast("tuple[torch.Tensor]", self.train_inputs)[0]
 
     @property
     def targets(self) -> torch.Tensor:
         """Their standardised targets, float32 [n]."""
-        targets: torch.Tensor = self.train_targets
-        return targets
+        return cast(torch.Tensor, self.train_targets)
 
     @property
     def noise(self) -> torch.Tensor:

@@ -196,7 +196,7 @@ class EfficiencyLandscape:
 
     def _train(self, gp: EfficiencyGP, offset: int) -> Generator[Progress, None, Progress]:
         seed = seeds.key(self.seed, Phase.SURROGATE, 0, Purpose.TRAINING)
-        ladder = self.solver.ladder(len(gp.targets), "training", seed % 2**63)
+        ladder = self.solver.ladder(len(gp.targets), "training", seed=seed >> 1)
         training = train(gp, self.spec.training_steps, self.spec.learning_rate, ladder)
         while True:
             try:
@@ -355,7 +355,7 @@ class EfficiencyLandscape:
             box = acquisition.search_box(self.space, waiting)
             return acquisition.propose(gp, box, size, fitted.standard.level, self.spec.straddle_weight, seed)
 
-        unit = self.solver.ladder(len(fitted.gp.targets) + len(pending), "proposal").run(choose)
+        unit = self.solver.ladder(len(fitted.gp.targets) + len(pending), "proposal", repeated=True).run(choose)
         return self.space.from_unit(self.device.to_host(unit))
 
     # --- what the user learns -------------------------------------------------------------------------------------

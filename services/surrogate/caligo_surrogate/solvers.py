@@ -51,6 +51,8 @@ class Numerics:
     cg_rows: int = 4000
     """`auto` without a GPU takes conjugate gradients for more rows than this: measured on 2 cores, a float32
     Cholesky factorisation is about ten times faster up to there."""
+    factor_rows: int = 20_000
+    """`auto` factorises for repeated solves up to this many rows: 1.6 GB in float32."""
     cg_training_tolerance: float = 1e-2
     """Relative residual while training; at the library's 1 the noise estimate shrinks severalfold."""
     cg_tolerance: float = 1e-3
@@ -125,21 +127,28 @@ class Solver:
         self._device = device
         self._numerics = numerics
 
-    def method(self, rows: int) -> Method:
-        """What N rows are solved with: `auto` means conjugate gradients on a GPU and for many rows anywhere."""
+    def method(self, rows: int, *, repeated: bool = False) -> Method:
+        """What systems of N rows are solved with.
+
+        `auto` means conjugate gradients on a GPU and for many rows anywhere. Only where one matrix is solved with
+        hundreds of times, as in the ascent of a proposal, a factor that fits is made once and used again.
+        """
         if self._choice != "auto":
             return self._choice
+        if repeated:
+            return "cholesky" if rows <= self._numerics.factor_rows else "cg"
         return "cg" if self._device.is_gpu or rows > self._numerics.cg_rows else "cholesky"
 
-    def ladder(self, rows: int, task: str, seed: int = 0) -> Ladder:
+    def ladder(self, rows: int, task: str, *, seed: int = 0, repeated: bool = False) -> Ladder:
         """The plans for one task over N rows.
 
         Args:
             task: its name, for the log.
             seed: of the random probe vectors that conjugate gradients take for a log determinant.
+            repeated: one matrix is solved with many times.
         """
         n = self._numerics
-        method = self.method(rows)
+        method = self.method(rows, repeated=repeated)
         log.debug("solver chosen", task=task, rows=rows, solver=method, asked=self._choice, device=self._device.name)
         plans = [Plan("cholesky", n.jitter), Plan("cholesky", 100 * n.jitter)]
         if method == "cg":

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.sparse as sp
-
 from caligo_simulator.protocol.reconciliation import CodeFileError, codes, modulated_bits, payload_bits
 from caligo_simulator.protocol.reconciliation.build_codes import SEARCH_DEPTH, divide, grow, rank
 from caligo_simulator.protocol.reconciliation.codes import Code
 from caligo_simulator.protocol.reconciliation.distributions import variable_distribution
 from caligo_simulator.protocol.reconciliation.peg import node_degrees
+from caligo_simulator.protocol.reconciliation.plans import error_rates
 
 POOL = [(n, rate) for n in codes.FRAME_SIZES for rate in codes.RATES]
 
@@ -42,10 +42,11 @@ def test_structure(n: int, rate: float) -> None:
 @pytest.mark.parametrize(("n", "rate"), POOL)
 def test_positions(n: int, rate: float) -> None:
     code = codes.load(n, rate)
-    assert code.modulated.size == modulated_bits(n) == n // 10 + 1 if n == 4096 else modulated_bits(n)
+    assert code.modulated.size == modulated_bits(n)
     assert code.payload.size == payload_bits(n)
     assert np.array_equal(np.sort(np.concatenate([code.payload, code.modulated])), np.arange(n))
     assert 0 < code.punctured <= code.modulated.size
+    assert error_rates(n)[rate].punctured[-1] == code.punctured, "the measurement belongs to this code"
 
 
 @pytest.mark.parametrize(("n", "rate"), POOL)
@@ -111,7 +112,7 @@ def test_one_flipped_bit_is_noticed(pool_copy: Path) -> None:
 def test_missing_files_are_named(pool_copy: Path) -> None:
     with pytest.raises(CodeFileError, match="ldpc_4096_50"):
         codes.load(4096, 0.5, pool_copy)
-    with pytest.raises(CodeFileError, match="0.42"):
+    with pytest.raises(CodeFileError, match=r"0\.42"):
         codes.load(4096, 0.42, pool_copy)
     with pytest.raises(CodeFileError, match="manifest"):
         codes.load(4096, 0.5, pool_copy / "nowhere")

@@ -6,7 +6,6 @@ import ldpc
 import numpy as np
 import pytest
 import scipy.sparse as sp
-
 from caligo_simulator.protocol.reconciliation import codes
 from caligo_simulator.protocol.reconciliation.decoder import KNOWN, decode
 

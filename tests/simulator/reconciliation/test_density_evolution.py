@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from caligo_simulator.protocol.reconciliation.density_evolution import converges, threshold
 from caligo_simulator.protocol.reconciliation.distributions import E09_CHECK, E09_VARIABLE
 

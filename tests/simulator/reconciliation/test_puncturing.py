@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from caligo_simulator.protocol.reconciliation.build_codes import grow
 from caligo_simulator.protocol.reconciliation.distributions import E09_VARIABLE
 from caligo_simulator.protocol.reconciliation.puncturing import untainted_pattern
@@ -15,18 +14,19 @@ def test_a_chain() -> None:
     start = np.array([0, 2, 4, 6], np.int32)
     variables = np.array([0, 1, 1, 2, 2, 3], np.int32)
     for seed in range(10):
-        assert sorted(untainted_pattern(4, start, variables, seed)) == [0, 3]
+        assert sorted(untainted_pattern(4, start, variables, np.random.default_rng(seed))) == [0, 3]
 
 
 def test_one_check_allows_one() -> None:
-    chosen = {int(untainted_pattern(5, np.array([0, 5], np.int32), np.arange(5, dtype=np.int32), seed)[0])
+    chosen = {int(untainted_pattern(5, np.array([0, 5], np.int32), np.arange(5, dtype=np.int32),
+                                     np.random.default_rng(seed))[0])
               for seed in range(60)}
     assert chosen == set(range(5)), "ties are broken at random"
 
 
 def test_maximal_and_untainted() -> None:
     code = grow(1000, 0.6, {2: 0.2, 3: 0.4, 8: 0.4}, seed=1, depth=10)
-    pattern = untainted_pattern(code.n, code.check_start, code.check_variables, 1)
+    pattern = untainted_pattern(code.n, code.check_start, code.check_variables, np.random.default_rng(1))
     rows = np.split(code.check_variables, code.check_start[1:-1])
     punctured = np.zeros(code.n, np.bool_)
     punctured[pattern] = True
@@ -44,5 +44,5 @@ def test_maximal_and_untainted() -> None:
 def test_published_counts(rate: float, low: int, high: int) -> None:
     """T10: U12, n = 10^4. The matrices there are not ours, hence 5 % on either side."""
     code = grow(10_000, rate, E09_VARIABLE[rate], seed=1, depth=20)
-    count = untainted_pattern(code.n, code.check_start, code.check_variables, 1).size
+    count = untainted_pattern(code.n, code.check_start, code.check_variables, np.random.default_rng(1)).size
     assert 0.95 * low <= count <= 1.05 * high

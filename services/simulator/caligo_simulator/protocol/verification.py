@@ -54,4 +54,4 @@ def _tags(frames: NDArray[np.uint8], point: int) -> NDArray[np.int64]:
 
 def tags(frames: NDArray[np.uint8], point: int) -> NDArray[np.int64]:
     """Tags in [0, PRIME), int64 (frames,), of uint8 0/1 rows (frames, bits), at `point` in [0, PRIME)."""
-    return _tags(np.ascontiguousarray(frames, np.uint8), np.int64(point))
+    return _tags(np.ascontiguousarray(frames, np.uint8), point)

@@ -52,7 +52,7 @@ def grow(n: int, rate: float, distribution: dict[int, float], seed: int, depth: 
     edges = int(degrees.sum())
     targets = np.full(m, edges // m, np.int32)
     targets[: edges % m] += 1
-    variables, checks = peg.grow(degrees, targets, depth, seed)
+    variables, checks = peg.grow(degrees, targets, depth, np.random.Generator(np.random.Philox(seed)))
     start = np.zeros(m + 1, np.int32)
     np.cumsum(np.bincount(checks, minlength=m), out=start[1:])
     nothing: NDArray[np.int32] = np.zeros(0, np.int32)
@@ -62,12 +62,22 @@ def grow(n: int, rate: float, distribution: dict[int, float], seed: int, depth: 
 def divide(code: Code, seed: int) -> Code:
     """The same matrix with a tenth of its positions modulated: an untainted pattern first, then random ones."""
     count = codes.modulated_bits(code.n)
-    pattern = untainted_pattern(code.n, code.check_start, code.check_variables, seed)[:count]
-    others = np.setdiff1d(np.arange(code.n, dtype=np.int32), pattern)
     rng = np.random.Generator(np.random.Philox(seed))
+    pattern = untainted_pattern(code.n, code.check_start, code.check_variables, rng)[:count]
+    others = np.setdiff1d(np.arange(code.n, dtype=np.int32), pattern)
     shortened = rng.choice(others, count - pattern.size, replace=False)
     modulated = np.concatenate([pattern, shortened]).astype(np.int32)
     return Code(code.n, code.check_start, code.check_variables, modulated, pattern.size)
+
+
+def without_short_cycles(n: int, rate: float) -> tuple[int, Code]:
+    """The first seed, and its code, for which no two checks share two variables (girth above 4)."""
+    for seed in range(SEED + round(100 * rate), SEED + round(100 * rate) + 100_000, 1000):
+        code = grow(n, rate, variable_distribution(n, rate), seed, SEARCH_DEPTH[n])
+        checks = np.repeat(np.arange(code.m, dtype=np.int32), np.diff(code.check_start))
+        if peg.four_cycles(code.check_variables, checks, n, code.m) == 0:
+            return seed, divide(code, seed)
+    raise RuntimeError(f"{codes.name(n, rate)}: its distribution has too many edges for girth 6")
 
 
 def build(n: int, directory: Path) -> None:
@@ -75,8 +85,7 @@ def build(n: int, directory: Path) -> None:
     path = directory / "manifest.json"
     entries = json.loads(path.read_bytes()) if path.exists() else {}
     for rate in codes.RATES:
-        seed = SEED + round(100 * rate)
-        code = divide(grow(n, rate, variable_distribution(n, rate), seed, SEARCH_DEPTH[n]), seed)
+        seed, code = without_short_cycles(n, rate)
         content = codes.pack(code)
         name = codes.name(n, rate)
         (directory / f"{name}.npz").write_bytes(content)

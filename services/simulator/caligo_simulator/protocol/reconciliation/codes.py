@@ -117,7 +117,7 @@ def pack(code: Code) -> bytes:
 def manifest(directory: Path = DATA) -> dict[str, Any]:
     """What `build_codes` wrote about the pool, by name of the code."""
     try:
-        return json.loads((directory / "manifest.json").read_bytes())  # type: ignore[no-any-return]
+        return json.loads((directory / "manifest.json").read_bytes())
     except (OSError, ValueError) as error:
         raise CodeFileError(f"code manifest in {directory}: {error}") from error
 

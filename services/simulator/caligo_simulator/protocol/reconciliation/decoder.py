@@ -82,7 +82,7 @@ def _decode(
         for c in range(m):
             first = np.int64(check_start[c])
             degree = np.int64(check_start[c + 1]) - first
-            update_check(posterior, message, keep, check_variables, first, degree, sign, c, scratch)
+            update_check(posterior, message, keep, check_variables, first, degree, sign, c, scratch)  # type: ignore[call-arg]
         keep[:] = 1.0
 
         for v in range(n):
@@ -103,8 +103,8 @@ def _decode(
                 continue
             in_stage[lane] += 1
             total[lane] += 1
-            bit = np.uint32(lane)
-            satisfied = ((unsatisfied >> bit) & np.uint32(1)) == 0
+            place = np.uint32(lane)
+            satisfied = ((unsatisfied >> place) & np.uint32(1)) == 0
             if not satisfied:
                 if in_stage[lane] < max_iterations:
                     continue
@@ -113,11 +113,11 @@ def _decode(
                     stage_of[lane] += 1
                     in_stage[lane] = 0
                     for i in range(reveal_ends[stage_of[lane] - 1], reveal_ends[stage_of[lane]]):
-                        v = np.uint32(reveal_order[i])
-                        posterior[v, lane] += KNOWN if received[frame, v] == 0 else -KNOWN
+                        at = np.uint32(reveal_order[i])
+                        posterior[at, lane] += KNOWN if received[frame, at] == 0 else -KNOWN
                     continue
             for v in range(n):
-                decoded[frame, v] = (hard[v] >> bit) & np.uint32(1)
+                decoded[frame, v] = (hard[v] >> place) & np.uint32(1)
             converged[frame] = satisfied
             stages[frame] = stage_of[lane]
             iterations[frame] = total[lane]

@@ -7,6 +7,8 @@ log-likelihood ratios rounded to a grid. Variables add, which is a convolution (
 
 from __future__ import annotations
 
+from functools import reduce
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -54,13 +56,10 @@ def _check_side(
     result = np.zeros_like(density)
     for degree, fraction in checks.items():
         exponent = degree - 1
-        power = None
-        for bit in range(exponent.bit_length()):
-            if bit == len(squares):
-                squares.append(_combine(squares[-1], squares[-1], table))
-            if exponent >> bit & 1:
-                power = squares[bit] if power is None else _combine(power, squares[bit], table)
-        result += fraction * power
+        while len(squares) < exponent.bit_length():
+            squares.append(_combine(squares[-1], squares[-1], table))
+        factors = [squares[bit] for bit in range(exponent.bit_length()) if exponent >> bit & 1]
+        result += fraction * reduce(lambda a, b: _combine(a, b, table), factors)
     return result
 
 

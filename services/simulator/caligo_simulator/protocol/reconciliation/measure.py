@@ -44,19 +44,31 @@ def waterfall(code: Code, punctured: int, frames: int, rng: np.random.Generator)
     """Centre and width of the frame error rate over the QBER."""
     payload = code.n - code.modulated.size
     shannon = inverse_binary_entropy(min(1.0, (code.m - punctured) / payload))
-    trial = [(q := shannon * x, failures(code, punctured, q, 64, rng) / 64) for x in np.linspace(0.3, 1.0, 15)]
-    low = max((q for q, rate in trial if rate <= 0.02), default=0.25 * shannon)
-    high = min((q for q, rate in trial if rate >= 0.5), default=shannon)
-    tried = np.linspace(0.9 * low, 0.5 * (low + high), 6)
-    failed = np.array([failures(code, punctured, q, frames, rng) for q in tried])
+    rough = _fit(*_trials(code, punctured, np.linspace(0.3, 1.0, 15) * shannon, 64, rng))
+    # The plans need the rate at 1e-2, some 2.3 widths below the centre; the fit leans on that region.
+    around = rough[0] + rough[1] * np.array([-3.0, -2.6, -2.2, -1.8, -1.2, -0.4])
+    return _fit(*_trials(code, punctured, np.maximum(around, 0.1 * rough[0]), frames, rng))
+
+
+def _trials(
+    code: Code, punctured: int, qbers: NDArray[np.float64], frames: int, rng: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
+    """Error rates, failed frames at each, frames at each."""
+    return qbers, np.array([failures(code, punctured, float(q), frames, rng) for q in qbers], np.float64), frames
+
+
+def _fit(tried: NDArray[np.float64], failed: NDArray[np.float64], frames: int) -> tuple[float, float]:
+    """Centre and width of the likeliest Phi((Q - centre) / width)."""
 
     def loss(parameters: NDArray[np.float64]) -> float:
         centre, log_width = parameters
         p = np.clip(stats.norm.cdf((tried - centre) / np.exp(log_width)), 1e-12, 1.0 - 1e-12)
         return -float(np.sum(failed * np.log(p) + (frames - failed) * np.log1p(-p)))
 
-    start = np.array([0.5 * (low + high), np.log(0.2 * high)])
-    centre, log_width = optimize.minimize(loss, start, method="Nelder-Mead").x
+    middle = float(np.interp(0.5 * frames, np.maximum.accumulate(failed), tried))
+    centre, log_width = optimize.minimize(
+        loss, np.array([middle, np.log(0.1 * middle)]), method="Nelder-Mead"
+    ).x
     return float(centre), float(np.exp(log_width))
 
 
@@ -64,11 +76,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=int, default=3000, help="at each of 6 error rates")
     arguments = parser.parse_args()
-    rng = np.random.Generator(np.random.Philox(SEED))
     table = {}
     for n in codes.FRAME_SIZES:
         for rate in codes.RATES:
             code = codes.load(n, rate)
+            rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([SEED, n, round(100 * rate)])))
             counts = sorted(code.punctured - revealed for revealed in blind_steps(code.punctured))
             fits = [waterfall(code, punctured, arguments.frames, rng) for punctured in counts]
             table[codes.name(n, rate)] = {

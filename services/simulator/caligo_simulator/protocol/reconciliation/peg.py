@@ -42,13 +42,12 @@ def grow(
     variable_degrees: NDArray[np.int32],
     check_targets: NDArray[np.int32],
     max_depth: int,
-    seed: int,
+    rng: np.random.Generator,
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Parity-check matrix as edge lists `(edge_variable, edge_check)`, int32, sorted by variable.
 
-    `variable_degrees` ascending; ties between equally good checks are broken by a generator seeded here.
+    `variable_degrees` ascending; ties between equally good checks are broken by `rng`.
     """
-    np.random.seed(seed)
     n = variable_degrees.size
     m = check_targets.size
     edges = int(variable_degrees.sum())
@@ -117,7 +116,7 @@ def grow(
                     ties = 1
                 elif fill < best_fill + 1e-9:
                     ties += 1
-                    if np.random.randint(ties) == 0:
+                    if rng.integers(0, ties) == 0:
                         best = c
             e = variable_start[v] + k
             edge_check[e] = best

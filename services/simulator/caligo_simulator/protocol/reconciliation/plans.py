@@ -22,8 +22,8 @@ from .codes import Code
 HIGHEST_FRAME_ERROR_RATE = 1e-2
 """Frames that may fail at the QBER for which a plan is made."""
 BLIND_ATTEMPTS = 4
-_QUANTILE = 2.3263478740408408
-"""Phi(-x) = HIGHEST_FRAME_ERROR_RATE."""
+_QUANTILE = 2.5758293035489004
+"""Phi(-x) = HIGHEST_FRAME_ERROR_RATE / 2: half is left for the errors of fit and interpolation."""
 _LOWEST_QBER = 1e-4
 
 
@@ -77,7 +77,7 @@ class ErrorRates:
         return 0.5 * (1.0 + erf((qber - centre) / width / sqrt(2.0)))
 
     def most_punctured(self, qber: float) -> int | None:
-        """Most punctured bits that keep the frame error rate, None if none do."""
+        """Most punctured bits at which half of HIGHEST_FRAME_ERROR_RATE is met, None if it never is."""
         limit = np.array(self.centre) - _QUANTILE * np.array(self.width)
         if qber > limit[0]:
             return None
@@ -123,7 +123,7 @@ def blind_plan(prior_qber: float, n: int = 4096) -> Plan | None:
     """
     candidates = []
     for rate, measured in error_rates(n).items():
-        if measured.at(0, prior_qber) <= HIGHEST_FRAME_ERROR_RATE:
+        if measured.most_punctured(prior_qber) is not None:
             code = codes.load(n, rate)
             plan = Plan(code, prior_qber, code.punctured, blind_steps(code.punctured))
             candidates.append((expected_leak(plan, measured), plan))

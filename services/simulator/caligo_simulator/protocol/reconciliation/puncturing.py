@@ -41,9 +41,8 @@ def _untainted(
     variable_checks: NDArray[np.int32],
     check_start: NDArray[np.int32],
     check_variables: NDArray[np.int32],
-    seed: int,
+    rng: np.random.Generator,
 ) -> NDArray[np.int32]:
-    np.random.seed(seed)
     n = variable_start.size - 1
     seen = np.full(n, -1, np.int64)
     found = np.empty(n, np.int64)
@@ -66,7 +65,7 @@ def _untainted(
                 ties = 1
             elif size[v] == size[best]:
                 ties += 1
-                if np.random.randint(ties) == 0:
+                if rng.integers(0, ties) == 0:
                     best = v
         if best < 0:
             return chosen[:count].copy()
@@ -80,15 +79,15 @@ def _untainted(
 
 
 def untainted_pattern(
-    n: int, check_start: NDArray[np.int32], check_variables: NDArray[np.int32], seed: int
+    n: int, check_start: NDArray[np.int32], check_variables: NDArray[np.int32], rng: np.random.Generator
 ) -> NDArray[np.int32]:
     """Positions in the order in which they are punctured, int32; no more can be added.
 
     At each step, of the variables that share no check with a punctured one, one with the fewest variables at
-    distance two is taken, ties at random by `seed`.
+    distance two is taken, ties at random by `rng`.
     """
     checks = np.repeat(np.arange(check_start.size - 1, dtype=np.int32), np.diff(check_start))
     by_variable = np.argsort(check_variables, kind="stable")
     variable_start = np.zeros(n + 1, np.int64)
     np.cumsum(np.bincount(check_variables, minlength=n), out=variable_start[1:])
-    return _untainted(variable_start, checks[by_variable], check_start, check_variables, seed)
+    return _untainted(variable_start, checks[by_variable], check_start, check_variables, rng)
