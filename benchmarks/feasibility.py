@@ -1,8 +1,9 @@
 """The feasibility kernel against the same closed form in NumPy float32, and against the memory bandwidth.
 
-Both get the same float32 [n, 9] in model coordinates and take turns, so each ratio is a median over pairs measured next
-to each other. NumPy reads strided columns, which is faster for it than transposing first. The bandwidth is that of a copy, bytes read and written, by the same threads in the same run; the
-kernel's is the bytes of the rows it reads and the margins it writes.
+Both get the same float32 [n, 9] in model coordinates and take turns, so each ratio is a median over pairs measured
+next to each other. NumPy reads strided columns, which is faster for it than transposing first. The bandwidth is that
+of a copy, bytes read and written, by the same threads in the same run; the kernel's is the bytes of the rows it reads
+and the margins it writes.
 """
 
 from __future__ import annotations

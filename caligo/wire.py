@@ -41,11 +41,12 @@ def encode(array: NDArray, schema: str) -> types_pb2.Tensor:
     Raises:
         TypeError: any other dtype; float64 in particular has no place on the wire.
     """
-    code = _ELEMENT_TYPES.get(array.dtype.newbyteorder("<"))
+    dtype = array.dtype.newbyteorder("<")
+    code = _ELEMENT_TYPES.get(dtype)
     if code is None:
         raise TypeError(f"{array.dtype} cannot be sent; float32, int64 and uint8 can")
     return types_pb2.Tensor(
-        element_type=code, shape=array.shape, data=np.ascontiguousarray(array).tobytes(), schema=schema
+        element_type=code, shape=array.shape, data=np.ascontiguousarray(array, dtype).tobytes(), schema=schema
     )
 
 

@@ -108,8 +108,10 @@ def print_campaign(campaign: Campaign) -> None:
         table.add_row("problem", campaign.problem.message)
     table.add_row("created", f"{campaign.created:%Y-%m-%d %H:%M:%S} UTC")
     progress = campaign.progress
-    table.add_row("phase", f"{phase_name(progress.phase)}, row {progress.done:,} of {progress.total:,}")
-    table.add_row("rows", counts_line(progress))
+    if not campaign.state.is_final:
+        table.add_row("phase", f"{phase_name(progress.phase)}, {progress.done:,} of {progress.total:,}")
+    if progress.simulated or progress.skipped:
+        table.add_row("rows", counts_line(progress))
     console.print(table)
     if campaign.findings:
         print_findings(campaign.findings)

@@ -143,6 +143,7 @@ def train(gp: EfficiencyGP, steps: int, learning_rate: float, ladder: Ladder) ->
     Ends early once the loss stops falling. The process is left with the best hyper-parameters met, in evaluation
     mode.
     """
+    gp.requires_grad_(True)
     gp.train()
     likelihood_of = gpytorch.mlls.ExactMarginalLogLikelihood(gp.likelihood, gp)
     optimizer = torch.optim.Adam(gp.parameters(), lr=learning_rate)

@@ -1,0 +1,166 @@
+"""The simulated protocol against the closed forms it should agree with.
+
+1,000 samples of the `cliff` space: the measured QBERs, as z-scores against the closed form, have mean 0 and standard
+deviation 1 within sampling error. At 20 of them, spread over predicted margins on both sides of the cliff, success or
+failure and key length lie within the stated uncertainty of `caligo.physics.prediction`:
+
+* leakage: frames of the pool disclose 0 to 20 % more than the closed form, which is that of ideal codes of the same
+  length (`benchmarks.reconciliation_efficiency` measures how much at each QBER);
+* frames dropped: 0 to 2 %, where the closed form takes 1 %;
+* three standard deviations of the number of detections and, for the baseline, of the QBER estimate that chooses the
+  code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from typing import Any
+
+import numpy as np
+from caligo_sampler.design import LHSSampler
+from caligo_simulator.harness import Setup
+from caligo_simulator.simulation import DesignRow, Simulator
+
+from caligo.physics import predict
+from caligo.physics.finite_key import min_entropy, secret_bits
+from caligo.physics.prediction import expected_leakage_rate
+from caligo.results import ROW_DTYPE, ProtocolOutcome, ResultRows, count, metric
+from caligo.seeds import Phase
+from caligo.space import PRESETS, ExplorationSample, Space, Strategy
+from caligo.spec import PhysicsSpec, ProtocolSpec
+
+SAMPLES = 1000
+POINTS = 20
+SEED = 2
+EXCESS_LEAKAGE = 0.20
+DROPPED_FRAMES = 0.02
+PAYLOAD = 3686
+TAG_BITS = 50
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--workers", type=int, default=2)
+    arguments = parser.parse_args()
+    _, design = LHSSampler(Space(PRESETS["cliff"]), SEED, SAMPLES).rows(0, SAMPLES)
+    with Simulator(arguments.workers, 2**20, "qber-agreement") as simulator:
+        # Few frames are decoded here, since the QBER does not depend on them.
+        rows = simulate(simulator, list(enumerate(design)), max_decoded_frames=8)
+        z = z_scores(rows)
+        chosen = spread_over_the_cliff(design)
+        points = [compare(row) for row in simulate(simulator, [(int(j), design[j]) for j in chosen])]
+
+    error_of_mean, error_of_sd = 1 / math.sqrt(len(z)), 1 / math.sqrt(2 * len(z))
+    mean, sd = float(z.mean()), float(z.std(ddof=1))
+    unbiased = abs(mean) < 3 * error_of_mean and abs(sd - 1) < 3 * error_of_sd
+    agreeing = sum(point["agrees"] for point in points)
+    print(f"z-scores of {len(z)} measured QBERs: mean {mean:+.3f} +- {error_of_mean:.3f}, "
+          f"standard deviation {sd:.3f} +- {error_of_sd:.3f}")  # fmt: skip
+    for strategy in Strategy:
+        part = z[rows["inputs"][measured(rows)][:, 8] == strategy]
+        print(f"  {strategy.name.lower():8s} {len(part):4d}: {part.mean():+.3f}, {part.std(ddof=1):.3f}")
+    print("\nindex strategy       N     QBER   margin  predicted      within  |    key bits   predicted"
+          "               within  outcome")  # fmt: skip
+    for p in points:
+        print(f"{p['index']:5d} {p['strategy']:8s} {p['pairs']:7.1e} {p['qber']:8.4f} {p['margin']:8.4f} "
+              f"{p['predicted_margin']:8.4f} {p['low']:7.3f} {p['high']:7.3f} | {p['key_length']:11d} "
+              f"{p['predicted_key_length']:11d} {p['least_key']:9d} {p['most_key']:9d}  {p['outcome']}"
+              f"{'' if p['agrees'] else '  DISAGREES'}")  # fmt: skip
+    print(f"{agreeing} of {len(points)} points agree")
+    if arguments.json:
+        print(json.dumps({
+            "name": "qber_agreement", "value": sd, "unit": "standard deviation of z-scores", "peer": "closed form",
+            "peer_value": 1.0, "ratio": sd, "mean": mean, "samples": len(z), "points": len(points),
+            "points_agreeing": agreeing,
+        }))  # fmt: skip
+    return 0 if unbiased and agreeing == len(points) else 1
+
+
+def simulate(simulator: Simulator, design: list[DesignRow], **protocol: Any) -> ResultRows:
+    """All rows, by index."""
+    setup = Setup("qber-agreement", SEED, Phase.LHS, PhysicsSpec(), ProtocolSpec(**protocol))
+    rows = np.concatenate(list(simulator.simulate(setup, design)))
+    assert rows.dtype == ROW_DTYPE
+    return rows[np.argsort(rows["index"])]
+
+
+def measured(rows: ResultRows) -> np.ndarray:
+    """Rows in which the error rate was measured on at least 100 bits."""
+    return bits_measured(rows) >= 100
+
+
+def bits_measured(rows: ResultRows) -> np.ndarray:
+    """Half of the test set of the baseline has equal bases; the blind strategy's rate is that of its string."""
+    baseline = rows["inputs"][:, 8] == Strategy.BASELINE
+    return np.where(baseline, count(rows, "test_bits") / 2, count(rows, "sifted"))
+
+
+def z_scores(rows: ResultRows) -> np.ndarray:
+    """Measured QBER minus closed form, in standard deviations of the binomial."""
+    kept = rows[measured(rows)]
+    expected = np.array([prediction(row).qber for row in kept])
+    return (metric(kept, "qber") - expected) / np.sqrt(expected * (1 - expected) / bits_measured(kept))
+
+
+def prediction(row: np.void) -> Any:
+    s = ExplorationSample.inflate(int(row["index"]), row["inputs"])
+    return predict(s.r, s.nu, s.dt_ns, s.F, s.eta, s.e_det, s.P_dark, s.N, int(s.strategy))
+
+
+def spread_over_the_cliff(design: np.ndarray) -> np.ndarray:
+    """Rows nearest to `POINTS` equally spaced margins, half of each strategy, with some frames each."""
+    table = np.zeros(len(design), dtype=ROW_DTYPE)
+    table["index"], table["inputs"] = np.arange(len(design)), design
+    predicted = [prediction(row) for row in table]
+    margins = np.array([p.margin for p in predicted])
+    margins[[p.reconciled < 4 * PAYLOAD for p in predicted]] = np.inf
+    chosen: list[int] = []
+    for j, target in enumerate(np.linspace(-0.15, 0.25, POINTS)):
+        distance = np.abs(margins - target) + 10.0 * (design[:, 8] != j % 2)
+        distance[chosen] = np.inf
+        chosen.append(int(distance.argmin()))
+    return np.array(chosen)
+
+
+def compare(row: np.void) -> dict[str, Any]:
+    """One point against its prediction and the prediction's uncertainty."""
+    s = ExplorationSample.inflate(int(row["index"]), row["inputs"])
+    p = prediction(row)
+    low, least = bounds(s, p, -1)
+    high, most = bounds(s, p, +1)
+    values = {name: float(metric(row[None], name)[0]) for name in ("qber", "margin")}
+    key = int(count(row[None], "key_length")[0])
+    outcome = ProtocolOutcome(int(row["outcome"]))
+    return {
+        "index": s.index, "strategy": s.strategy.name.lower(), "pairs": s.N, "outcome": outcome.name.lower(),
+        **values, "predicted_margin": p.margin, "low": low, "high": high,
+        "key_length": key, "predicted_key_length": p.key_length, "least_key": least, "most_key": most,
+        "agrees": least <= key <= most and (outcome is ProtocolOutcome.SUCCESS) == (key > 0),
+    }  # fmt: skip
+
+
+def bounds(s: ExplorationSample, p: Any, side: int) -> tuple[float, int]:
+    """The margin and key length at the lower (-1) or upper (+1) end of the stated uncertainty."""
+    detected = p.detected + side * 3 * math.sqrt(p.detected)
+    strings = detected * (0.45 if s.strategy is Strategy.BASELINE else 0.5)
+    frames = math.floor((strings - (3 if side < 0 else 0) * math.sqrt(strings / 2)) / PAYLOAD)
+    m = frames * PAYLOAD * (1.0 if side > 0 else 1.0 - DROPPED_FRAMES)
+    if m <= 0:
+        return -1.0, 0
+    q = design = p.qber
+    if s.strategy is Strategy.BASELINE:
+        k = 0.05 * p.detected
+        estimate = max(0.0, q - side * 3 * math.sqrt(q * (1 - q) / k))
+        design = estimate + 3 * math.sqrt(max(estimate, 1 / k) * (1 - estimate) / k)
+    leak = expected_leakage_rate(q, design, s.strategy) * (1.0 if side > 0 else 1.0 + EXCESS_LEAKAGE)
+    entropy = min_entropy(m, p.r_eff, s.nu, 1e-10)
+    secret = secret_bits(entropy, (leak + TAG_BITS / PAYLOAD) * m, 1e-10)
+    return secret / m, max(0, math.floor(secret))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""Servers and channels: typed errors there and back, health, reflection, who may listen where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+from caligo import rpc
+from caligo.errors import BY_STATUS, CaligoError, FieldViolation, InternalError, InvalidArgument, Unreachable
+from caligo.spec import CampaignSpec
+from caligo.v1 import campaign_pb2 as pb
+from caligo.v1 import campaign_pb2_grpc
+
+NAME = "caligo.v1.CampaignService"
+
+
+class Raising(campaign_pb2_grpc.CampaignServiceServicer):
+    """Raises what it is told to, from a unary method and in the middle of a stream."""
+
+    error: Exception
+
+    def GetCampaign(self, request: pb.GetCampaignRequest, context: grpc.ServicerContext) -> pb.GetCampaignResponse:
+        raise self.error
+
+    def WatchCampaign(
+        self, request: pb.WatchCampaignRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.WatchCampaignResponse]:
+        yield pb.WatchCampaignResponse(sequence=1)
+        raise self.error
+
+
+@pytest.fixture
+def servicer() -> Raising:
+    return Raising()
+
+
+@pytest.fixture
+def server(servicer: Raising, tmp_path: Path) -> Iterator[rpc.Server]:
+    register = campaign_pb2_grpc.add_CampaignServiceServicer_to_server
+    made = rpc.Server(f"unix:{tmp_path}/s", [rpc.Service(NAME, register, servicer)])
+    made.start()
+    yield made
+    made.stop(0)
+
+
+def call(address: str) -> None:
+    with rpc.channel(address) as channel, rpc.calling(address):
+        campaign_pb2_grpc.CampaignServiceStub(channel).GetCampaign(pb.GetCampaignRequest(), timeout=10)
+
+
+def stream(address: str) -> None:
+    with rpc.channel(address) as channel, rpc.calling(address):
+        messages = campaign_pb2_grpc.CampaignServiceStub(channel).WatchCampaign(pb.WatchCampaignRequest(), timeout=10)
+        assert next(messages).sequence == 1
+        next(messages)
+
+
+@pytest.mark.parametrize("ask", [call, stream])
+@pytest.mark.parametrize("kind", [k for k in BY_STATUS.values() if k is not Unreachable])
+def test_an_error_arrives_as_what_it_was(server: rpc.Server, servicer: Raising, kind: type[CaligoError], ask) -> None:  # type: ignore[no-untyped-def]
+    servicer.error = kind("campaigns/ü: what happened")
+    with pytest.raises(CaligoError) as caught:
+        ask(server.address)
+    assert type(caught.value) is kind
+    assert str(caught.value) == "campaigns/ü: what happened"
+
+
+@pytest.mark.parametrize("ask", [call, stream])
+def test_violations_arrive_field_by_field(server: rpc.Server, servicer: Raising, ask) -> None:  # type: ignore[no-untyped-def]
+    servicer.error = InvalidArgument("a.b", "0 to 1", FieldViolation("c", "anything but 7"))
+    with pytest.raises(InvalidArgument) as caught:
+        ask(server.address)
+    assert caught.value.violations == servicer.error.violations
+
+
+def test_a_validation_error_names_its_field(server: rpc.Server, servicer: Raising) -> None:
+    try:
+        CampaignSpec(seed=-1)
+    except ValueError as error:
+        servicer.error = error
+    with pytest.raises(InvalidArgument, match="seed: Input should be greater"):
+        call(server.address)
+
+
+@pytest.mark.parametrize("ask", [call, stream])
+def test_a_fault_says_nothing_of_the_inside(server: rpc.Server, servicer: Raising, ask) -> None:  # type: ignore[no-untyped-def]
+    servicer.error = RuntimeError("secret path")
+    with pytest.raises(InternalError, match="the service's log says why") as caught:
+        ask(server.address)
+    assert "secret" not in str(caught.value)
+
+
+def test_health_and_reflection(server: rpc.Server) -> None:
+    with rpc.channel(server.address) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        for name in ("", NAME):
+            answer = health.Check(health_pb2.HealthCheckRequest(service=name), timeout=10)
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        with pytest.raises(grpc.RpcError) as caught:
+            health.Check(health_pb2.HealthCheckRequest(service="caligo.v1.Other"), timeout=10)
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+        reflected = ProtoReflectionDescriptorDatabase(channel)
+        assert NAME in reflected.get_services()
+        assert "grpc.health.v1.Health" in reflected.get_services()
+        assert reflected.FindFileContainingSymbol(NAME).name == "caligo/v1/campaign.proto"
+
+
+def test_nobody_is_unreachable(tmp_path: Path) -> None:
+    with pytest.raises(Unreachable, match="nobody answers"):
+        call(f"unix:{tmp_path}/nobody")
+    with rpc.channel(f"unix:{tmp_path}/nobody") as channel, pytest.raises(Unreachable):
+        rpc.wait_ready(channel, "there", 0.1)
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0", "192.0.2.1:0", "example.org:0"])
+def test_an_open_address_must_be_asked_for(address: str) -> None:
+    with pytest.raises(InvalidArgument, match="insecure"):
+        rpc.Server(address, [])
+    if address.startswith("0.0.0.0"):
+        rpc.Server(address, [], insecure=True)
+
+
+def test_a_port_in_use_is_an_error() -> None:
+    first = rpc.Server("127.0.0.1:0", [])
+    assert int(first.address.rpartition(":")[2]) > 0
+    with pytest.raises(InvalidArgument, match="cannot be bound"):
+        rpc.Server(first.address, [])
