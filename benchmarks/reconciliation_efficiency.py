@@ -15,8 +15,16 @@ import numpy as np
 from caligo_simulator.protocol.reconciliation import Plan, baseline_plan, blind_plan, reconcile
 
 DESIGN = {
-    0.005: (1.66, 1.53), 0.010: (1.46, 1.38), 0.015: (1.33, 1.26), 0.020: (1.26, 1.20), 0.025: (1.22, 1.15),
-    0.030: (1.215, 1.13), 0.040: (1.19, 1.12), 0.050: (1.16, 1.10), 0.060: (1.14, 1.09), 0.080: (1.12, 1.07),
+    0.005: (1.66, 1.53),
+    0.010: (1.46, 1.38),
+    0.015: (1.33, 1.26),
+    0.020: (1.26, 1.20),
+    0.025: (1.22, 1.15),
+    0.030: (1.215, 1.13),
+    0.040: (1.19, 1.12),
+    0.050: (1.16, 1.10),
+    0.060: (1.14, 1.09),
+    0.080: (1.12, 1.07),
     0.100: (1.10, 1.06),
 }
 """Q: (baseline, blind)."""
@@ -62,11 +70,13 @@ def main() -> None:
             if m is None:
                 cells.append("no code of the pool serves this error rate")
             elif strategy == "baseline":
-                cells.append(f"{m['rate']:15.2f} {m['punctured']:4d} {m['f']:7.3f} {design:7.3f} "
-                             f"{m['frame_error_rate']:7.4f}")
+                cells.append(
+                    f"{m['rate']:15.2f} {m['punctured']:4d} {m['f']:7.3f} {design:7.3f} {m['frame_error_rate']:7.4f}"
+                )
             else:
-                cells.append(f"{m['rate']:15.2f} {m['f']:7.3f} {design:7.3f} {m['frame_error_rate']:7.4f} "
-                             f"{m['attempts']:9.2f}")
+                cells.append(
+                    f"{m['rate']:15.2f} {m['f']:7.3f} {design:7.3f} {m['frame_error_rate']:7.4f} {m['attempts']:9.2f}"
+                )
         print(f"{point['qber']:6.3f} | " + " | ".join(cells))
     if arguments.json:
         excess = [
@@ -76,11 +86,19 @@ def main() -> None:
             if point[strategy] is not None
         ]
         _, strategy, qber, value, design = max(excess)
-        print(json.dumps({
-            "name": "reconciliation_efficiency", "value": value, "unit": f"f, {strategy} at Q = {qber}",
-            "peer": "Gaussian approximation of the design", "peer_value": design, "ratio": value / design,
-            "points": points,
-        }))
+        print(
+            json.dumps(
+                {
+                    "name": "reconciliation_efficiency",
+                    "value": value,
+                    "unit": f"f, {strategy} at Q = {qber}",
+                    "peer": "Gaussian approximation of the design",
+                    "peer_value": design,
+                    "ratio": value / design,
+                    "points": points,
+                }
+            )
+        )
 
 
 if __name__ == "__main__":

@@ -42,7 +42,10 @@ def measure(qber: float, frames: int, peer_frames: int) -> dict[str, Any]:
     channel = np.full(code.n, qber)
     channel[code.modulated] = 1 / (1 + np.exp(float(KNOWN)))
     peer = ldpc.BpDecoder(
-        matrix, error_channel=channel.tolist(), max_iter=MAX_ITERATIONS, bp_method="product_sum",
+        matrix,
+        error_channel=channel.tolist(),
+        max_iter=MAX_ITERATIONS,
+        bp_method="product_sum",
         schedule="parallel",
     )
     start = time.perf_counter()
@@ -77,16 +80,26 @@ def main() -> None:
     points = [measure(q, arguments.frames, arguments.peer_frames) for q in (0.02, 0.04, 0.06, 0.08)]
     print("    Q  rate   Mbit/s     ldpc   ratio   failed / ldpc, same frames   iterations")
     for p in points:
-        print(f"{p['qber']:5.2f}  {p['rate']:.2f} {p['mbit_s']:8.2f} {p['peer_mbit_s']:8.3f} {p['ratio']:7.1f}"
-              f"   {p['failed_same_frames']:4d} / {p['peer_failed']:<4d} of {arguments.peer_frames:<10d}"
-              f" {p['iterations']:10.1f}")
+        print(
+            f"{p['qber']:5.2f}  {p['rate']:.2f} {p['mbit_s']:8.2f} {p['peer_mbit_s']:8.3f} {p['ratio']:7.1f}"
+            f"   {p['failed_same_frames']:4d} / {p['peer_failed']:<4d} of {arguments.peer_frames:<10d}"
+            f" {p['iterations']:10.1f}"
+        )
     if arguments.json:
         worst = min(points, key=lambda p: p["ratio"])
-        print(json.dumps({
-            "name": "reconciliation_throughput", "value": worst["mbit_s"], "unit": "Mbit/s per core",
-            "peer": f"ldpc {ldpc.__version__} BpDecoder product_sum", "peer_value": worst["peer_mbit_s"],
-            "ratio": worst["ratio"], "points": points,
-        }))
+        print(
+            json.dumps(
+                {
+                    "name": "reconciliation_throughput",
+                    "value": worst["mbit_s"],
+                    "unit": "Mbit/s per core",
+                    "peer": f"ldpc {ldpc.__version__} BpDecoder product_sum",
+                    "peer_value": worst["peer_mbit_s"],
+                    "ratio": worst["ratio"],
+                    "points": points,
+                }
+            )
+        )
 
 
 if __name__ == "__main__":

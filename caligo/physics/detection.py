@@ -29,9 +29,7 @@ def source_error_weight(weight: float) -> float:
     return 0.5 * (1.0 - weight)
 
 
-def conditional_qber(
-    source_error: float, efficiency: float, detector_error: float, dark_count_prob: float
-) -> float:
+def conditional_qber(source_error: float, efficiency: float, detector_error: float, dark_count_prob: float) -> float:
     """Error probability of a clicked round with equal bases (Wehner10 Eqs. C11-C14 over C9).
 
     source_error: disagreement of the pair itself, [0, 1/2]; detector_error: probability that a photon

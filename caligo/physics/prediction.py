@@ -109,6 +109,4 @@ def predict(
         secret = secret_bits(entropy, leakage_rate * reconciled, eps)
         margin = max(MARGIN_FLOOR, secret / reconciled)
     key_length = max(0, floor(margin * reconciled)) if frames else 0
-    return Prediction(
-        p_click, error_rate, r_eff, entropy_rate, detected, reconciled, leakage_rate, margin, key_length
-    )
+    return Prediction(p_click, error_rate, r_eff, entropy_rate, detected, reconciled, leakage_rate, margin, key_length)

@@ -178,6 +178,7 @@ def test_watch_can_be_resumed_from_a_number(start, spec, tmp_path) -> None:
     assert events[0].changed.state == pb.CAMPAIGN_STATE_QUEUED
     assert events[-1].changed.state == pb.CAMPAIGN_STATE_SUCCEEDED
     assert events[-1].changed.findings.rows > 60
+    assert get(orchestrator, name).progress.simulated == events[-1].changed.findings.simulated
     later = list(orchestrator.stub.WatchCampaign(pb.WatchCampaignRequest(name=name, after_sequence=3)))
     assert later == events[3:]
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from caligo_orchestrator.store.hdf5 import FILE_NAME, HISTORY_COLUMNS, NOT_YET, HDF5Writer, finalize
+from caligo_orchestrator.store.hdf5 import HDF5Writer, finalize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from caligo.dataset import FILE_NAME, HISTORY_COLUMNS, NOT_YET
 from caligo.results import METRIC_NAMES, ROW_DTYPE, ResultRows
 from caligo.seeds import Phase
 from caligo.space import COLUMNS

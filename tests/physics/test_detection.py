@@ -110,9 +110,7 @@ def test_qber_is_an_error_rate(fidelity: float, eta: float, e: float, d: float) 
 
 @given(st.floats(0.0, 1.0))
 def test_the_conventions_name_one_state(weight: float) -> None:
-    assert source_error_weight(weight) == pytest.approx(
-        source_error_fidelity((1 + 3 * weight) / 4), abs=1e-12
-    )
+    assert source_error_weight(weight) == pytest.approx(source_error_fidelity((1 + 3 * weight) / 4), abs=1e-12)
 
 
 def test_unknown_convention() -> None:

@@ -66,10 +66,7 @@ def test_finite_entropy_falls_with_the_memory(r1, r2, nu1, nu2, m, bound) -> Non
     # Under lupo2023 the deviation sqrt(nu m) makes a small memory cost more than it holds: only the limit
     # is monotone in nu.
     if bound != "lupo2023":
-        assert (
-            min_entropy(m, r_low, nu_high, 1e-10, bound)
-            <= min_entropy(m, r_low, nu_low, 1e-10, bound) + slack
-        )
+        assert min_entropy(m, r_low, nu_high, 1e-10, bound) <= min_entropy(m, r_low, nu_low, 1e-10, bound) + slack
 
 
 def test_key_length_constant() -> None:
@@ -137,12 +134,7 @@ def _source_sums(mu: float, eta: float, e_det: float, p_dark: float, terms: int 
             )
             none = (1 - right) * (1 - wrong)
             d = p_dark
-            p_wrong = (
-                only_wrong * ((1 - d) + d / 2)
-                + only_right * d / 2
-                + both / 2
-                + none * (d * (1 - d) + d * d / 2)
-            )
+            p_wrong = only_wrong * ((1 - d) + d / 2) + only_right * d / 2 + both / 2 + none * (d * (1 - d) + d * d / 2)
             p_silent = none * (1 - d) ** 2
             silent += herald * p_silent
             error += herald * p_wrong
@@ -150,9 +142,7 @@ def _source_sums(mu: float, eta: float, e_det: float, p_dark: float, terms: int 
     return vacuum / alice, single / alice, silent / alice, error / clicked
 
 
-@pytest.mark.parametrize(
-    "args", [(3.145e-5, 0.015, 0.0093, 1.5e-8), (0.3, 0.4, 0.02, 1e-3), (0.8, 0.9, 0.0, 0.05)]
-)
+@pytest.mark.parametrize("args", [(3.145e-5, 0.015, 0.0093, 1.5e-8), (0.3, 0.4, 0.02, 1e-3), (0.8, 0.9, 0.0, 0.05)])
 def test_heralded_source_is_the_sum_over_photon_numbers(args) -> None:
     assert tuple(heralded_source(*args)) == pytest.approx(_source_sums(*args), rel=1e-8)
 
@@ -163,9 +153,7 @@ def test_erven_table_1() -> None:
     n = TABLE_I["n"]
     zeta = detection_tolerance(n, TABLE_I["eps"])
     assert (1 - source.no_click) * n == pytest.approx(1.128e6, abs=0.5e3)
-    assert (source.single + source.vacuum - source.no_click - 3 * zeta) * n == pytest.approx(
-        1.049e6, abs=0.5e3
-    )
+    assert (source.single + source.vacuum - source.no_click - 3 * zeta) * n == pytest.approx(1.049e6, abs=0.5e3)
 
     key = erven2014_key_length(**TABLE_I)
     # The printed inputs are rounded: half a unit of the last printed digit of mu alone moves the key by
@@ -182,7 +170,5 @@ def test_erven_table_1() -> None:
 @pytest.mark.parametrize(("eta", "limit", "tolerance"), [(0.015, 0.00954, 1e-5), (0.25, 0.0238, 5e-5)])
 def test_erven_error_limits(eta: float, limit: float, tolerance: float) -> None:
     """Fig. 2, right: no key above 0.954% at eta = 0.015, 2.38% at eta = 0.25."""
-    zero = brentq(
-        lambda e: erven2014_key_length(**{**TABLE_I, "eta": eta, "e_det": e}), 0.001, 0.05, xtol=1e-9
-    )
+    zero = brentq(lambda e: erven2014_key_length(**{**TABLE_I, "eta": eta, "e_det": e}), 0.001, 0.05, xtol=1e-9)
     assert zero == pytest.approx(limit, abs=tolerance)

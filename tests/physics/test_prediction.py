@@ -160,12 +160,8 @@ def _columns(n: int, dtype) -> list[np.ndarray]:
 def test_vectorized_equals_scalar() -> None:
     columns = _columns(20, np.float64)
     rows = list(zip(*columns, strict=True))
-    np.testing.assert_array_equal(
-        vectorized.feasibility_margin(*columns), [feasibility_margin(*row) for row in rows]
-    )
-    erven = vectorized.feasibility_margin(
-        *columns, bound="erven2014", memory_model="fixed", convention="weight"
-    )
+    np.testing.assert_array_equal(vectorized.feasibility_margin(*columns), [feasibility_margin(*row) for row in rows])
+    erven = vectorized.feasibility_margin(*columns, bound="erven2014", memory_model="fixed", convention="weight")
     assert erven.dtype == np.float64
     for value, row in zip(erven, rows, strict=True):
         assert value == feasibility_margin(*row, bound="erven2014", memory_model="fixed", convention="weight")

@@ -71,9 +71,7 @@ def test_thresholds() -> None:
     assert inverse_binary_entropy(0.5) == pytest.approx(0.1100279, abs=1e-7)
     r_tilde = 1.0 - 2.0 * inverse_binary_entropy(0.5)
     assert r_tilde == pytest.approx(0.7799443, abs=1e-6)
-    assert brentq(lambda r: storage_capacity(r) - 0.5, 0.1, 0.9, xtol=1e-12) == pytest.approx(
-        r_tilde, abs=1e-9
-    )
+    assert brentq(lambda r: storage_capacity(r) - 0.5, 0.1, 0.9, xtol=1e-12) == pytest.approx(r_tilde, abs=1e-9)
 
     def branches(r: float) -> float:
         return gamma(1.0 - math.log2(1.0 + 3.0 * r * r)) - (1.0 - r)
@@ -106,9 +104,7 @@ def test_strong_converse_is_the_maximum_over_renyi_order(r: float, rate: float) 
 
     def negated(t: float) -> float:
         inverse_order = 1.0 - t
-        norm = inverse_order * np.logaddexp2(
-            math.log2(1 + r) / inverse_order, math.log2(1 - r) / inverse_order
-        )
+        norm = inverse_order * np.logaddexp2(math.log2(1 + r) / inverse_order, math.log2(1 - r) / inverse_order)
         return -(1.0 + t * (rate - 1.0) - norm)
 
     found = minimize_scalar(negated, bounds=(0.0, 1.0 - 1e-12), method="bounded", options={"xatol": 1e-13})
@@ -149,9 +145,7 @@ def test_bounds_at_their_ends() -> None:
     assert min_entropy_rate(1.0, 1.0, "lupo2023") == 0.0
     assert min_entropy_rate(0.75, 0.002) == pytest.approx(0.4995)
     assert min_entropy_rate(0.9, 0.5) == pytest.approx(0.30)
-    assert min_entropy_rate(0.6, 1.0, "kww2012") == pytest.approx(
-        strong_converse_exponent(0.6, 0.5), abs=1e-12
-    )
+    assert min_entropy_rate(0.6, 1.0, "kww2012") == pytest.approx(strong_converse_exponent(0.6, 0.5), abs=1e-12)
     # C(r) nu >= 1/2: nothing is proven
     assert min_entropy_rate(0.8, 1.0, "kww2012") == 0.0
     assert min_entropy_rate(1.0, 0.5, "kww2012") == pytest.approx(0.0, abs=1e-12)

@@ -53,9 +53,7 @@ def test_a_million_rows_of_each_preset(preset: str) -> None:
 
 @pytest.mark.parametrize("bound", BOUNDS)
 @pytest.mark.parametrize(("memory_model", "fidelity_convention"), MODELS)
-def test_every_option_over_the_whole_parameter_space(
-    bound: str, memory_model: str, fidelity_convention: str
-) -> None:
+def test_every_option_over_the_whole_parameter_space(bound: str, memory_model: str, fidelity_convention: str) -> None:
     spec = PhysicsSpec(bound=bound, memory_model=memory_model, fidelity_convention=fidelity_convention)
     agree(design(PHYSICAL, 3000), spec)
     agree(design(Space(PRESETS["cliff"]), 3000, seed=2), spec)
@@ -113,9 +111,7 @@ def test_points_of_the_reference_table() -> None:
         ((0.6, 1.0, 0.97, 0.3, 0.01, 1e-5), 0.40, 0.02963),
     ]
     for (r, nu, fidelity, eta, e_det, dark), h_min, q in points:
-        row = np.array(
-            [[r, np.log10(nu), 9, fidelity, np.log10(eta), e_det, np.log10(dark), 6, 0]], dtype=np.float32
-        )
+        row = np.array([[r, np.log10(nu), 9, fidelity, np.log10(eta), e_det, np.log10(dark), 6, 0]], dtype=np.float32)
         expected = h_min + q * np.log2(q) + (1 - q) * np.log2(1 - q)
         assert check_feasibility(row, PhysicsSpec())[0] == pytest.approx(expected, abs=1e-4)
 

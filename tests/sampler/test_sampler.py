@@ -60,6 +60,7 @@ def test_stratification_is_exact_up_to_the_stated_size(preset: str) -> None:
 
 def test_stratification_is_as_good_as_scipys() -> None:
     """scipy's own Latin hypercube passes and a random design fails the check that ours passes."""
+
     def is_stratified(unit: np.ndarray) -> bool:
         n = len(unit)
         return all(np.array_equal(np.sort(np.floor(c * n)), np.arange(n)) for c in unit.T)
@@ -73,9 +74,7 @@ def test_stratification_is_as_good_as_scipys() -> None:
 
 def test_discrepancy_is_that_of_a_latin_hypercube() -> None:
     space = Space(PRESETS["cliff"])
-    ours = [
-        qmc.discrepancy(probabilities(space, LHSSampler(space, seed, 256).rows(0, 256)[1])) for seed in range(40)
-    ]
+    ours = [qmc.discrepancy(probabilities(space, LHSSampler(space, seed, 256).rows(0, 256)[1])) for seed in range(40)]
     scipys = [qmc.discrepancy(qmc.LatinHypercube(8, rng=seed).random(256)) for seed in range(40)]
     assert stats.ks_2samp(ours, scipys).pvalue > 1e-3
     random = [qmc.discrepancy(np.random.default_rng(seed).random((256, 8))) for seed in range(40)]

@@ -24,11 +24,6 @@ SECURE = ExplorationSample(
 """Well inside the secure region, a few frames long."""
 
 
-def segments_of(namespace: str) -> list[str]:
-    """Names in /dev/shm of this namespace."""
-    return [path.name for path in Path("/dev/shm").glob(f"caligo-{namespace}-*")]
-
-
 def design_row(sample: ExplorationSample) -> DesignRow:
     """A sample as the row it came from."""
     values = np.array(dataclasses.astuple(sample)[1:], dtype=np.float64)
@@ -37,7 +32,13 @@ def design_row(sample: ExplorationSample) -> DesignRow:
 
 
 @pytest.fixture(scope="session")
-def namespace() -> Iterator[str]:
+def segments_of() -> Callable[[str], list[str]]:
+    """Names in /dev/shm of a namespace."""
+    return lambda namespace: [path.name for path in Path("/dev/shm").glob(f"caligo-{namespace}-*")]
+
+
+@pytest.fixture(scope="session")
+def namespace(segments_of: Callable[[str], list[str]]) -> Iterator[str]:
     """A name in /dev/shm of this run's own; nothing may be left under it in the end."""
     name = f"test-{secrets.token_hex(4)}"
     yield name

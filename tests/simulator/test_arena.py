@@ -8,9 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,13 +20,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from caligo.errors import InvalidArgument, ResourceExhausted
 
-
-def segments_of(namespace: str) -> list[str]:
-    return [path.name for path in Path("/dev/shm").glob(f"caligo-{namespace}-*")]
+SegmentsOf = Callable[[str], list[str]]
 
 
 @pytest.fixture
-def own() -> Iterator[str]:
+def own(segments_of: SegmentsOf) -> Iterator[str]:
     """A namespace that must be empty again after the test."""
     name = f"arena-{secrets.token_hex(4)}"
     yield name
@@ -76,7 +73,7 @@ sys.stdin.read()
 """
 
 
-def test_lifecycle_allocation_worker_write_harness_read_deallocation(own: str) -> None:
+def test_lifecycle_allocation_worker_write_harness_read_deallocation(own: str, segments_of: SegmentsOf) -> None:
     """Bit-exact from a child process, and nothing left in /dev/shm."""
     length = 3 * 4096 + 77
     with Arena.create(2, 4 * 4096, own) as arena:
@@ -167,7 +164,7 @@ def test_leasing_waits_for_a_slot(own: str) -> None:
             waiting.result(timeout=10)
 
 
-def test_a_full_dev_shm_is_an_error_with_the_number_needed(own: str) -> None:
+def test_a_full_dev_shm_is_an_error_with_the_number_needed(own: str, segments_of: SegmentsOf) -> None:
     size = 2**42
     with pytest.raises(ResourceExhausted, match=str(size + 4096)):
         Arena.create(1, size, own)
@@ -180,7 +177,7 @@ def test_a_bad_namespace_is_refused() -> None:
             Arena.create(1, 4096, name)
 
 
-def test_orphans_of_killed_owners_go_and_living_ones_stay(own: str) -> None:
+def test_orphans_of_killed_owners_go_and_living_ones_stay(own: str, segments_of: SegmentsOf) -> None:
     owners = [start_child(OWN_FOREVER, own, 2, 4096, start_new_session=True) for _ in range(3)]
     names = []
     for child in owners:

@@ -24,7 +24,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from caligo import rpc, wire
 from caligo.errors import CaligoError, InvalidArgument, Unreachable
 from caligo.results import ROW_DTYPE, ProtocolOutcome, ResultRows
+from caligo.seeds import Phase
 from caligo.space import PRESETS, ExplorationSample, Space
+from caligo.spec import PhysicsSpec, ProtocolSpec
 from caligo.v1 import simulator_pb2, simulator_pb2_grpc, types_pb2
 
 MakeSample = Callable[..., ExplorationSample]
@@ -222,9 +224,6 @@ def test_simulate_over_grpc(service: Running, simulator: Simulator) -> None:
     np.testing.assert_array_equal(served["inputs"], rows)
     assert len(set(served["outcome"])) > 1
     assert ProtocolOutcome.FAILURE_ERROR not in served["outcome"]
-    from caligo.seeds import Phase
-    from caligo.spec import PhysicsSpec, ProtocolSpec
-
     setup = Setup("campaigns/test", 9, Phase.LHS, PhysicsSpec(), ProtocolSpec())
     own = by_index(simulator.simulate(setup, [(j, row) for j, row in enumerate(rows)]))
     assert own.tobytes() == served.tobytes()

@@ -46,6 +46,9 @@ def test_strings_and_counts_without_a_test_set(link: Link) -> None:
     np.testing.assert_array_equal(sifted.chosen_bob, segment.bob_click[equal][:length])
     np.testing.assert_array_equal(sifted.other_alice, segment.alice_bit[unequal][:length])
     np.testing.assert_array_equal(sifted.other_bob, segment.bob_click[unequal][:length])
+    # Unequal bases tell Bob nothing: half of his bits are wrong.
+    wrong = (sifted.other_alice != sifted.other_bob).mean()
+    assert abs(wrong - 0.5) < 4 * 0.5 / np.sqrt(length)
     few = sift(segment, [], keep=100, test_fraction=0.0)
     np.testing.assert_array_equal(few.chosen_bob, sifted.chosen_bob[:100])
     assert few.length == length

@@ -17,9 +17,7 @@ from hypothesis import strategies as st
 
 
 def direct(bits: np.ndarray, point: int) -> int:
-    words = [
-        int("".join(map(str, bits[i : i + WORD_BITS])), 2) for i in range(0, bits.size, WORD_BITS)
-    ]
+    words = [int("".join(map(str, bits[i : i + WORD_BITS])), 2) for i in range(0, bits.size, WORD_BITS)]
     return sum(w * pow(point, len(words) - i, PRIME) for i, w in enumerate(words)) % PRIME
 
 

@@ -83,7 +83,7 @@ def test_training_lowers_the_loss_and_finds_what_matters(cliff, device, drain):
 
 def test_training_stops_early_from_where_it_ended(cliff, device, drain):
     gp = process(cliff, 100, device)
-    gp.targets += 0.3 * torch.randn(100, generator=torch.Generator().manual_seed(0))
+    gp.targets.add_(0.3 * torch.randn(100, generator=torch.Generator().manual_seed(0)))
     ladder = Solver("auto", device, NUMERICS).ladder(100, "test")
     _, first = drain(train(gp, 300, 0.05, ladder))
     _, again = drain(train(gp, 300, 0.05, ladder))

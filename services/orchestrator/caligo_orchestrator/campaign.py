@@ -19,6 +19,7 @@ from typing import Final
 import numpy as np
 
 from caligo import wire
+from caligo.dataset import FILE_NAME, FORMAT, GROUPS
 from caligo.results import ProtocolOutcome, ResultRows
 from caligo.seeds import Phase
 from caligo.space import DIMENSIONS
@@ -143,7 +144,7 @@ class CampaignRunner:
                 result = self._conclude(model)
             finally:
                 self._writer.close()
-            hdf5.finalize(self._directory / hdf5.FILE_NAME)
+            hdf5.finalize(self._directory / FILE_NAME)
             model.delete()
             return result
         finally:
@@ -244,9 +245,9 @@ class CampaignRunner:
     def _open_file(self, plan: lhs.Plan) -> hdf5.HDF5Writer:
         """The live file, filled with what the journal holds."""
         writer = hdf5.HDF5Writer(
-            self._directory / hdf5.FILE_NAME,
+            self._directory / FILE_NAME,
             {
-                "format": hdf5.FORMAT,
+                "format": FORMAT,
                 "campaign": PREFIX + self.id,
                 "spec": self.spec.model_dump_json(),
                 "versions": json.dumps(_versions()),
@@ -255,7 +256,7 @@ class CampaignRunner:
             fits=1 + active.batches(self.spec),
             batch_rows=64,
         )
-        for phase in hdf5.GROUPS:
+        for phase in GROUPS:
             for rows in self._journal.row_blocks(self.id, phase):
                 writer.write(phase, rows)
                 self.progress.count(rows, recovered=True)
@@ -280,7 +281,7 @@ class CampaignRunner:
         self.progress.fitted(secure_fraction)
 
     def _all_rows(self) -> Iterator[ResultRows]:
-        for phase in hdf5.GROUPS:
+        for phase in GROUPS:
             yield from self._journal.row_blocks(self.id, phase)
 
 

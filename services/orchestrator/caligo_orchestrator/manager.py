@@ -17,6 +17,7 @@ import numpy as np
 import structlog
 
 from caligo import logs
+from caligo.dataset import FILE_NAME
 from caligo.errors import (
     CaligoError,
     FailedPrecondition,
@@ -46,7 +47,6 @@ from caligo_orchestrator.dispatch import SimulationFarm
 from caligo_orchestrator.phases import lhs, surrogate
 from caligo_orchestrator.pipeline import Stopped
 from caligo_orchestrator.settings import OrchestratorSettings
-from caligo_orchestrator.store import hdf5
 from caligo_orchestrator.store.journal import CampaignRecord, Journal
 
 log = logs.get("manager")
@@ -56,6 +56,8 @@ CAMPAIGNS_DIRECTORY: Final = "campaigns"
 DEFAULT_PRIORITY: Final = 100
 HEARTBEAT_SECONDS: Final = 10.0
 PROGRESS_SECONDS: Final = 0.5
+_PROGRESS: Final = "progress"
+"""Checkpoint with the progress of a campaign that is not running."""
 
 
 class Campaigns:
@@ -199,7 +201,7 @@ class Campaigns:
 
     def file(self, name: str) -> Path:
         """The HDF5 file of a campaign."""
-        path = self._directory_of(self._record(name).id) / hdf5.FILE_NAME
+        path = self._directory_of(self._record(name).id) / FILE_NAME
         if not path.exists():
             raise FailedPrecondition(f"{name} has no file yet")
         return path
@@ -270,6 +272,7 @@ class Campaigns:
                 self._set_state(id, RUNNING)
             with structlog.contextvars.bound_contextvars(campaign=PREFIX + id):
                 state, problem, result = self._run(runner)
+            self._journal.put_checkpoint(id, _PROGRESS, runner.progress.snapshot().SerializeToString())
             with self._changed:
                 del self._runners[id]
                 if state is not None:
@@ -346,6 +349,8 @@ class Campaigns:
         runner = self._runners.get(record.id)
         if runner is not None:
             campaign.progress.CopyFrom(runner.progress.snapshot())
+        elif (progress := self._journal.checkpoint(record.id, _PROGRESS)) is not None:
+            campaign.progress.ParseFromString(progress)
         if record.problem is not None:
             campaign.problem.ParseFromString(record.problem)
         if record.findings is not None:

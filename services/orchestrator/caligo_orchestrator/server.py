@@ -9,6 +9,7 @@ from typing import Final
 import grpc
 
 from caligo import rpc, wire
+from caligo.dataset import GROUPS
 from caligo.errors import InvalidArgument, Unimplemented
 from caligo.seeds import Phase
 from caligo.spec import CampaignSpec, from_proto
@@ -16,7 +17,6 @@ from caligo.v1 import campaign_pb2 as pb
 from caligo.v1 import campaign_pb2_grpc
 from caligo_orchestrator.manager import DEFAULT_PRIORITY, Campaigns
 from caligo_orchestrator.settings import OrchestratorSettings
-from caligo_orchestrator.store import hdf5
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["CampaignService"].full_name
 _DOWNLOAD_BYTES: Final = 512 * 1024
@@ -105,7 +105,7 @@ class CampaignServicer(campaign_pb2_grpc.CampaignServiceServicer):
     def StreamResults(
         self, request: pb.StreamResultsRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.StreamResultsResponse]:
-        if request.phase not in (int(phase) for phase in hdf5.GROUPS):
+        if request.phase not in (int(phase) for phase in GROUPS):
             raise InvalidArgument("phase", "PHASE_LHS or PHASE_ACTIVE")
         if request.start_row < 0:
             raise InvalidArgument("start_row", "must not be negative")

@@ -79,7 +79,9 @@ class KeyPair(NamedTuple):
     bob: NDArray[np.uint8]
     """S_C."""
     bob_other: NDArray[np.uint8]
-    """What Bob gets from his own data over I_{1-C}, with everything that is public."""
+    """What Bob saw over I_{1-C}, in the frames that are kept, uint8 0/1 [reconciled]."""
+    other_seed: NDArray[np.uint8]
+    """The public seed with which S_{1-C} is hashed."""
 
 
 class _Ended(Exception):
@@ -297,7 +299,8 @@ class _Run:
             choice=self.choice,
             alice=(other, chosen) if self.choice else (chosen, other),
             bob=amplify(corrected, length, chosen_seed),
-            bob_other=amplify(kept(sifted.other_bob), length, other_seed),
+            bob_other=kept(sifted.other_bob),
+            other_seed=other_seed,
         )
 
     # --- parts of the stages ----------------------------------------------------------------------------------------

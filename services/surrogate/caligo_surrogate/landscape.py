@@ -169,14 +169,13 @@ class EfficiencyLandscape:
         """Train the regressor and the guardrail on every row held; yields each step, returns how it ended.
 
         Starts from the last hyper-parameters where there are any. With a hold-out, a first fit without the held-out
-        simulated rows (drawn by the seed tree) is validated on them, and the final one starts from it. Nothing
+        warm-up rows (drawn by the seed tree) is validated on them, and the final one starts from it. Nothing
         changes before the end.
 
         Raises:
             FailedPrecondition: fewer than `MIN_ROWS` rows can be learnt from.
         """
-        rows = self._usable()
-        learned = rows[~_imputed(rows)] if self.spec.target == "margin" else rows
+        learned = self._learnable(self.rows())
         if len(learned) < MIN_ROWS:
             raise FailedPrecondition(f"{len(learned)} rows to learn from; at least {MIN_ROWS} are needed")
         hyper, validation, before = self._hyper, None, 0
@@ -205,11 +204,15 @@ class EfficiencyLandscape:
                 return end.value
             yield dataclasses.replace(progress, step=offset + progress.step, steps=offset + progress.steps)
 
-    def _usable(self) -> ResultRows:
-        """Rows that say something about the target, sorted."""
-        rows = self.rows()
+    def _usable(self, rows: ResultRows) -> ResultRows:
+        """Rows that say something about the target."""
         physical = np.isin(rows["outcome"], [outcome for outcome in ProtocolOutcome if outcome.is_physical])
         return rows[physical & (np.isfinite(self._target(rows)) | _imputed(rows))]
+
+    def _learnable(self, rows: ResultRows) -> ResultRows:
+        """Usable rows whose target is known, not imputed from the regressor itself."""
+        usable = self._usable(rows)
+        return usable[~_imputed(usable)] if self.spec.target == "margin" else usable
 
     def _target(self, rows: ResultRows) -> NDArray[np.float32]:
         if self.spec.target == "margin":
@@ -217,7 +220,12 @@ class EfficiencyLandscape:
         return np.where(_imputed(rows), np.float32(0), metric(rows, "net_efficiency"))
 
     def _holdout(self, rows: ResultRows, fraction: float) -> NDArray[np.bool_]:
-        candidates = np.flatnonzero(_simulated(rows))
+        """Which rows to hold out: warm-up rows, the same ones at every fit, so that errors can be compared.
+
+        Rows of the active phase would be a sample of the cliff's neighbourhood, harder from batch to batch.
+        """
+        warm_up = len(self._learnable(self._rows[Phase.LHS]))  # rows are sorted by phase: these come first
+        candidates = np.flatnonzero(_simulated(rows[:warm_up]))
         rng = seeds.generator(self.seed, Phase.SURROGATE, 0, Purpose.TRAINING)
         held_out = np.zeros(len(rows), dtype=bool)
         held_out[rng.permutation(candidates)[: round(fraction * len(candidates))]] = True
@@ -256,7 +264,7 @@ class EfficiencyLandscape:
         return self._derived["fitted"]
 
     def _condition(self, hyper: dict[str, torch.Tensor]) -> _Fitted:
-        rows = self._usable()
+        rows = self._usable(self.rows())
         imputed = _imputed(rows) if self.spec.target == "margin" else np.zeros(len(rows), dtype=bool)
         if np.count_nonzero(~imputed) < MIN_ROWS:
             raise FailedPrecondition(f"{np.count_nonzero(~imputed)} rows to learn from; at least {MIN_ROWS} are needed")

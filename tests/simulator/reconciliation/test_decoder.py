@@ -34,13 +34,10 @@ def test_frame_error_rate_is_not_worse_than_product_sum() -> None:
     sent, received, reliability = transmit(frames, qber, 2)
     syndromes = CODE.syndromes(sent)
     ours = decode(CODE, received, syndromes, reliability, max_iterations=60)
-    peer = ldpc.BpDecoder(
-        MATRIX, error_rate=qber, max_iter=60, bp_method="product_sum", schedule="parallel"
-    )
+    peer = ldpc.BpDecoder(MATRIX, error_rate=qber, max_iter=60, bp_method="product_sum", schedule="parallel")
     error_syndromes = syndromes ^ CODE.syndromes(received)
     peer_right = sum(
-        bool(np.array_equal(peer.decode(s) ^ r, x))
-        for s, r, x in zip(error_syndromes, received, sent, strict=True)
+        bool(np.array_equal(peer.decode(s) ^ r, x)) for s, r, x in zip(error_syndromes, received, sent, strict=True)
     )
     right = int((ours.bits == sent).all(axis=1).sum())
     assert 0 < frames - peer_right < frames, "the comparison must be made where frames do fail"

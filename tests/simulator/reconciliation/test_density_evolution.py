@@ -6,8 +6,17 @@ import pytest
 from caligo_simulator.protocol.reconciliation.density_evolution import converges, threshold
 from caligo_simulator.protocol.reconciliation.distributions import E09_CHECK, E09_VARIABLE
 
-PUBLISHED = {0.50: 0.1071, 0.55: 0.0904, 0.60: 0.0766, 0.65: 0.0633, 0.70: 0.0504, 0.75: 0.0392,
-             0.80: 0.0298, 0.85: 0.0199, 0.90: 0.0109}
+PUBLISHED = {
+    0.50: 0.1071,
+    0.55: 0.0904,
+    0.60: 0.0766,
+    0.65: 0.0633,
+    0.70: 0.0504,
+    0.75: 0.0392,
+    0.80: 0.0298,
+    0.85: 0.0199,
+    0.90: 0.0109,
+}
 QUICK = (0.75, 0.80, 0.90)
 
 

@@ -18,9 +18,14 @@ def test_a_chain() -> None:
 
 
 def test_one_check_allows_one() -> None:
-    chosen = {int(untainted_pattern(5, np.array([0, 5], np.int32), np.arange(5, dtype=np.int32),
-                                     np.random.default_rng(seed))[0])
-              for seed in range(60)}
+    chosen = {
+        int(
+            untainted_pattern(5, np.array([0, 5], np.int32), np.arange(5, dtype=np.int32), np.random.default_rng(seed))[
+                0
+            ]
+        )
+        for seed in range(60)
+    }
     assert chosen == set(range(5)), "ties are broken at random"
 
 
@@ -39,8 +44,9 @@ def test_maximal_and_untainted() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("rate", "low", "high"), [(0.5, 1909, 1987), (0.6, 1587, 1655), (0.7, 1212, 1273),
-                                                   (0.8, 851, 901)])
+@pytest.mark.parametrize(
+    ("rate", "low", "high"), [(0.5, 1909, 1987), (0.6, 1587, 1655), (0.7, 1212, 1273), (0.8, 851, 901)]
+)
 def test_published_counts(rate: float, low: int, high: int) -> None:
     """T10: U12, n = 10^4. The matrices there are not ours, hence 5 % on either side."""
     code = grow(10_000, rate, E09_VARIABLE[rate], seed=1, depth=20)

@@ -19,15 +19,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from caligo.dataset import GROUPS, HISTORY_COLUMNS, NOT_YET
 from caligo.results import COUNTS, METRICS, ROW_DTYPE, ProtocolOutcome, Reason, ResultRows
 from caligo.seeds import Phase
 from caligo.space import COLUMNS, DIMENSIONS, PARAMETERS
 
-FILE_NAME: Final = "exploration_data.h5"
-FORMAT: Final = "caligo-campaign/1"
-GROUPS: Final[Mapping[Phase, str]] = {Phase.LHS: "lhs_warmup", Phase.ACTIVE: "active_learning"}
-NOT_YET: Final = 255
-HISTORY_COLUMNS: Final = ("rows", "rmse", "f1", "brier", "coverage90", "secure_fraction")
 GRID_POINTS: Final = 41
 """Points an axis of the stored slice through the cliff."""
 

@@ -1,7 +1,7 @@
 """Information reconciliation with a pool of rate-adaptive LDPC codes (docs: physics, section 4).
 
-    plan = baseline_plan(design_qber)        # or blind_plan(device_qber); None: no code of the pool serves it
-    result = reconcile(plan, alice, bob, rng)
+plan = baseline_plan(design_qber)        # or blind_plan(device_qber); None: no code of the pool serves it
+result = reconcile(plan, alice, bob, rng)
 """
 
 from .codes import Code, CodeFileError, modulated_bits, payload_bits

@@ -95,16 +95,30 @@ class _Vectors:
         u = self.sub(mantissa, _floats(1.0))
         p = self.polynomial(
             u,
-            [-0.14338474483021846, 0.2207053930890687, -0.25397863721346137, 0.3325676082544792,
-             -0.49990359852872723, 1.000004686370902],
+            [
+                -0.14338474483021846,
+                0.2207053930890687,
+                -0.25397863721346137,
+                0.3325676082544792,
+                -0.49990359852872723,
+                1.000004686370902,
+            ],
         )
         return self.add(self.mul(p, u), self.mul(self.builder.sitofp(k, _FLOATS), _floats(0.6931471805599453)))
 
 
 @intrinsic
 def update_check(
-    typing_context: Any, posterior: Any, message: Any, keep: Any, variables: Any, first: Any, degree: Any,
-    signs: Any, check: Any, scratch: Any,
+    typing_context: Any,
+    posterior: Any,
+    message: Any,
+    keep: Any,
+    variables: Any,
+    first: Any,
+    degree: Any,
+    signs: Any,
+    check: Any,
+    scratch: Any,
 ) -> Any:
     """One check: new messages to its `degree` variables, and their posteriors with these messages in.
 

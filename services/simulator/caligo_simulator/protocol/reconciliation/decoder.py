@@ -164,11 +164,17 @@ def decode(
     stage = np.zeros(frames, np.uint8)
     iterations = np.zeros(frames, np.int32)
     _decode(
-        code.check_start, code.check_variables,
-        np.ascontiguousarray(received, np.uint8), np.ascontiguousarray(syndromes, np.uint8),
+        code.check_start,
+        code.check_variables,
+        np.ascontiguousarray(received, np.uint8),
+        np.ascontiguousarray(syndromes, np.uint8),
         np.ascontiguousarray(reliability, np.float32),
         np.zeros(0, np.int32) if reveal_order is None else np.ascontiguousarray(reveal_order, np.int32),
         np.zeros(1, np.int64) if reveal_ends is None else np.ascontiguousarray(reveal_ends, np.int64),
-        max_iterations, bits, converged, stage, iterations,
+        max_iterations,
+        bits,
+        converged,
+        stage,
+        iterations,
     )
     return Decoding(bits, converged, stage, iterations)

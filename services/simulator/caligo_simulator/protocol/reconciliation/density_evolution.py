@@ -87,9 +87,7 @@ def _variable_side(
     return result / result.sum()
 
 
-def converges(
-    variables: dict[int, float], checks: dict[int, float], qber: float, iterations: int = 2000
-) -> bool:
+def converges(variables: dict[int, float], checks: dict[int, float], qber: float, iterations: int = 2000) -> bool:
     """Whether the error probability of the ensemble falls below 1e-7 at this error rate.
 
     variables, checks: edge-perspective degree distributions {degree: fraction of edges}.

@@ -66,9 +66,7 @@ def _fit(tried: NDArray[np.float64], failed: NDArray[np.float64], frames: int) -
         return -float(np.sum(failed * np.log(p) + (frames - failed) * np.log1p(-p)))
 
     middle = float(np.interp(0.5 * frames, np.maximum.accumulate(failed), tried))
-    centre, log_width = optimize.minimize(
-        loss, np.array([middle, np.log(0.1 * middle)]), method="Nelder-Mead"
-    ).x
+    centre, log_width = optimize.minimize(loss, np.array([middle, np.log(0.1 * middle)]), method="Nelder-Mead").x
     return float(centre), float(np.exp(log_width))
 
 

@@ -128,9 +128,7 @@ def grow(
 
 
 @njit(cache=True)
-def four_cycles(
-    edge_variable: NDArray[np.int32], edge_check: NDArray[np.int32], n: int, m: int
-) -> int:
+def four_cycles(edge_variable: NDArray[np.int32], edge_check: NDArray[np.int32], n: int, m: int) -> int:
     """Number of cycles of length 4: pairs of checks that share more than one variable, counted C(shared, 2)."""
     start = np.zeros(n + 1, np.int64)
     for v in edge_variable:

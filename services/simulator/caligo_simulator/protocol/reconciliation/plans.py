@@ -22,8 +22,8 @@ from .codes import Code
 HIGHEST_FRAME_ERROR_RATE = 1e-2
 """Frames that may fail at the QBER for which a plan is made."""
 BLIND_ATTEMPTS = 4
-_QUANTILE = 2.5758293035489004
-"""Phi(-x) = HIGHEST_FRAME_ERROR_RATE / 2: half is left for the errors of fit and interpolation."""
+_QUANTILE = 2.4323790585844463
+"""Phi(-x) = 3/4 of HIGHEST_FRAME_ERROR_RATE: the rest is left for the errors of fit and interpolation."""
 _LOWEST_QBER = 1e-4
 
 
@@ -77,7 +77,7 @@ class ErrorRates:
         return 0.5 * (1.0 + erf((qber - centre) / width / sqrt(2.0)))
 
     def most_punctured(self, qber: float) -> int | None:
-        """Most punctured bits at which half of HIGHEST_FRAME_ERROR_RATE is met, None if it never is."""
+        """Most punctured bits that keep the frame error rate, None if none do."""
         limit = np.array(self.centre) - _QUANTILE * np.array(self.width)
         if qber > limit[0]:
             return None

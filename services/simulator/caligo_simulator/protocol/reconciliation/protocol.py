@@ -60,9 +60,7 @@ class Reconciliation:
         return float(leak / ideal) if ideal > 0.0 else float("nan")
 
 
-def reconcile(
-    plan: Plan, alice: NDArray[np.uint8], bob: NDArray[np.uint8], rng: np.random.Generator
-) -> Reconciliation:
+def reconcile(plan: Plan, alice: NDArray[np.uint8], bob: NDArray[np.uint8], rng: np.random.Generator) -> Reconciliation:
     """Alice sends syndromes and tags of her frames, Bob corrects his.
 
     alice, bob: uint8 or int8 0/1 (frames, plan.payload). rng: Alice's private bits on the punctured
@@ -82,9 +80,7 @@ def reconcile(
     reliability = np.full(code.n, plan.reliability, np.float32)
     reliability[code.modulated] = KNOWN
     reliability[order] = 0.0
-    decoding = decode(
-        code, words, syndromes, reliability, order, np.array(plan.revealed, np.int64), MAX_ITERATIONS
-    )
+    decoding = decode(code, words, syndromes, reliability, order, np.array(plan.revealed, np.int64), MAX_ITERATIONS)
     bits = decoding.bits[:, code.payload]
     verified = decoding.converged & (tags(bits, point) == tags(alice.astype(np.uint8, copy=False), point))
     return Reconciliation(
