@@ -66,13 +66,16 @@ def test_a_campaign_ends_with_every_row_in_its_file(start, spec, tmp_path, servi
     assert (lhs != 255).all()
     assert (lhs != ProtocolOutcome.SKIPPED_INFEASIBLE).sum() == spec.lhs.samples
     assert lhs[-1] != ProtocolOutcome.SKIPPED_INFEASIBLE  # the warm-up ends with the last feasible row
-    assert np.flatnonzero(active == ProtocolOutcome.SKIPPED_PREDICTED_FAILURE).tolist() == [0, 5, 10, 15]
+    predicted = np.flatnonzero(active == ProtocolOutcome.SKIPPED_PREDICTED_FAILURE)
+    infeasible = np.flatnonzero(active == ProtocolOutcome.SKIPPED_INFEASIBLE)  # the closed form is asked first
+    assert len(predicted) > 0
+    assert set(predicted) == {0, 5, 10, 15} - set(infeasible)
     assert found["active_learning/index"].tolist() == list(range(20))
     assert np.isfinite(found["lhs_warmup/metrics"][:, 1]).all()
     assert {str(array.dtype) for array in found.values()} == {"float32", "int64", "uint8"}
     # Infeasible and predicted rows never went to a simulator, and no row went twice.
     simulated = services.simulator.simulated
-    assert len(simulated) == len(set(simulated)) == 40 + 16
+    assert len(simulated) == len(set(simulated)) == 40 + 20 - len(predicted) - len(infeasible)
 
 
 def test_rows_do_not_depend_on_timing_or_streams(start, spec, tmp_path, services) -> None:

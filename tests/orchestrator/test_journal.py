@@ -72,11 +72,11 @@ def test_events_are_numbered_from_one_without_gaps(path: Path) -> None:
 def test_proposals_and_checkpoints_round_trip(path: Path) -> None:
     journal = Journal(path)
     inputs = np.random.default_rng(1).random((4, 9), dtype=np.float32)
-    journal.append_proposal("a", Proposal(0, inputs, np.array([True, False, False, True]), b"\x00\xff", "{}"))
+    journal.append_proposal("a", Proposal(0, inputs, np.array([8, 0, 0, 7], dtype=np.uint8), b"\x00\xff", "{}"))
     (back,) = Journal(path).proposals("a")
     assert back.inputs.dtype == np.float32
     assert np.array_equal(back.inputs, inputs)
-    assert back.skip.tolist() == [True, False, False, True]
+    assert back.verdict.tolist() == [8, 0, 0, 7]
     assert (back.tensors, back.metadata) == (b"\x00\xff", "{}")
     journal.put_checkpoint("a", "k", b"1")
     journal.put_checkpoint("a", "k", b"2")

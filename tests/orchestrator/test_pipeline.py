@@ -8,13 +8,15 @@ import time
 import numpy as np
 import pytest
 from caligo_orchestrator.dispatch import SimulationFarm
-from caligo_orchestrator.pipeline import Pipeline, Stopped
+from caligo_orchestrator.pipeline import SIMULATE, Pipeline, Stopped
 
 from caligo.errors import CaligoError, Unreachable
 from caligo.results import ProtocolOutcome, Reason, ResultRows, metric
 from caligo.seeds import Phase
 from caligo.space import DIMENSIONS
 from caligo.spec import CampaignSpec, SpaceSpec
+
+PREDICTED = ProtocolOutcome.SKIPPED_PREDICTED_FAILURE
 
 
 def candidates(n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -44,7 +46,7 @@ class Desk:
 
 def evaluate(pipeline: Pipeline, n: int, skip: np.ndarray) -> ResultRows:
     index, inputs = candidates(n)
-    rows = [*pipeline.submit(index, inputs, skip, ProtocolOutcome.SKIPPED_PREDICTED_FAILURE), *pipeline.drain()]
+    rows = [*pipeline.submit(index, inputs, np.where(skip, PREDICTED, SIMULATE)), *pipeline.drain()]
     return np.sort(np.concatenate(rows), order="index")
 
 
@@ -74,7 +76,7 @@ def test_results_arrive_incrementally(services, spec) -> None:
     services.simulator.delay_seconds = 0.05
     with Desk(services, spec, streams=1, max_in_flight=8) as pipeline:
         index, inputs = candidates(40)
-        stream = pipeline.submit(index, inputs, np.zeros(40, dtype=bool), ProtocolOutcome.SKIPPED_PREDICTED_FAILURE)
+        stream = pipeline.submit(index, inputs, np.full(40, SIMULATE))
         yielded = 0
         for rows in stream:
             assert len(services.simulator.simulated) <= yielded + len(rows) + 8
@@ -89,7 +91,7 @@ def test_what_is_yielded_is_recorded(services, spec) -> None:
     with desk as pipeline:
         index, inputs = candidates(30)
         for rows in (
-            *pipeline.submit(index, inputs, np.zeros(30, dtype=bool), ProtocolOutcome.SKIPPED_INFEASIBLE),
+            *pipeline.submit(index, inputs, np.full(30, SIMULATE)),
             *pipeline.drain(),
         ):
             recorded = np.concatenate(desk.recorded)["index"]
@@ -115,7 +117,7 @@ def test_a_refused_row_fails_the_campaign_and_names_the_field(services, spec) ->
         index, inputs = candidates(2)
         inputs[1, 3] = 7.0  # a fidelity
         with pytest.raises(CaligoError):
-            list(pipeline.submit(index, inputs, np.zeros(2, dtype=bool), ProtocolOutcome.SKIPPED_INFEASIBLE))
+            list(pipeline.submit(index, inputs, np.full(2, SIMULATE)))
             list(pipeline.drain())
 
 

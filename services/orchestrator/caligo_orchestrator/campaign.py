@@ -140,7 +140,7 @@ class CampaignRunner:
                 gc.collect()  # the design's buffers, before the surrogate needs the memory
                 self._run_training(model)
                 gc.collect()
-                self._run_active(model)
+                self._run_active(sampler, model)
                 result = self._conclude(model)
             finally:
                 self._writer.close()
@@ -202,7 +202,7 @@ class CampaignRunner:
         assert self._validation is not None
         self._journal.put_checkpoint(self.id, "validation", self._validation.SerializeToString())
 
-    def _run_active(self, model: Surrogate) -> None:
+    def _run_active(self, sampler: Sampler, model: Surrogate) -> None:
         if self.spec.active.skip:
             return
         done = len(self._journal.row_indices(self.id, Phase.ACTIVE))
@@ -213,7 +213,7 @@ class CampaignRunner:
             self._record_fit(1 + batch, summary, model)
 
         with self._pipeline(Phase.ACTIVE) as pipeline:
-            for _ in active.run(self.id, self.spec, model, self._journal, pipeline, on_fit):
+            for _ in active.run(self.id, self.spec, sampler, model, self._journal, pipeline, on_fit):
                 pass
         surrogate.save(model, self._journal, self.id, self._directory)
 

@@ -32,6 +32,8 @@ GROUP_ROWS: Final = 256
 CHUNK_ROWS: Final = 8
 """Rows a stream: small, so that a broken stream or a slow replica delays little."""
 
+SIMULATE: Final = 0
+"""Verdict on a candidate that is worth a simulation."""
 SKIP_REASONS: Final = {
     ProtocolOutcome.SKIPPED_INFEASIBLE: Reason.CLOSED_FORM,
     ProtocolOutcome.SKIPPED_PREDICTED_FAILURE: Reason.GUARDRAIL,
@@ -90,20 +92,19 @@ class Pipeline:
         self._recorder.join()
 
     def submit(
-        self,
-        index: NDArray[np.int64],
-        inputs: NDArray[np.float32],
-        skip: NDArray[np.bool_],
-        skip_outcome: ProtocolOutcome,
+        self, index: NDArray[np.int64], inputs: NDArray[np.float32], verdict: NDArray[np.uint8]
     ) -> Iterator[ResultRows]:
         """Hand in candidates; yields durable results while there is no room for more.
 
-        Skipped candidates become rows at once: no simulator, no EPR source, no arena hears of them.
+        `verdict` is `SIMULATE` or the code of the outcome with which a candidate is skipped, uint8 [n]. Skipped ones
+        become rows at once: no simulator, no EPR source, no arena hears of them.
         """
-        if skip.any():
-            self._in_flight += int(skip.sum())
-            self._computed.put(skipped_rows(index[skip], inputs[skip], skip_outcome, self._spec))
-        wanted = np.flatnonzero(~skip)
+        for outcome in SKIP_REASONS:
+            skipped = verdict == outcome
+            if skipped.any():
+                self._in_flight += int(skipped.sum())
+                self._computed.put(skipped_rows(index[skipped], inputs[skipped], outcome, self._spec))
+        wanted = np.flatnonzero(verdict == SIMULATE)
         for start in range(0, len(wanted), CHUNK_ROWS):
             chosen = wanted[start : start + CHUNK_ROWS]
             while self._in_flight and self._in_flight + len(chosen) > self._max_in_flight:

@@ -59,6 +59,15 @@ class Sampler:
                 margin = wire.decode(response.feasibility_margin, wire.FEASIBILITY, len(index))
                 yield DesignRows(index, inputs, margin > 0)
 
+    def feasible(self, spec: CampaignSpec, inputs: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Which rows [n, 9] the closed form leaves some hope of a key, bool [n]."""
+        request = sampler_pb2.CheckFeasibilityRequest(
+            physics=to_proto(spec.physics, types_pb2.PhysicsSpec), inputs=wire.encode(inputs, wire.INPUTS)
+        )
+        with rpc.calling(self._address):
+            (response,) = self._stub.CheckFeasibility(iter([request]), wait_for_ready=True)
+            return wire.decode(response.feasibility_margin, wire.FEASIBILITY, len(inputs)) > 0
+
     def close(self) -> None:
         self._channel.close()
 

@@ -6,6 +6,8 @@ import pytest
 from caligo_simulator.protocol.reconciliation.density_evolution import converges, threshold
 from caligo_simulator.protocol.reconciliation.distributions import E09_CHECK, E09_VARIABLE
 
+from .published import MM12
+
 PUBLISHED = {
     0.50: 0.1071,
     0.55: 0.0904,
@@ -26,6 +28,14 @@ QUICK = (0.75, 0.80, 0.90)
 def test_published_thresholds(rate: float) -> None:
     assert converges(E09_VARIABLE[rate], E09_CHECK[rate], PUBLISHED[rate] - 1e-3)
     assert not converges(E09_VARIABLE[rate], E09_CHECK[rate], PUBLISHED[rate] + 1e-3)
+
+
+@pytest.mark.parametrize("rate", [pytest.param(0.5, marks=pytest.mark.slow), pytest.param(0.6, marks=pytest.mark.slow),
+                                  0.7, 0.8])
+def test_published_thresholds_of_sparser_codes(rate: float) -> None:
+    """Martinez-Mateo et al. 2012, Appendix B, which prints six digits."""
+    variables, checks, printed = MM12[rate]
+    assert threshold(variables, checks) == pytest.approx(printed, abs=5e-4)
 
 
 def test_regular_code() -> None:

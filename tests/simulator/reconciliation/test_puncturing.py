@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from caligo_simulator.protocol.reconciliation.build_codes import grow
-from caligo_simulator.protocol.reconciliation.distributions import E09_VARIABLE
 from caligo_simulator.protocol.reconciliation.puncturing import untainted_pattern
+
+from .published import MM12
 
 
 def test_a_chain() -> None:
@@ -48,7 +49,7 @@ def test_maximal_and_untainted() -> None:
     ("rate", "low", "high"), [(0.5, 1909, 1987), (0.6, 1587, 1655), (0.7, 1212, 1273), (0.8, 851, 901)]
 )
 def test_published_counts(rate: float, low: int, high: int) -> None:
-    """T10: U12, n = 10^4. The matrices there are not ours, hence 5 % on either side."""
-    code = grow(10_000, rate, E09_VARIABLE[rate], seed=1, depth=20)
+    """T10: U12, Table I, n = 10^4, on the same ensembles; the matrices are not ours, hence 5 % on either side."""
+    code = grow(10_000, rate, MM12[rate][0], seed=1, depth=20)
     count = untainted_pattern(code.n, code.check_start, code.check_variables, np.random.default_rng(1)).size
     assert 0.95 * low <= count <= 1.05 * high

@@ -16,8 +16,8 @@ from caligo.results import ProtocolOutcome, ResultRows
 from caligo.seeds import Phase
 from caligo.spec import CampaignSpec
 from caligo.v1 import surrogate_pb2
-from caligo_orchestrator.pipeline import Pipeline
-from caligo_orchestrator.remote import Surrogate
+from caligo_orchestrator.pipeline import SIMULATE, Pipeline
+from caligo_orchestrator.remote import Sampler, Surrogate
 from caligo_orchestrator.store.journal import Journal, Proposal
 
 
@@ -29,6 +29,7 @@ def batches(spec: CampaignSpec) -> int:
 def run(
     campaign: str,
     spec: CampaignSpec,
+    sampler: Sampler,
     surrogate: Surrogate,
     journal: Journal,
     pipeline: Pipeline,
@@ -39,7 +40,7 @@ def run(
     Goes on after a stop from what the journal holds: the proposals with the model states that made them, and the
     rows. `on_fit(batch, summary)` is called after the surrogate has learned a batch.
     """
-    return _ActivePhase(campaign, spec, surrogate, journal, pipeline, on_fit).run()
+    return _ActivePhase(campaign, spec, sampler, surrogate, journal, pipeline, on_fit).run()
 
 
 class _ActivePhase:
@@ -47,6 +48,7 @@ class _ActivePhase:
         self,
         campaign: str,
         spec: CampaignSpec,
+        sampler: Sampler,
         surrogate: Surrogate,
         journal: Journal,
         pipeline: Pipeline,
@@ -54,6 +56,7 @@ class _ActivePhase:
     ) -> None:
         self._campaign = campaign
         self._spec = spec
+        self._sampler = sampler
         self._surrogate = surrogate
         self._journal = journal
         self._pipeline = pipeline
@@ -96,20 +99,21 @@ class _ActivePhase:
         inputs = self._surrogate.propose(
             batch, self._size(batch), np.concatenate([np.empty((0, 9), dtype=np.float32), *pending])
         )
-        skip = self._surrogate.screen(self._index(batch), inputs)
-        proposal = Proposal(batch, inputs, skip, tensors, metadata)
+        proposal = Proposal(batch, inputs, self._screen(batch, inputs), tensors, metadata)
         self._journal.append_proposal(self._campaign, proposal)
         self._proposals.append(proposal)
+
+    def _screen(self, batch: int, inputs: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """The verdict on each candidate: the closed form's first, then the guardrail's."""
+        verdict = np.full(len(inputs), SIMULATE, dtype=np.uint8)
+        verdict[self._surrogate.screen(self._index(batch), inputs)] = ProtocolOutcome.SKIPPED_PREDICTED_FAILURE
+        verdict[~self._sampler.feasible(self._spec, inputs)] = ProtocolOutcome.SKIPPED_INFEASIBLE
+        return verdict
 
     def _submit(self, proposal: Proposal, done: NDArray[np.int64]) -> Iterator[ResultRows]:
         index = self._index(proposal.batch)
         missing = ~np.isin(index, done)
-        for rows in self._pipeline.submit(
-            index[missing],
-            proposal.inputs[missing],
-            proposal.skip[missing],
-            ProtocolOutcome.SKIPPED_PREDICTED_FAILURE,
-        ):
+        for rows in self._pipeline.submit(index[missing], proposal.inputs[missing], proposal.verdict[missing]):
             self._count(rows["index"])
             yield rows
 

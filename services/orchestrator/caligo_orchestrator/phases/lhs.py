@@ -16,7 +16,7 @@ from caligo.errors import FailedPrecondition
 from caligo.results import ProtocolOutcome, ResultRows
 from caligo.seeds import Phase, Purpose
 from caligo.spec import CampaignSpec
-from caligo_orchestrator.pipeline import Pipeline
+from caligo_orchestrator.pipeline import SIMULATE, Pipeline
 from caligo_orchestrator.remote import DesignRows, Sampler
 
 _PROBE_ROWS: Final = 4096
@@ -96,12 +96,8 @@ def run(
     """Evaluate the rows of the plan that are not among `done` (int64 indices); yields durable rows."""
     for chunk in _rows(spec, plan, sampler):
         missing = ~np.isin(chunk.index, done)
-        yield from pipeline.submit(
-            chunk.index[missing],
-            chunk.inputs[missing],
-            ~chunk.feasible[missing],
-            ProtocolOutcome.SKIPPED_INFEASIBLE,
-        )
+        verdict = np.where(chunk.feasible, SIMULATE, ProtocolOutcome.SKIPPED_INFEASIBLE).astype(np.uint8)
+        yield from pipeline.submit(chunk.index[missing], chunk.inputs[missing], verdict[missing])
     yield from pipeline.drain()
 
 

@@ -42,7 +42,7 @@ CREATE TABLE IF NOT EXISTS result_rows (
   PRIMARY KEY (campaign, phase, sample)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS proposals (
-  campaign TEXT NOT NULL, batch INTEGER NOT NULL, inputs BLOB NOT NULL, skip BLOB NOT NULL,
+  campaign TEXT NOT NULL, batch INTEGER NOT NULL, inputs BLOB NOT NULL, verdict BLOB NOT NULL,
   tensors BLOB NOT NULL, metadata TEXT NOT NULL,
   PRIMARY KEY (campaign, batch)
 ) WITHOUT ROWID;
@@ -76,13 +76,13 @@ class Proposal:
 
     Attributes:
         inputs: float32 [q, 9], model coordinates.
-        skip: bool [q], the guardrail's verdict.
+        verdict: uint8 [q], 0 to simulate, or the code of the outcome with which a candidate is skipped.
         tensors, metadata: the surrogate's exported state at the proposal.
     """
 
     batch: int
     inputs: NDArray[np.float32]
-    skip: NDArray[np.bool_]
+    verdict: NDArray[np.uint8]
     tensors: bytes
     metadata: str
 
@@ -233,7 +233,7 @@ class Journal:
                     id,
                     proposal.batch,
                     proposal.inputs.tobytes(),
-                    proposal.skip.tobytes(),
+                    proposal.verdict.tobytes(),
                     proposal.tensors,
                     proposal.metadata,
                 ),
@@ -242,17 +242,17 @@ class Journal:
 
     def proposals(self, id: str) -> list[Proposal]:
         rows = self._read(
-            "SELECT batch, inputs, skip, tensors, metadata FROM proposals WHERE campaign=? ORDER BY batch", id
+            "SELECT batch, inputs, verdict, tensors, metadata FROM proposals WHERE campaign=? ORDER BY batch", id
         )
         return [
             Proposal(
                 batch,
                 np.frombuffer(inputs, dtype=np.float32).reshape(-1, 9),
-                np.frombuffer(skip, dtype=np.bool_),
+                np.frombuffer(verdict, dtype=np.uint8),
                 tensors,
                 metadata,
             )
-            for batch, inputs, skip, tensors, metadata in rows
+            for batch, inputs, verdict, tensors, metadata in rows
         ]
 
     def put_checkpoint(self, id: str, key: str, value: bytes) -> None:
