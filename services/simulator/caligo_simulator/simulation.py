@@ -130,6 +130,8 @@ class _Stream:
         self._credit = threading.Semaphore(credit)
         self._cancelled = cancelled
         self._done: queue.SimpleQueue[ResultRows | Exception | None] = queue.SimpleQueue()
+        self._refusal: Exception | None = None
+        """What was wrong with the rows that came in."""
         self._lock = threading.Lock()
         self._submitted = 0
         self._reading = True
@@ -144,7 +146,7 @@ class _Stream:
     def results(self, rows: Iterable[DesignRow], work: Callable[[DesignRow], ResultRows]) -> Iterator[ResultRows]:
         threading.Thread(target=self._feed, args=(rows, work), name="feeder", daemon=True).start()
         try:
-            while self._reading or self._completed < self._submitted:
+            while self._refusal is None and (self._reading or self._completed < self._submitted):
                 item = self._done.get()
                 if item is None:
                     continue
@@ -155,6 +157,8 @@ class _Stream:
                 self._completed += 1
                 self._credit.release()
                 yield item
+            if self._refusal is not None:
+                raise self._refusal
         finally:
             self.cancel()
             self._credit.release()  # for the feeder, which may wait for it
@@ -181,7 +185,7 @@ class _Stream:
                     self._threads.submit(self._work, work, row)
             self._exhausted = True
         except Exception as error:
-            self._done.put(error)
+            self._refusal = error
         self.stop_reading()
 
     def _work(self, work: Callable[[DesignRow], ResultRows], row: DesignRow) -> None:
