@@ -381,17 +381,18 @@ class CampaignClient:
         lost connection.
         """
         first, longest = _BACKOFF_SECONDS
-        last_heard: float | None = None
+        was_heard, lost_since = False, None
         delay = first
         while True:
             call = open_stream()
             try:
                 for message in call:
-                    last_heard, delay = time.monotonic(), first
+                    was_heard, lost_since, delay = True, None, first
                     yield message
                 return
             except grpc.RpcError as error:
-                lost = last_heard is None or time.monotonic() - last_heard > self._patience_seconds
+                lost_since = lost_since or time.monotonic()
+                lost = not was_heard or time.monotonic() - lost_since > self._patience_seconds
                 if error.code() not in _BROKEN or lost:
                     raise rpc.from_rpc_error(error, self.address) from None
             finally:

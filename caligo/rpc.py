@@ -68,7 +68,7 @@ class Service:
 class Server:
     """A listening gRPC server with the standard health and reflection services."""
 
-    def __init__(self, address: str, services: Sequence[Service], *, threads: int = 16, insecure: bool = False) -> None:
+    def __init__(self, address: str, services: Sequence[Service], *, threads: int = 64, insecure: bool = False) -> None:
         """Bind `address` and register `services`; nothing is answered before `start`.
 
         Raises:
@@ -100,9 +100,13 @@ class Server:
         self._server.start()
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
 
+    def refuse(self) -> None:
+        """Tell health checks that this server is going away."""
+        self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+
     def stop(self, grace_seconds: float) -> None:
         """Refuse new calls, give those under way `grace_seconds`, then cancel them. Returns when all have ended."""
-        self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self.refuse()
         self._server.stop(grace_seconds).wait()
 
     def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
@@ -122,22 +126,34 @@ def _is_private(address: str) -> bool:
         return False
 
 
-def run(settings: ServiceSettings, services: Sequence[Service], *, on_stop: Callable[[], None] | None = None) -> None:
-    """Serve until SIGTERM, SIGINT or, with a lifeline, until standard input closes; then drain and return."""
+def run(
+    settings: ServiceSettings,
+    services: Sequence[Service],
+    *,
+    on_start: Callable[[], None] = lambda: None,
+    on_stop: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve until SIGTERM, SIGINT or, with a lifeline, until standard input closes; then drain and return.
+
+    Args:
+        on_start: called when the address is ours and before anything is answered.
+        on_stop: called when health says NOT_SERVING and before calls under way are given their grace.
+    """
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     if settings.lifeline:
         threading.Thread(target=_follow_lifeline, args=(stopping,), daemon=True, name="lifeline").start()
     server = Server(settings.address, services, insecure=settings.insecure)
+    on_start()
     server.start()
     log.info("serving", address=server.address)
     try:
         stopping.wait()
     finally:
         log.info("draining", grace_seconds=settings.grace_seconds)
-        if on_stop is not None:
-            on_stop()
+        server.refuse()
+        on_stop()
         server.stop(settings.grace_seconds)
         log.info("stopped")
 
@@ -151,6 +167,8 @@ def _follow_lifeline(stopping: threading.Event) -> None:
 
 def main(settings_type: type[ServiceSettings], serve: Callable[[Any], None]) -> int:
     """Entry point of a service: read its settings, log, serve. Returns the exit code."""
+    # Until the server listens, a signal ends the process by unwinding it, so that nothing is left in /dev/shm.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         settings = settings_type.from_command_line(sys.argv[1:])
         logs.configure(settings.log_level, service=settings_type.section)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Final, Literal, Self
 
 from pydantic import Field, ValidationError
 from pydantic_settings import (
@@ -20,6 +20,9 @@ from pydantic_settings import (
 
 from caligo.errors import FieldViolation, InvalidArgument
 from caligo.spec import invalid_argument, read_yaml
+
+SECTIONS: Final = ("sampler", "simulator", "surrogate", "orchestrator")
+"""The services, and the sections of a settings file."""
 
 
 class ServiceSettings(BaseSettings):
@@ -65,7 +68,7 @@ class ServiceSettings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         sources = (init_settings, env_settings)
         path = os.environ.get("CALIGO_CONFIG")
-        if path and cls.section in read_yaml(Path(path)):
+        if path and cls.section in _read_sections(Path(path), cls.section):
             yaml = YamlConfigSettingsSource(settings_cls, yaml_file=path, yaml_config_section=cls.section)
             return (*sources, yaml)
         return sources
@@ -89,3 +92,13 @@ class ServiceSettings(BaseSettings):
             return CliApp.run(cls, cli_args=arguments)
         except ValidationError as error:
             raise invalid_argument(error) from None
+
+
+def _read_sections(path: Path, own: str) -> dict[str, Any]:
+    sections = read_yaml(path)
+    for name, values in sections.items():
+        if name not in (*SECTIONS, own):
+            raise InvalidArgument(f"{path}: {name}", f"no such section; there are {', '.join(SECTIONS)}")
+        if not isinstance(values, dict):
+            raise InvalidArgument(f"{path}: {name}", "must hold a mapping of settings")
+    return sections

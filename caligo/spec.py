@@ -12,7 +12,16 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from google.protobuf import json_format
 from google.protobuf.message import Message
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from caligo.errors import FieldViolation, InvalidArgument
 from caligo.space import PARAMETERS, PRESETS, Space
@@ -23,6 +32,17 @@ ProtoMessage = TypeVar("ProtoMessage", bound=Message)
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_not_one(cls, value: Any, info: ValidationInfo) -> Any:
+        """Texts may stand for numbers (YAML reads 1e-9 as a text), truth values may not, nor anything for them."""
+        expected = cls.model_fields[info.field_name or ""].annotation
+        if expected in (int, float) and isinstance(value, bool):
+            raise ValueError("must be a number")
+        if expected is bool and not (isinstance(value, bool) or value in ("true", "false")):
+            raise ValueError("must be true or false")
+        return value
 
 
 def _pair_to_bounds(value: Any) -> Any:

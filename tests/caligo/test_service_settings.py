@@ -20,7 +20,7 @@ class KettleSettings(ServiceSettings, section="kettle"):
 @pytest.fixture(autouse=True)
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "caligo.yaml"
-    path.write_text("kettle: {litres: 2, log_level: debug}\nother: {anything: 1}\n")
+    path.write_text("kettle: {litres: 2, log_level: debug}\nsampler: {anything: 1}\n")
     return path
 
 
@@ -54,4 +54,15 @@ def test_an_unknown_key_in_the_file_is_named(file: Path, monkeypatch: pytest.Mon
     file.write_text("kettle: {colour: red}")
     monkeypatch.setenv("CALIGO_CONFIG", str(file))
     with pytest.raises(InvalidArgument, match="colour: unknown key"):
+        KettleSettings.from_command_line([])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("orchestrater: {}", "orchestrater: no such section"), ("sampler: 5", "sampler: must hold a mapping")],
+)
+def test_a_settings_file_with_a_wrong_section_is_refused(tmp_path, monkeypatch, text, said) -> None:
+    (tmp_path / "caligo.yaml").write_text(text)
+    monkeypatch.setenv("CALIGO_CONFIG", str(tmp_path / "caligo.yaml"))
+    with pytest.raises(InvalidArgument, match=said):
         KettleSettings.from_command_line([])

@@ -79,3 +79,23 @@ def test_yaml(tmp_path) -> None:  # type: ignore[no-untyped-def]
     path.write_text("a: !!python/object/apply:os.system ['true']")
     with pytest.raises(InvalidArgument, match="is not YAML"):
         read_yaml(path)
+
+
+@pytest.mark.parametrize(
+    ("values", "field"),
+    [
+        ({"seed": True}, "seed"),
+        ({"space": {"blind_fraction": True}}, "space.blind_fraction"),
+        ({"guardrail": {"enabled": "yes"}}, "guardrail.enabled"),
+        ({"guardrail": {"enabled": 1}}, "guardrail.enabled"),
+    ],
+)
+def test_a_truth_value_is_no_number_and_no_number_a_truth_value(values: dict, field: str) -> None:
+    with pytest.raises(InvalidArgument, match=f"^{field}: must be"):
+        validate(CampaignSpec, values)
+
+
+def test_a_number_may_come_as_text() -> None:
+    """YAML reads 1e-9 as a text, the wire sends 64-bit integers as one."""
+    spec = validate(CampaignSpec, {"seed": "7", "physics": {"epsilon": "1e-9"}, "guardrail": {"enabled": "false"}})
+    assert (spec.seed, spec.physics.epsilon, spec.guardrail.enabled) == (7, 1e-9, False)

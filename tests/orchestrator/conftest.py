@@ -188,13 +188,13 @@ class Farmhouse:
     simulator: StandInSimulator
     surrogate: StandInSurrogate
 
-    def settings(self, directory: Path, **changes: object) -> OrchestratorSettings:
+    def settings(self, directory: Path, patience: float = 5, **changes: object) -> OrchestratorSettings:
         return OrchestratorSettings(
             data_directory=directory,
             sampler=self.sampler,
             simulator=self.simulator_address,
             surrogate=self.surrogate_address,
-            patience_seconds=5,
+            patience_seconds=patience,
             **changes,
         )
 

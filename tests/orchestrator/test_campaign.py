@@ -161,8 +161,7 @@ def test_cancel_keeps_what_is_there(start, spec, tmp_path, services) -> None:
 
 def test_a_lost_simulator_pauses_the_campaign_and_says_why(start, spec, tmp_path, services) -> None:
     services.simulator_address = "127.0.0.1:1"
-    orchestrator = start(tmp_path / "data")
-    orchestrator.campaigns._farm._patience_seconds = 0.3
+    orchestrator = start(tmp_path / "data", patience=0.3)
     name = create(orchestrator, spec).name
     for event in orchestrator.stub.WatchCampaign(pb.WatchCampaignRequest(name=name), timeout=30):
         if event.changed.state == pb.CAMPAIGN_STATE_PAUSED:
@@ -320,3 +319,98 @@ def test_an_unwritable_data_directory_is_one_line(start, tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InvalidArgument, match="data_directory"):
         start(tmp_path / "file" / "data")
+
+
+def test_shutting_down_starts_nothing_that_waits_in_the_queue(start, spec, tmp_path, services) -> None:
+    services.simulator.delay_seconds = 0.1
+    orchestrator = start(tmp_path / "data", running_campaigns=1)
+    names = [create(orchestrator, spec).name for _ in range(3)]
+    begun = time.monotonic()
+    orchestrator.close()
+    assert time.monotonic() - begun < 5
+    again = start(tmp_path / "data")
+    services.simulator.delay_seconds = 0
+    assert {finish(again, name).state for name in names} == {pb.CAMPAIGN_STATE_SUCCEEDED}
+
+
+@pytest.mark.parametrize("service", ["sampler", "surrogate_address"])
+def test_an_absent_service_pauses_the_campaign_and_can_be_cancelled(start, spec, tmp_path, services, service) -> None:
+    setattr(services, service, "127.0.0.1:1")
+    orchestrator = start(tmp_path / "data", patience=1)
+    waiting, other = create(orchestrator, spec).name, create(orchestrator, spec).name
+    cancelled = orchestrator.stub.CancelCampaign(pb.CancelCampaignRequest(name=other), timeout=10).campaign
+    assert cancelled.state == pb.CAMPAIGN_STATE_CANCELLED
+    for event in orchestrator.stub.WatchCampaign(pb.WatchCampaignRequest(name=waiting), timeout=30):
+        if event.changed.state == pb.CAMPAIGN_STATE_PAUSED:
+            break
+    assert get(orchestrator, waiting).problem.code == "UNAVAILABLE"
+
+
+def test_a_surrogate_that_forgets_is_told_again(start, spec, tmp_path, services) -> None:
+    undisturbed = run(start, spec, tmp_path / "one")
+    services.surrogate.think_seconds = 0.05
+    orchestrator = start(tmp_path / "two")
+    name = create(orchestrator, spec).name
+    forgotten = 0
+    while get(orchestrator, name).state != pb.CAMPAIGN_STATE_SUCCEEDED:
+        assert get(orchestrator, name).state in (pb.CAMPAIGN_STATE_QUEUED, pb.CAMPAIGN_STATE_RUNNING)
+        if get(orchestrator, name).progress.phase == 3 and forgotten < 2:
+            services.surrogate.models.clear()
+            forgotten += 1
+        time.sleep(0.1)
+    assert forgotten == 2
+    orchestrator.close()
+    assert_same(undisturbed, table(tmp_path / "two" / "campaigns" / spec.name / "exploration_data.h5"))
+
+
+def test_a_data_directory_has_one_orchestrator(start, tmp_path) -> None:
+    start(tmp_path / "data")
+    with pytest.raises(FailedPrecondition, match="another orchestrator works on"):
+        start(tmp_path / "data")
+
+
+def test_a_campaign_that_has_ended_stays_ended(start, spec, tmp_path) -> None:
+    orchestrator = start(tmp_path / "data")
+    name = create(orchestrator, spec).name
+    finish(orchestrator, name)
+    with pytest.raises(FailedPrecondition, match="has ended: SUCCEEDED"), rpc.calling("x"):
+        orchestrator.stub.CancelCampaign(pb.CancelCampaignRequest(name=name))
+    assert get(orchestrator, name).state == pb.CAMPAIGN_STATE_SUCCEEDED
+
+
+def test_a_full_disk_pauses_and_resuming_goes_on(start, spec, tmp_path, services, monkeypatch) -> None:
+    undisturbed = run(start, spec, tmp_path / "one")
+    services.simulator.delay_seconds = 0.01
+    orchestrator = start(tmp_path / "two")
+    journal = orchestrator.campaigns._journal
+    real = journal.append_rows
+    monkeypatch.setattr(journal, "append_rows", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+    name = create(orchestrator, spec).name
+    for event in orchestrator.stub.WatchCampaign(pb.WatchCampaignRequest(name=name), timeout=30):
+        if event.changed.state == pb.CAMPAIGN_STATE_PAUSED:
+            break
+    assert "No space left" in get(orchestrator, name).problem.message
+    monkeypatch.setattr(journal, "append_rows", real)
+    orchestrator.stub.ResumeCampaign(pb.ResumeCampaignRequest(name=name))
+    assert finish(orchestrator, name).state == pb.CAMPAIGN_STATE_SUCCEEDED
+    orchestrator.close()
+    assert_same(undisturbed, table(tmp_path / "two" / "campaigns" / spec.name / "exploration_data.h5"))
+
+
+def test_a_base_of_another_space_is_refused(start, spec, tmp_path) -> None:
+    orchestrator = start(tmp_path / "data")
+    finish(orchestrator, create(orchestrator, spec).name)
+    other = validate(
+        CampaignSpec,
+        {"name": "other", "base": "test", "space": {"preset": "qia2025"}, "lhs": {"samples": 40, "skip": True}},
+    )
+    with pytest.raises(InvalidArgument, match="base: campaign 'test' has another 'space'"):
+        create(orchestrator, other)
+
+
+def test_a_running_campaign_s_file_cannot_be_downloaded(start, spec, tmp_path, services) -> None:
+    services.simulator.delay_seconds = 0.1
+    orchestrator = start(tmp_path / "data")
+    name = create(orchestrator, spec).name
+    with pytest.raises(FailedPrecondition, match="is not done"), rpc.calling("x"):
+        list(orchestrator.stub.DownloadDataset(pb.DownloadDatasetRequest(name=name)))

@@ -106,6 +106,21 @@ def test_a_full_buffer_is_in_the_file_while_the_campaign_runs(tmp_path: Path) ->
     assert_rows(path, {0, 1, *range(8, 16)})
 
 
+def test_rows_not_there_yet_hold_nothing(tmp_path: Path) -> None:
+    path = tmp_path / FILE_NAME
+    writer = make(path)
+    writer.write(Phase.LHS, some_rows(list(range(8))))  # this buffer is used again
+    writer.write(Phase.LHS, some_rows([9]))
+    writer.close()
+    with h5py.File(path) as file:
+        group = file["lhs_warmup"]
+        missing = np.flatnonzero(group["outcome"][...] == NOT_YET)
+        assert missing.tolist() == [8, *range(10, 50)]
+        assert np.isnan(group["inputs"][...][missing]).all()
+        assert np.isnan(group["metrics"][...][missing]).all()
+        assert not group["index"][...][missing].any()
+
+
 def test_buffers_are_bounded_by_what_is_open(tmp_path: Path) -> None:
     writer = HDF5Writer(tmp_path / FILE_NAME, {}, {Phase.LHS: 50, Phase.ACTIVE: 0}, fits=1, batch_rows=5)
     for start in range(0, 50, 5):

@@ -20,6 +20,7 @@ import numpy as np
 
 from caligo import wire
 from caligo.dataset import FILE_NAME, FORMAT, GROUPS
+from caligo.errors import FailedPrecondition, Unreachable
 from caligo.results import ProtocolOutcome, ResultRows
 from caligo.seeds import Phase
 from caligo.space import DIMENSIONS
@@ -80,6 +81,7 @@ class ProgressBoard:
             if not recovered:
                 p.done += len(rows)
                 self._recent.append((time.monotonic(), simulated))
+                self._forget()
 
     def fitted(self, secure_fraction: float) -> None:
         with self._lock:
@@ -87,15 +89,17 @@ class ProgressBoard:
 
     def snapshot(self) -> campaign_pb2.Progress:
         with self._lock:
-            now = time.monotonic()
-            while self._recent and self._recent[0][0] < now - _RATE_WINDOW_SECONDS:
-                self._recent.popleft()
-            if self._recent:
-                span = max(now - self._recent[0][0], 1.0)
-                self._progress.rows_per_second = sum(n for _, n in self._recent) / span
+            self._forget()
+            span = max(time.monotonic() - self._recent[0][0], 1.0) if self._recent else 1.0
+            self._progress.rows_per_second = sum(n for _, n in self._recent) / span
             copy = campaign_pb2.Progress()
             copy.CopyFrom(self._progress)
             return copy
+
+    def _forget(self) -> None:
+        oldest = time.monotonic() - _RATE_WINDOW_SECONDS
+        while self._recent and self._recent[0][0] < oldest:
+            self._recent.popleft()
 
 
 class CampaignRunner:
@@ -130,9 +134,18 @@ class CampaignRunner:
             CaligoError: the campaign cannot go on.
         """
         self._directory.mkdir(parents=True, exist_ok=True)
+        self.progress = ProgressBoard()
         sampler = Sampler(self._settings.sampler)
-        model = Surrogate(self._settings.surrogate, PREFIX + self.id)
+        # Orchestrators may share a surrogate, and each have a campaign of this name.
+        model = Surrogate(self._settings.surrogate, f"{PREFIX}{self.id}@{self._journal.identity}")
         try:
+            for service in (sampler, model):
+                try:
+                    service.await_ready(self._settings.patience_seconds, self.stop)
+                except Unreachable:
+                    if self.stop.is_set():
+                        raise Stopped from None
+                    raise
             plan = self._plan(sampler)
             self._writer = self._open_file(plan)
             try:
@@ -157,7 +170,8 @@ class CampaignRunner:
         text = self._journal.checkpoint(self.id, "lhs_plan")
         if text is None and self.spec.lhs.skip:
             text = self._journal.checkpoint(self.spec.base, "lhs_plan")
-            assert text is not None, "checked when the campaign was created"
+            if text is None:
+                raise FailedPrecondition(f"base: campaign {self.spec.base!r} has been deleted")
             for rows in self._journal.row_blocks(self.spec.base, Phase.LHS):
                 self._journal.append_rows(self.id, Phase.LHS, rows)
         if text is None:
@@ -179,14 +193,14 @@ class CampaignRunner:
         model.create(self.spec)
         for rows in self._journal.row_blocks(self.id, Phase.LHS):
             model.observe(Phase.LHS, rows)
+        if surrogate.is_kept(self._journal, self.id):
+            validation = self._journal.checkpoint(self.id, "validation")
+            self._validation = surrogate_pb2.Validation.FromString(validation) if validation is not None else None
+            surrogate.load(model, self._journal, self.id)
+            return
         if self.spec.training.skip:
             surrogate.load(model, self._journal, self.spec.base)
             surrogate.save(model, self._journal, self.id, self._directory)
-            return
-        validation = self._journal.checkpoint(self.id, "validation")
-        if validation is not None:
-            self._validation = surrogate_pb2.Validation.FromString(validation)
-            surrogate.load(model, self._journal, self.id)
             return
         self._note("phase 2: training the surrogate")
         self.progress.enter(Phase.SURROGATE, 0, self.spec.surrogate.training_steps)
@@ -197,10 +211,9 @@ class CampaignRunner:
                 self.progress.step(response.progress.step, response.progress.steps)
             else:
                 self._validation = response.summary.validation
+                self._journal.put_checkpoint(self.id, "validation", self._validation.SerializeToString())
                 self._record_fit(0, response.summary, model)
         surrogate.save(model, self._journal, self.id, self._directory)
-        assert self._validation is not None
-        self._journal.put_checkpoint(self.id, "validation", self._validation.SerializeToString())
 
     def _run_active(self, sampler: Sampler, model: Surrogate) -> None:
         if self.spec.active.skip:

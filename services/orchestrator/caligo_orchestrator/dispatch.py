@@ -6,6 +6,7 @@ rows that have come back.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import queue
 import threading
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caligo import logs, rpc, wire
-from caligo.errors import CaligoError, Unreachable
+from caligo.errors import CaligoError, InternalError, Unreachable
 from caligo.results import ResultRows
 from caligo.v1 import simulator_pb2, simulator_pb2_grpc
 
@@ -26,6 +27,44 @@ log = logs.get("dispatch")
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 5.0
 _RETRIED = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED})
+
+
+class Cancellation:
+    """Ends the calls of work that is given up."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._event = threading.Event()
+        self._calls: set[grpc.Call] = set()
+
+    def cancel(self) -> None:
+        """End all calls, present and to come."""
+        with self._lock:
+            self._event.set()
+            calls = list(self._calls)
+        for call in calls:
+            call.cancel()
+
+    def is_cancelled(self) -> bool:
+        return self._event.is_set()
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, at most until cancelled."""
+        self._event.wait(seconds)
+
+    @contextlib.contextmanager
+    def ending(self, call: grpc.Call) -> Iterator[None]:
+        """The call ends with the block, or before, when work is cancelled."""
+        with self._lock:
+            self._calls.add(call)
+        if self._event.is_set():
+            call.cancel()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._calls.discard(call)
+            call.cancel()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +76,7 @@ class Chunk:
     inputs: NDArray[np.float32]
     on_rows: Callable[[ResultRows], None]
     on_error: Callable[[CaligoError], None]
-    cancelled: threading.Event
+    cancellation: Cancellation
 
 
 class SimulationFarm:
@@ -57,18 +96,23 @@ class SimulationFarm:
         """Queue a chunk; its results are handed to `on_rows` from a thread of the farm."""
         self._chunks.put(chunk)
 
-    def capacity(self) -> simulator_pb2.GetCapacityResponse:
-        """What one replica can do."""
+    def capacity(self, seconds: float) -> simulator_pb2.GetCapacityResponse:
+        """What one replica can do.
+
+        Raises:
+            Unreachable: none answers in time.
+        """
+        rpc.wait_ready(self._channel, self._address, seconds)
         with rpc.calling(self._address):
-            return self._stub.GetCapacity(simulator_pb2.GetCapacityRequest(), wait_for_ready=True)
+            return self._stub.GetCapacity(simulator_pb2.GetCapacityRequest(), timeout=seconds)
 
     def close(self) -> None:
-        """Cancel what is under way and end the threads."""
+        """End the threads; whoever has work under way has cancelled it."""
         for _ in self._threads:
             self._chunks.put(None)
-        self._channel.close()
         for thread in self._threads:
             thread.join()
+        self._channel.close()
 
     def _work(self) -> None:
         while (chunk := self._chunks.get()) is not None:
@@ -76,32 +120,34 @@ class SimulationFarm:
                 self._simulate(chunk)
             except CaligoError as error:
                 chunk.on_error(error)
-            except ValueError:  # the channel was closed under us
-                return
+            except Exception as error:
+                log.exception("rows could not be dispatched", campaign=chunk.setup.campaign)
+                chunk.on_error(InternalError(f"rows could not be dispatched: {error!r}"))
 
     def _simulate(self, chunk: Chunk) -> None:
         missing = np.ones(len(chunk.index), dtype=np.bool_)
         pause, patience_ends = _FIRST_PAUSE, time.monotonic() + self._patience_seconds
-        while missing.any() and not chunk.cancelled.is_set():
+        while missing.any() and not chunk.cancellation.is_cancelled():
+            status = grpc.StatusCode.OK
             try:
                 for rows in self._stream(chunk, missing):
                     missing &= ~np.isin(chunk.index, rows["index"])
                     chunk.on_rows(rows)
                     pause, patience_ends = _FIRST_PAUSE, time.monotonic() + self._patience_seconds
             except grpc.RpcError as error:
-                if chunk.cancelled.is_set():
-                    return
-                if error.code() not in _RETRIED:
+                status = error.code()
+                if status not in _RETRIED and not chunk.cancellation.is_cancelled():
                     raise rpc.from_rpc_error(error, self._address) from None
+            if missing.any() and not chunk.cancellation.is_cancelled():
                 if time.monotonic() > patience_ends:
-                    raise Unreachable(f"{self._address}: no simulator answers") from None
+                    raise Unreachable(f"{self._address}: no simulator answers")
                 log.warning(
-                    "simulator stream broke, sending its rows again",
+                    "simulator stream ended early, sending its rows again",
                     campaign=chunk.setup.campaign,
                     rows=int(missing.sum()),
-                    status=error.code().name,
+                    status=status.name,
                 )
-                chunk.cancelled.wait(pause)
+                chunk.cancellation.wait(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _stream(self, chunk: Chunk, missing: NDArray[np.bool_]) -> Iterator[ResultRows]:
@@ -112,18 +158,6 @@ class SimulationFarm:
             )
         )
         call = self._stub.Simulate(requests)
-        watcher = threading.Thread(target=_cancel_when_set, args=(chunk.cancelled, call), daemon=True)
-        watcher.start()
-        try:
+        with chunk.cancellation.ending(call):
             for response in call:
                 yield wire.decode_rows(response.results)
-        finally:
-            call.cancel()
-            watcher.join()
-
-
-def _cancel_when_set(cancelled: threading.Event, call: grpc.Call) -> None:
-    while call.is_active():
-        if cancelled.wait(0.2):
-            call.cancel()
-            return

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
+import itertools
 import json
 import queue
 import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,16 +48,22 @@ from caligo_orchestrator.campaign import (
 from caligo_orchestrator.dispatch import SimulationFarm
 from caligo_orchestrator.phases import lhs, surrogate
 from caligo_orchestrator.pipeline import Stopped
+from caligo_orchestrator.remote import ModelLostError
 from caligo_orchestrator.settings import OrchestratorSettings
 from caligo_orchestrator.store.journal import CampaignRecord, Journal
 
 log = logs.get("manager")
 
 JOURNAL_FILE: Final = "journal.sqlite3"
+LOCK_FILE: Final = "lock"
 CAMPAIGNS_DIRECTORY: Final = "campaigns"
 DEFAULT_PRIORITY: Final = 100
+ALWAYS_THERE: Final = "statistical"
+"""The EPR source that every simulator has."""
+_CAPACITY_SECONDS: Final = 5.0
 HEARTBEAT_SECONDS: Final = 10.0
 PROGRESS_SECONDS: Final = 0.5
+_MODEL_ATTEMPTS: Final = 5
 _PROGRESS: Final = "progress"
 """Checkpoint with the progress of a campaign that is not running."""
 
@@ -65,6 +73,7 @@ class Campaigns:
 
     Raises (from the constructor):
         InvalidArgument: the data directory cannot be written.
+        FailedPrecondition: another orchestrator works on it.
     """
 
     def __init__(self, settings: OrchestratorSettings) -> None:
@@ -72,11 +81,21 @@ class Campaigns:
         self._directory = settings.data_directory
         try:
             (self._directory / CAMPAIGNS_DIRECTORY).mkdir(parents=True, exist_ok=True)
+            self._lock = (self._directory / LOCK_FILE).open("w")
+        except OSError as error:
+            raise InvalidArgument("data_directory", f"{self._directory}: {error.strerror}") from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise FailedPrecondition(f"data_directory: another orchestrator works on {self._directory}") from None
+        try:
             self._journal = Journal(self._directory / JOURNAL_FILE)
-        except (OSError, sqlite3.Error) as error:
-            raise InvalidArgument("data_directory", f"{self._directory}: {error}") from None
+        except sqlite3.Error as error:
+            raise InvalidArgument("data_directory", f"{self._directory / JOURNAL_FILE}: {error}") from None
         self._farm = SimulationFarm(settings.simulator, settings.simulator_streams, settings.patience_seconds)
         self._changed = threading.Condition()
+        self._closing = False
         self._runners: dict[str, CampaignRunner] = {}
         self._wanted: dict[str, State] = {}
         """States asked for by pause and cancel, until the runner has stopped."""
@@ -95,38 +114,59 @@ class Campaigns:
         for thread in self._threads:
             thread.start()
 
-    def close(self) -> None:
-        """Stop all work; unfinished campaigns stay unfinished and go on at the next start."""
-        for _ in self._threads:
-            self._queue.put(None)
+    def stop(self) -> None:
+        """Stop all work; unfinished campaigns stay unfinished and go on at the next start. Reading still works."""
         with self._changed:
+            self._closing = True
             for runner in self._runners.values():
                 runner.stop.set()
+            self._changed.notify_all()
+        for _ in self._threads:
+            self._queue.put(None)
         for thread in self._threads:
-            thread.join()
+            if thread.ident is not None:
+                thread.join()
+
+    def close(self) -> None:
+        """Stop, and let go of the data directory."""
+        self.stop()
         self._farm.close()
         self._journal.close()
+        self._lock.close()
 
     # --- the resource ---------------------------------------------------------------------------------------------
 
     def check(self, spec: CampaignSpec) -> None:
-        """Pre-flight: everything that a skipped phase would have made must be there.
+        """Pre-flight: the EPR source is there, and everything that a skipped phase would have made.
 
         Raises:
-            InvalidArgument: `base` does not exist.
+            InvalidArgument: `base` does not exist or explores something else, or no simulator has the EPR source.
             FailedPrecondition: what is skipped was never made.
+            Unreachable: no simulator answers that could say what EPR sources it has.
         """
+        if spec.protocol.epr_source != ALWAYS_THERE:
+            sources = self._farm.capacity(_CAPACITY_SECONDS).epr_sources
+            if spec.protocol.epr_source not in sources:
+                raise InvalidArgument("protocol.epr_source", f"the simulator has {', '.join(sources)}")
         if not spec.base:
             return
-        if self._journal.campaign(spec.base) is None:
+        record = self._journal.campaign(spec.base)
+        if record is None:
             raise InvalidArgument("base", f"there is no campaign {spec.base!r}")
+        base = validate(CampaignSpec, json.loads(record.spec))
+        for part in ("space", "physics", "protocol"):
+            if getattr(base, part) != getattr(spec, part):
+                raise InvalidArgument("base", f"campaign {spec.base!r} has another {part!r} than this spec")
         if spec.lhs.skip:
             plan = self._journal.checkpoint(spec.base, "lhs_plan")
             done = len(self._journal.row_indices(spec.base, Phase.LHS))
             if plan is None or done < lhs.Plan.from_json(plan).rows:
                 raise FailedPrecondition(f"lhs.skip: campaign {spec.base!r} has no finished phase 1")
-        if spec.training.skip and self._journal.checkpoint(spec.base, f"{surrogate.CHECKPOINT}/tensors") is None:
-            raise FailedPrecondition(f"training.skip: campaign {spec.base!r} has no trained surrogate")
+        if spec.training.skip:
+            if not surrogate.is_kept(self._journal, spec.base):
+                raise FailedPrecondition(f"training.skip: campaign {spec.base!r} has no trained surrogate")
+            if base.surrogate.target != spec.surrogate.target:
+                raise InvalidArgument("surrogate.target", f"campaign {spec.base!r} has {base.surrogate.target!r}")
 
     def create(self, spec: CampaignSpec, request_id: str, priority: int) -> campaign_pb2.Campaign:
         """Start a campaign; the same request id gives the same campaign."""
@@ -164,56 +204,65 @@ class Campaigns:
         return self._interrupt(name, CANCELLED)
 
     def _interrupt(self, name: str, wanted: State) -> campaign_pb2.Campaign:
-        record = self._record(name)
         with self._changed:
-            if record.state == wanted:
-                return self._to_proto(record)
-            if record.state in ENDED:
-                raise FailedPrecondition(f"{name} has ended: {_state_name(record.state)}")
+            record = self._record(name)
             runner = self._runners.get(record.id)
             if runner is None:
-                self._set_state(record.id, wanted)
+                if record.state in ENDED and record.state != wanted:
+                    raise FailedPrecondition(f"{name} has ended: {_state_name(record.state)}")
+                if record.state != wanted:
+                    self._set_state(record.id, wanted)
             else:
                 self._wanted[record.id] = wanted
                 runner.stop.set()
-                while record.id in self._runners:
+                while self._runners.get(record.id) is runner:
                     self._changed.wait()
-        return self.get(name)
+            return self.get(name)
 
     def resume(self, name: str) -> campaign_pb2.Campaign:
-        record = self._record(name)
         with self._changed:
-            if record.state in (QUEUED, RUNNING):
+            record = self._record(name)
+            if record.state == QUEUED or record.id in self._runners:
                 return self._to_proto(record)
-            if record.state != PAUSED:
-                raise FailedPrecondition(f"{name} is not paused: {_state_name(record.state)}")
+            if record.state in ENDED:
+                raise FailedPrecondition(f"{name} has ended: {_state_name(record.state)}")
             self._set_state(record.id, QUEUED)
-        self._queue.put(record.id)
-        return self.get(name)
+            self._queue.put(record.id)
+            return self.get(name)
 
     def delete(self, name: str) -> None:
-        record = self._record(name)
         with self._changed:
+            record = self._record(name)
             if record.state not in ENDED:
                 raise FailedPrecondition(f"{name} has not ended; cancel it first")
             self._journal.delete_campaign(record.id)
-        shutil.rmtree(self._directory_of(record.id), ignore_errors=True)
+            if self._directory_of(record.id).exists():
+                shutil.rmtree(self._directory_of(record.id))
 
     def file(self, name: str) -> Path:
-        """The HDF5 file of a campaign."""
-        path = self._directory_of(self._record(name).id) / FILE_NAME
+        """The HDF5 file of a campaign that is not being written."""
+        record = self._record(name)
+        path = self._directory_of(record.id) / FILE_NAME
+        if record.state not in ENDED and record.state != PAUSED:
+            raise FailedPrecondition(f"{name} is not done; its file can be had when it has ended or is paused")
         if not path.exists():
-            raise FailedPrecondition(f"{name} has no file yet")
+            raise FailedPrecondition(f"{name} ended before it had a file")
         return path
 
     # --- streams --------------------------------------------------------------------------------------------------
 
-    def watch(self, name: str, after: int) -> Iterator[campaign_pb2.WatchCampaignResponse]:
-        """Kept events after a number, then live ones; ends when the campaign has ended."""
+    def watch(
+        self, name: str, after: int, is_wanted: Callable[[], bool]
+    ) -> Iterator[campaign_pb2.WatchCampaignResponse]:
+        """Kept events after a number, then live ones; ends when the campaign has ended or nobody wants them.
+
+        Raises:
+            Unreachable: the orchestrator shuts down.
+        """
         id = self._record(name).id
         progress = campaign_pb2.Progress()
         silent_since = time.monotonic()
-        while True:
+        while is_wanted():
             news = []
             with self._changed:
                 news += self._journal.events(id, after)
@@ -230,13 +279,18 @@ class Campaigns:
                 return
             if news:
                 silent_since = time.monotonic()
-            with self._changed:
-                self._changed.wait(PROGRESS_SECONDS)
+            self._wait_for_news()
 
-    def rows(self, name: str, phase: Phase, start: int, follow: bool) -> Iterator[ResultRows]:
-        """Durable rows in the order of the file; with `follow` waits for each next row until the campaign ends."""
+    def rows(
+        self, name: str, phase: Phase, start: int, follow: bool, is_wanted: Callable[[], bool]
+    ) -> Iterator[ResultRows]:
+        """Durable rows in the order of the file; with `follow` waits for each next row until the campaign ends.
+
+        Raises:
+            Unreachable: the orchestrator shuts down.
+        """
         id = self._record(name).id
-        while True:
+        while is_wanted():
             record = self._journal.campaign(id)
             for block in self._journal.row_blocks(id, phase, start=start):
                 if follow and record is not None and record.state not in ENDED:
@@ -248,57 +302,90 @@ class Campaigns:
                 start = int(block["index"][-1]) + 1
             if not follow or record is None or record.state in ENDED:
                 return
-            with self._changed:
+            self._wait_for_news()
+
+    def _wait_for_news(self) -> None:
+        with self._changed:
+            if not self._closing:
                 self._changed.wait(PROGRESS_SECONDS)
+            if self._closing:
+                raise Unreachable("the orchestrator is shutting down")
 
     # --- work -----------------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
         while (id := self._queue.get()) is not None:
-            with self._changed:
-                record = self._journal.campaign(id)
-                if record is None or record.state not in (QUEUED, RUNNING) or id in self._runners:
-                    continue
-                runner = CampaignRunner(
-                    id,
-                    validate(CampaignSpec, json.loads(record.spec)),
-                    self._directory_of(id),
-                    self._journal,
-                    self._farm,
-                    self._settings,
-                    functools.partial(self._note, id),
-                )
-                self._runners[id] = runner
-                self._set_state(id, RUNNING)
-            with structlog.contextvars.bound_contextvars(campaign=PREFIX + id):
-                state, problem, result = self._run(runner)
-            self._journal.put_checkpoint(id, _PROGRESS, runner.progress.snapshot().SerializeToString())
-            with self._changed:
-                del self._runners[id]
-                if state is not None:
-                    self._set_state(id, state, problem, result)
-                self._changed.notify_all()
+            try:
+                runner = self._begin(id)
+                if runner is not None:
+                    with structlog.contextvars.bound_contextvars(campaign=PREFIX + id):
+                        self._end(runner, *self._run(runner))
+            except Exception:  # the journal cannot be written, say: the campaign goes on at the next start
+                log.exception("campaign could not be begun or ended", campaign=PREFIX + id)
+
+    def _begin(self, id: str) -> CampaignRunner | None:
+        """Take a campaign from the queue; None where it is not to be run after all."""
+        with self._changed:
+            record = self._journal.campaign(id)
+            if self._closing or record is None or record.state not in (QUEUED, RUNNING) or id in self._runners:
+                return None
+            spec = validate(CampaignSpec, json.loads(record.spec))
+            self._set_state(id, RUNNING)
+            runner = self._runners[id] = CampaignRunner(
+                id,
+                spec,
+                self._directory_of(id),
+                self._journal,
+                self._farm,
+                self._settings,
+                functools.partial(self._note, id),
+            )
+            return runner
 
     def _run(
         self, runner: CampaignRunner
     ) -> tuple[State | None, campaign_pb2.Problem | None, campaign_pb2.Findings | None]:
-        """Run a campaign; the state it ends in, or None where it stays unfinished for the next start."""
-        try:
-            return SUCCEEDED, None, runner.run()
-        except Stopped:
-            return self._wanted.pop(runner.id, None), None, None
-        except Unreachable as error:
-            log.warning("campaign paused", problem=str(error))
-            return PAUSED, _problem(error), None
-        except CaligoError as error:
-            log.error("campaign failed", problem=str(error))
-            return FAILED, _problem(error), None
-        except (OSError, sqlite3.OperationalError) as error:
-            log.exception("campaign paused")
-            return PAUSED, _problem(ResourceExhausted(f"data directory: {error}")), None
-        except Exception as error:
-            log.exception("campaign failed")
-            return FAILED, _problem(InternalError(f"{type(error).__name__}: {error}")), None
+        """Run a campaign; the state it ends in, or None where it was told to stop."""
+        for attempt in itertools.count(1):
+            try:
+                return SUCCEEDED, None, runner.run()
+            except Stopped:
+                return None, None, None
+            except ModelLostError as error:
+                # The surrogate was restarted or needed the room; all it held can be made again from the journal.
+                log.warning("the surrogate has lost the model", attempt=attempt)
+                if attempt == _MODEL_ATTEMPTS:
+                    return PAUSED, _problem(error), None
+            except Unreachable as error:
+                log.warning("campaign paused", problem=str(error))
+                return PAUSED, _problem(error), None
+            except CaligoError as error:
+                log.error("campaign failed", problem=str(error))
+                return FAILED, _problem(error), None
+            except (OSError, sqlite3.OperationalError) as error:
+                log.exception("campaign paused")
+                return PAUSED, _problem(ResourceExhausted(f"data directory: {error}")), None
+            except Exception as error:
+                log.exception("campaign failed")
+                return FAILED, _problem(InternalError(f"{type(error).__name__}: {error}")), None
+        raise AssertionError("unreachable")
+
+    def _end(
+        self,
+        runner: CampaignRunner,
+        state: State | None,
+        problem: campaign_pb2.Problem | None,
+        result: campaign_pb2.Findings | None,
+    ) -> None:
+        with self._changed:
+            wanted = self._wanted.pop(runner.id, None)
+            if state is None or (state == PAUSED and wanted is not None):
+                state, problem = wanted, None if wanted is not None else problem
+            del self._runners[runner.id]
+            self._changed.notify_all()
+            self._journal.put_checkpoint(runner.id, _PROGRESS, runner.progress.snapshot().SerializeToString())
+            if state is not None:
+                self._set_state(runner.id, state, problem, result)
 
     def _set_state(
         self,

@@ -24,7 +24,7 @@ from caligo.seeds import Phase
 from caligo.space import ExplorationSample
 from caligo.spec import CampaignSpec, to_proto
 from caligo.v1 import simulator_pb2, types_pb2
-from caligo_orchestrator.dispatch import Chunk, SimulationFarm
+from caligo_orchestrator.dispatch import Cancellation, Chunk, SimulationFarm
 
 GROUP_SECONDS: Final = 0.05
 """Results wait at most this long for others to share a commit with."""
@@ -76,7 +76,7 @@ class Pipeline:
         self._stop = stop
         self._max_in_flight = max_in_flight
         self._in_flight = 0
-        self._cancelled = threading.Event()
+        self._cancellation = Cancellation()
         self._computed: queue.SimpleQueue[ResultRows | None] = queue.SimpleQueue()
         self._durable: queue.SimpleQueue[ResultRows | Exception] = queue.SimpleQueue()
         self._recorder = threading.Thread(target=self._record_results, name=f"recorder-{campaign}", daemon=True)
@@ -87,7 +87,7 @@ class Pipeline:
 
     def __exit__(self, *exception: object) -> None:
         """Give up what the farm has not finished; what has come back is still made durable."""
-        self._cancelled.set()
+        self._cancellation.cancel()
         self._computed.put(None)
         self._recorder.join()
 
@@ -117,7 +117,7 @@ class Pipeline:
                     inputs[chosen],
                     self._computed.put,
                     self._durable.put,
-                    self._cancelled,
+                    self._cancellation,
                 )
             )
 
@@ -140,8 +140,7 @@ class Pipeline:
             OSError, sqlite3.Error: a result could not be recorded.
         """
         while True:
-            if self._stop.is_set():
-                raise Stopped
+            self.raise_if_stopped()
             try:
                 item = self._durable.get(timeout=0.2)
             except queue.Empty:
@@ -150,6 +149,11 @@ class Pipeline:
                 raise item
             self._in_flight -= len(item)
             return item
+
+    def raise_if_stopped(self) -> None:
+        """Raise `Stopped` where the campaign was told to end its work."""
+        if self._stop.is_set():
+            raise Stopped
 
     def _record_results(self) -> None:
         try:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import threading
+import time
 from collections.abc import Iterator
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from caligo import rpc, wire
-from caligo.errors import NotFound
+from caligo.errors import NotFound, Unreachable
 from caligo.results import ResultRows
 from caligo.seeds import Phase
 from caligo.spec import CampaignSpec, to_proto
@@ -22,7 +25,9 @@ from caligo.v1 import (
     types_pb2,
 )
 
-_OBSERVE_BLOCK = 8192
+_OBSERVE_BLOCK: Final = 8192
+_LOOK_SECONDS: Final = 0.5
+"""How often a wait looks up."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +39,38 @@ class DesignRows:
     feasible: NDArray[np.bool_]
 
 
-class Sampler:
-    """Designs with their feasibility."""
+class ModelLostError(Unreachable):
+    """The surrogate does not know the campaign's model any more: it was restarted, or made room for others."""
 
+
+class _Remote:
     def __init__(self, address: str) -> None:
         self._address = address
         self._channel = rpc.channel(address)
+
+    def await_ready(self, patience_seconds: float, stop: threading.Event) -> None:
+        """Wait until the service answers.
+
+        Raises:
+            Unreachable: it did not within `patience_seconds`, or `stop` was set.
+        """
+        patience_ends = time.monotonic() + patience_seconds
+        while True:
+            try:
+                return rpc.wait_ready(self._channel, self._address, _LOOK_SECONDS)
+            except Unreachable:
+                if stop.is_set() or time.monotonic() > patience_ends:
+                    raise
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+class Sampler(_Remote):
+    """Designs with their feasibility."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(address)
         self._stub = sampler_pb2_grpc.SamplerServiceStub(self._channel)
 
     def design(self, spec: CampaignSpec, seed: int, size: int, start: int, count: int) -> Iterator[DesignRows]:
@@ -54,7 +85,7 @@ class Sampler:
             chunk_rows=4096,
         )
         with rpc.calling(self._address):
-            for response in self._stub.StreamDesign(request, wait_for_ready=True):
+            for response in self._stub.StreamDesign(request):
                 index, inputs = wire.decode_design(response.rows)
                 margin = wire.decode(response.feasibility_margin, wire.FEASIBILITY, len(index))
                 yield DesignRows(index, inputs, margin > 0)
@@ -65,27 +96,22 @@ class Sampler:
             physics=to_proto(spec.physics, types_pb2.PhysicsSpec), inputs=wire.encode(inputs, wire.INPUTS)
         )
         with rpc.calling(self._address):
-            (response,) = self._stub.CheckFeasibility(iter([request]), wait_for_ready=True)
+            (response,) = self._stub.CheckFeasibility(iter([request]))
             return wire.decode(response.feasibility_margin, wire.FEASIBILITY, len(inputs)) > 0
 
-    def close(self) -> None:
-        self._channel.close()
 
-
-class Surrogate:
-    """The surrogate of one campaign."""
+class Surrogate(_Remote):
+    """The surrogate of one campaign. Each call may raise `ModelLostError`."""
 
     def __init__(self, address: str, campaign: str) -> None:
-        self._address = address
+        super().__init__(address)
         self._campaign = campaign
-        self._channel = rpc.channel(address)
         self._stub = surrogate_pb2_grpc.SurrogateServiceStub(self._channel)
 
     def create(self, spec: CampaignSpec) -> None:
         """Make the model anew, empty."""
-        with contextlib.suppress(NotFound):
-            self.delete()
-        with rpc.calling(self._address):
+        self.delete()
+        with self._calling():
             self._stub.CreateModel(
                 surrogate_pb2.CreateModelRequest(
                     campaign=self._campaign,
@@ -104,54 +130,64 @@ class Surrogate:
                 block = wire.encode_rows(rows[start : start + _OBSERVE_BLOCK])
                 yield surrogate_pb2.ObserveRequest(campaign=self._campaign, phase=wire.encode_phase(phase), rows=block)
 
-        with rpc.calling(self._address):
+        with self._calling():
             self._stub.Observe(requests())
 
     def fit(self, holdout_fraction: float) -> Iterator[surrogate_pb2.FitModelResponse]:
         """Train; progress messages, the summary last."""
         request = surrogate_pb2.FitModelRequest(campaign=self._campaign, holdout_fraction=holdout_fraction)
-        with rpc.calling(self._address):
-            yield from self._stub.FitModel(request)
+        with self._calling():
+            call = self._stub.FitModel(request)
+            try:
+                yield from call
+            finally:
+                call.cancel()
 
     def propose(self, batch: int, size: int, pending: NDArray[np.float32]) -> NDArray[np.float32]:
         """The next joint batch, float32 [size, 9]."""
         request = surrogate_pb2.ProposeBatchRequest(
             campaign=self._campaign, batch=batch, size=size, pending=wire.encode(pending, wire.INPUTS)
         )
-        with rpc.calling(self._address):
+        with self._calling():
             return wire.decode_inputs(self._stub.ProposeBatch(request).inputs)
 
     def screen(self, index: NDArray[np.int64], inputs: NDArray[np.float32]) -> NDArray[np.bool_]:
         """The guardrail's verdict, bool [n], True to skip."""
         request = surrogate_pb2.ScreenRowsRequest(campaign=self._campaign, rows=wire.encode_design(index, inputs))
-        with rpc.calling(self._address):
+        with self._calling():
             response = self._stub.ScreenRows(request)
             return wire.decode(response.skip, wire.CODE, len(index)).astype(np.bool_)
 
     def predict(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Mean, standard deviation and probability of a key, float32 [n, 3]."""
         request = surrogate_pb2.PredictRowsRequest(campaign=self._campaign, inputs=wire.encode(inputs, wire.INPUTS))
-        with rpc.calling(self._address):
+        with self._calling():
             return wire.decode(self._stub.PredictRows(request).prediction, wire.PREDICTION, len(inputs), 3)
 
     def describe(self) -> surrogate_pb2.GetModelResponse:
-        with rpc.calling(self._address):
+        with self._calling():
             return self._stub.GetModel(surrogate_pb2.GetModelRequest(campaign=self._campaign))
 
     def export(self) -> tuple[bytes, str]:
         """Hyper-parameters as safetensors bytes, the rest as JSON text."""
-        with rpc.calling(self._address):
+        with self._calling():
             response = self._stub.ExportModel(surrogate_pb2.ExportModelRequest(campaign=self._campaign))
             return response.tensors, response.metadata
 
     def restore(self, tensors: bytes, metadata: str) -> None:
         request = surrogate_pb2.ImportModelRequest(campaign=self._campaign, tensors=tensors, metadata=metadata)
-        with rpc.calling(self._address):
+        with self._calling():
             self._stub.ImportModel(request)
 
     def delete(self) -> None:
-        with rpc.calling(self._address):
-            self._stub.DeleteModel(surrogate_pb2.DeleteModelRequest(campaign=self._campaign), wait_for_ready=True)
+        """Forget the model, if it is there."""
+        with contextlib.suppress(ModelLostError), self._calling():
+            self._stub.DeleteModel(surrogate_pb2.DeleteModelRequest(campaign=self._campaign))
 
-    def close(self) -> None:
-        self._channel.close()
+    @contextlib.contextmanager
+    def _calling(self) -> Iterator[None]:
+        try:
+            with rpc.calling(self._address):
+                yield
+        except NotFound as error:
+            raise ModelLostError(str(error)) from None

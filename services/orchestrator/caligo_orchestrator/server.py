@@ -55,16 +55,13 @@ class CampaignServicer(campaign_pb2_grpc.CampaignServiceServicer):
         if not 0 <= request.page_size <= _MAX_PAGE:
             raise InvalidArgument("page_size", f"0 to {_MAX_PAGE}")
         campaigns = self._campaigns.list(_parse_filter(request.filter))
-        names = [campaign.name for campaign in campaigns]
-        first = 0
         if request.page_token:
-            if request.page_token not in names:
-                raise InvalidArgument("page_token", "must come from an earlier answer")
-            first = names.index(request.page_token)
-        end = first + (request.page_size or _DEFAULT_PAGE)
-        return pb.ListCampaignsResponse(
-            campaigns=campaigns[first:end], next_page_token=names[end] if end < len(names) else ""
-        )
+            last = _parse_page_token(request.page_token)
+            campaigns = [campaign for campaign in campaigns if _page_position(campaign) > last]
+        page = campaigns[: request.page_size or _DEFAULT_PAGE]
+        more = len(campaigns) > len(page)
+        token = "{}.{}".format(*_page_position(page[-1])) if more else ""
+        return pb.ListCampaignsResponse(campaigns=page, next_page_token=token)
 
     def UpdateCampaign(
         self, request: pb.UpdateCampaignRequest, context: grpc.ServicerContext
@@ -97,10 +94,7 @@ class CampaignServicer(campaign_pb2_grpc.CampaignServiceServicer):
     ) -> Iterator[pb.WatchCampaignResponse]:
         if request.after_sequence < 0:
             raise InvalidArgument("after_sequence", "must not be negative")
-        for event in self._campaigns.watch(request.name, request.after_sequence):
-            if not context.is_active():
-                return
-            yield event
+        yield from self._campaigns.watch(request.name, request.after_sequence, context.is_active)
 
     def StreamResults(
         self, request: pb.StreamResultsRequest, context: grpc.ServicerContext
@@ -109,9 +103,8 @@ class CampaignServicer(campaign_pb2_grpc.CampaignServiceServicer):
             raise InvalidArgument("phase", "PHASE_LHS or PHASE_ACTIVE")
         if request.start_row < 0:
             raise InvalidArgument("start_row", "must not be negative")
-        for rows in self._campaigns.rows(request.name, Phase(request.phase), request.start_row, request.follow):
-            if not context.is_active():
-                return
+        phase = Phase(request.phase)
+        for rows in self._campaigns.rows(request.name, phase, request.start_row, request.follow, context.is_active):
             yield pb.StreamResultsResponse(rows=wire.encode_rows(rows), next_row=int(rows["index"][-1]) + 1)
 
     def DownloadDataset(
@@ -134,6 +127,19 @@ class CampaignServicer(campaign_pb2_grpc.CampaignServiceServicer):
         raise Unimplemented("predictions through a campaign are not part of this release")
 
 
+def _page_position(campaign: pb.Campaign) -> tuple[int, str]:
+    """Where a campaign stands in the list, newest first; the next page goes on after it whatever has changed."""
+    return -campaign.create_time.ToMicroseconds(), campaign.name
+
+
+def _parse_page_token(token: str) -> tuple[int, str]:
+    position, _, name = token.partition(".")
+    try:
+        return int(position), name
+    except ValueError:
+        raise InvalidArgument("page_token", "must come from an earlier answer") from None
+
+
 def _parse_filter(text: str) -> int | None:
     if not text:
         return None
@@ -147,6 +153,8 @@ def _parse_filter(text: str) -> int | None:
 def serve(settings: OrchestratorSettings) -> None:
     """Run the orchestrator until it is told to stop."""
     campaigns = Campaigns(settings)
-    campaigns.start()
     service = rpc.Service(SERVICE, campaign_pb2_grpc.add_CampaignServiceServicer_to_server, CampaignServicer(campaigns))
-    rpc.run(settings, [service], on_stop=campaigns.close)
+    try:
+        rpc.run(settings, [service], on_start=campaigns.start, on_stop=campaigns.stop)
+    finally:
+        campaigns.close()

@@ -99,7 +99,10 @@ class Arena:
             name = f"caligo-{namespace}-{secrets.token_hex(8)}"
             segment = SharedMemory(name, create=True, size=size)
             segment.close()  # mapped below, by the code that workers use too
-            fd = os.open(_SHM / name, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fd = os.open(_SHM / name, os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:  # another process's cleanup was quicker
+                continue
             fcntl.flock(fd, fcntl.LOCK_EX)
             if _is_linked(name, fd):
                 break

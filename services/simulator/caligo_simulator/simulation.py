@@ -109,7 +109,7 @@ class Simulator:
         for stream in list(self._streams):
             stream.cancel()
         self.orchestrator.close()
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._threads.shutdown(wait=True)  # rows that wait see that they are cancelled
         self.arena.close()
         cleanup_shared_memory_orphans(self.namespace)
 

@@ -123,6 +123,7 @@ class _ActivePhase:
         self._surrogate.observe(Phase.ACTIVE, self._rows(batch, batch + 1))
         self._learned += 1
         for response in self._surrogate.fit(self._spec.training.holdout_fraction):
+            self._pipeline.raise_if_stopped()
             if response.HasField("summary"):
                 self._on_fit(batch, response.summary)
 

@@ -30,6 +30,11 @@ def save(surrogate: Surrogate, journal: Journal, campaign: str, directory: Path)
     (directory / METADATA_FILE).write_text(metadata, encoding="utf-8")
 
 
+def is_kept(journal: Journal, campaign: str) -> bool:
+    """Whether a campaign has a trained model."""
+    return journal.checkpoint(campaign, f"{CHECKPOINT}/tensors") is not None
+
+
 def load(surrogate: Surrogate, journal: Journal, campaign: str) -> None:
     """Put a kept model back.
 

@@ -52,6 +52,13 @@ _SURROGATE: Final[Mapping[str, tuple[tuple[int, ...], str]]] = {
 }
 
 
+_NOTHING_YET: Final = np.zeros((), dtype=ROW_DTYPE)
+"""What stands in the place of a row that is still to come."""
+_NOTHING_YET["inputs"] = _NOTHING_YET["metrics"] = np.nan
+_NOTHING_YET["outcome"] = NOT_YET
+_COPY_ROWS: Final = 65_536
+
+
 class HDF5Writer:
     """The live file of a running campaign.
 
@@ -134,7 +141,7 @@ class _Window:
     """A buffer for `length` consecutive rows."""
 
     def __init__(self, buffer: ResultRows, length: int) -> None:
-        buffer["outcome"] = NOT_YET
+        buffer[:] = _NOTHING_YET
         self.buffer = buffer
         self.length = length
 
@@ -184,9 +191,12 @@ def finalize(path: Path) -> None:
             for name, dataset in group.items():
                 copy = target.create_dataset(
                     name,
-                    data=dataset[...],
+                    dataset.shape,
+                    dataset.dtype,
                     **({"compression": "gzip", "shuffle": True, "fletcher32": True} if dataset.size else {}),
                 )
+                for start in range(0, len(dataset), _COPY_ROWS):
+                    copy[start : start + _COPY_ROWS] = dataset[start : start + _COPY_ROWS]
                 copy.attrs.update(dataset.attrs)
 
 

@@ -6,7 +6,9 @@ commit is on disk. Everything else, the HDF5 file above all, can be made again f
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import secrets
 import sqlite3
 import threading
 import time
@@ -96,21 +98,32 @@ class Journal:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.executescript(_SCHEMA)
+        self._write(("INSERT OR IGNORE INTO checkpoints VALUES ('', 'identity', ?)", (secrets.token_bytes(8),)))
+        identity = self.checkpoint("", "identity")
+        assert identity is not None
+        self.identity: str = identity.hex()
+        """Tells this data directory from others, for ever."""
 
     def close(self) -> None:
         with self._lock:
             self._db.close()
 
-    def _write(self, *statements: tuple[str, Sequence[Any]]) -> None:
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
             self._db.execute("BEGIN IMMEDIATE")
             try:
-                for sql, values in statements:
-                    self._db.execute(sql, values)
+                yield self._db
                 self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:  # SQLite has rolled back by itself where the disk is full
+                    self._db.execute("ROLLBACK")
                 raise
+
+    def _write(self, *statements: tuple[str, Sequence[Any]]) -> None:
+        with self._transaction() as db:
+            for sql, values in statements:
+                db.execute(sql, values)
 
     def _read(self, sql: str, *values: Any) -> list[tuple]:
         with self._lock:
@@ -177,17 +190,11 @@ class Journal:
 
     def append_rows(self, id: str, phase: Phase, rows: ResultRows) -> None:
         """Make result rows durable. A row that is there already stays: any two computations of it are equal."""
-        with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                self._db.executemany(
-                    "INSERT OR IGNORE INTO result_rows VALUES (?,?,?,?)",
-                    [(id, int(phase), int(row["index"]), row.tobytes()) for row in rows],
-                )
-                self._db.execute("COMMIT")
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
+        with self._transaction() as db:
+            db.executemany(
+                "INSERT OR IGNORE INTO result_rows VALUES (?,?,?,?)",
+                [(id, int(phase), int(row["index"]), row.tobytes()) for row in rows],
+            )
 
     def rows(self, id: str, phase: Phase, start: int = 0, stop: int = 2**62) -> ResultRows:
         """Durable rows with start <= index < stop, ordered by index."""
