@@ -211,7 +211,7 @@ class CampaignClient:
                 return
 
     def pause(self, name: str) -> Campaign:
-        """Stop handing out rows; those under way are finished and kept.
+        """Stop at once; what has come back is kept, rows under way are computed again after a resume.
 
         Raises:
             NotFound: there is none of that name.
@@ -290,7 +290,7 @@ class CampaignClient:
         Args:
             phase: `Phase.LHS` or `Phase.ACTIVE`.
             start_row: first row wanted, counted in the phase's order.
-            follow: wait for rows that are yet to come, until the phase has ended.
+            follow: wait for rows that are yet to come, until the campaign has ended.
 
         Raises:
             NotFound: there is no campaign of that name.
@@ -313,7 +313,8 @@ class CampaignClient:
         """Fetch the campaign's HDF5 file. `path` appears complete and checked, or not at all.
 
         Raises:
-            NotFound: there is no campaign of that name, or it has no file yet.
+            NotFound: there is no campaign of that name.
+            FailedPrecondition: it has neither ended nor paused.
             AlreadyExists: there is something at `path`, and `overwrite` is not set.
             InvalidArgument: `path` cannot be written.
             InternalError: what came is not what was sent.

@@ -77,16 +77,17 @@ class SpaceSpec(_Model):
     blind_fraction: float = Field(0.5, ge=0, le=1)
     """Share of rows with blind reconciliation; the rest use the rate-adaptive baseline."""
 
-    @model_validator(mode="after")
-    def _inside_the_physical(self) -> SpaceSpec:
+    @field_validator("bounds")
+    @classmethod
+    def _inside_the_physical(cls, bounds: dict[str, Bounds]) -> dict[str, Bounds]:
         parameters = {p.symbol: p for p in PARAMETERS}
-        for symbol, bounds in self.bounds.items():
+        for symbol, interval in bounds.items():
             if symbol not in parameters:
-                raise ValueError(f"bounds.{symbol}: no such parameter; there are {', '.join(parameters)}")
+                raise ValueError(f"{symbol}: no such parameter; there are {', '.join(parameters)}")
             p = parameters[symbol]
-            if bounds.low < p.lowest or bounds.high > p.highest:
-                raise ValueError(f"bounds.{symbol}: must lie in [{p.lowest:g}, {p.highest:g}]")
-        return self
+            if interval.low < p.lowest or interval.high > p.highest:
+                raise ValueError(f"{symbol}: must lie in [{p.lowest:g}, {p.highest:g}]")
+        return bounds
 
     def resolve(self) -> Space:
         """The box that this spec describes."""
@@ -226,6 +227,9 @@ def invalid_argument(error: ValidationError) -> InvalidArgument:
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             message = "unknown key"
+        if item["type"] == "value_error" and ": " in message:  # a rule of ours names the field below its own
+            field, _, message = message.partition(": ")
+            path = f"{path}.{field}" if path else field
         violations.append(FieldViolation(path or "spec", message))
     first, *more = violations
     return InvalidArgument(first.field, first.allowed, *more)
