@@ -17,7 +17,7 @@ from rich.table import Table
 from caligo.client import Campaign, Changed, Event, Noted, Progressed
 from caligo.v1 import campaign_pb2, types_pb2
 
-console = Console(highlight=False)
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 notices = Console(stderr=True, highlight=False)
 
 

@@ -32,7 +32,11 @@ class Assumption:
 BOUNDS: Final[dict[str, Assumption]] = {
     "lupo2023": Assumption(
         source="Lupo et al., arXiv:2302.04236, Eqs. 37-38 and 50-51",
-        partition="Alice's bases make the partition into the two strings; Bob does not control it.",
+        partition=(
+            "The bound takes the partition into the two strings to be out of Bob's control. In the protocol as simulated "
+            "Bob names the two index sets: against a Bob who uses that freedom these rates need interactive hashing on "
+            "top. Without it, `erven2014` is the bound to quote."
+        ),
         attacks=(
             "Bob stores a fraction ν of the qubits as they come, each kept with probability r after the wait, and "
             "may measure the rest in any way. Attacks that encode several qubits into the memory are **not** covered."
@@ -40,7 +44,11 @@ BOUNDS: Final[dict[str, Assumption]] = {
     ),
     "kww2012": Assumption(
         source="König, Wehner, Wullschleger, IEEE Trans. Inf. Theory 58, 1962 (2012)",
-        partition="The partition is outside Bob's control, or fixed by interactive hashing.",
+        partition=(
+            "The bound takes the partition into the two strings to be out of Bob's control, or fixed by interactive "
+            "hashing. In the protocol as simulated Bob names the two index sets: without interactive hashing on top, "
+            "`erven2014` is the bound to quote."
+        ),
         attacks="Any attack, encoding before storage included, by the strong converse of the storage channel.",
     ),
     "erven2014": Assumption(
