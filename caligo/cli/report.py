@@ -33,9 +33,9 @@ BOUNDS: Final[dict[str, Assumption]] = {
     "lupo2023": Assumption(
         source="Lupo et al., arXiv:2302.04236, Eqs. 37-38 and 50-51",
         partition=(
-            "The bound takes the partition into the two strings to be out of Bob's control. In the protocol as simulated "
-            "Bob names the two index sets: against a Bob who uses that freedom these rates need interactive hashing on "
-            "top. Without it, `erven2014` is the bound to quote."
+            "The bound takes the partition into the two strings to be out of Bob's control. In the protocol as "
+            "simulated Bob names the two index sets: against a Bob who uses that freedom these rates need interactive "
+            "hashing on top. Without it, `erven2014` is the bound to quote."
         ),
         attacks=(
             "Bob stores a fraction ν of the qubits as they come, each kept with probability r after the wait, and "

@@ -226,7 +226,8 @@ class CampaignRunner:
             self._record_fit(1 + batch, summary, model)
 
         with self._pipeline(Phase.ACTIVE) as pipeline:
-            for _ in active.run(self.id, self.spec, sampler, model, self._journal, pipeline, on_fit):
+            phase = active.ActivePhase(self.id, self.spec, sampler, model, self._journal, pipeline, on_fit)
+            for _ in phase.run():
                 pass
         surrogate.save(model, self._journal, self.id, self._directory)
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caligo import logs, seeds
-from caligo.physics import predict
+from caligo.closed_form import expect
 from caligo.physics.entropy import binary_entropy
 from caligo.physics.finite_key import detection_interval, min_entropy, secret_bits
 from caligo.physics.prediction import expected_leakage_rate
@@ -374,22 +374,4 @@ class _Run:
             rate = expected_leakage_rate(self.estimate.qber, self.estimate.design_qber, sample.strategy)
             self.secret_bits(m, (rate + TAG_BITS / payload) * m)
             return
-        self.result.margin = predict(
-            sample.r,
-            sample.nu,
-            sample.dt_ns,
-            sample.F,
-            sample.eta,
-            sample.e_det,
-            sample.P_dark,
-            sample.N,
-            sample.strategy,
-            bound=physics.bound,
-            memory_model=physics.memory_model,
-            convention=physics.fidelity_convention,
-            eps=physics.epsilon,
-            test_fraction=protocol.test_fraction,
-            pe_penalty=protocol.pe_penalty,
-            payload=payload,
-            tag_bits=TAG_BITS,
-        ).margin
+        self.result.margin = expect(sample, physics, protocol).margin

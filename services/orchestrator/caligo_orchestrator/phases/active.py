@@ -26,24 +26,13 @@ def batches(spec: CampaignSpec) -> int:
     return math.ceil(spec.active.samples / spec.active.batch_size)
 
 
-def run(
-    campaign: str,
-    spec: CampaignSpec,
-    sampler: Sampler,
-    surrogate: Surrogate,
-    journal: Journal,
-    pipeline: Pipeline,
-    on_fit: Callable[[int, surrogate_pb2.FitSummary], None],
-) -> Iterator[ResultRows]:
-    """Propose, screen, evaluate and learn until the budget is spent; yields durable rows.
+class ActivePhase:
+    """Proposes, screens, evaluates and learns until the budget is spent.
 
     Goes on after a stop from what the journal holds: the proposals with the model states that made them, and the
     rows. `on_fit(batch, summary)` is called after the surrogate has learned a batch.
     """
-    return _ActivePhase(campaign, spec, sampler, surrogate, journal, pipeline, on_fit).run()
 
-
-class _ActivePhase:
     def __init__(
         self,
         campaign: str,
@@ -68,6 +57,7 @@ class _ActivePhase:
         """Batches whose results the surrogate has."""
 
     def run(self) -> Iterator[ResultRows]:
+        """Durable rows, as they come."""
         yield from self._restore()
         while self._learned < self._total:
             while len(self._proposals) < min(self._total, self._learned + 1 + self._spec.active.lookahead):
