@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import shutil
 from pathlib import Path
 
 from caligo.cli.display import Display
@@ -58,7 +60,9 @@ def run(
         FailedPrecondition: the campaign to resume has another spec.
         InternalError: a service did not start, or ended on the way.
     """
+    is_new = not directory.exists()
     with (
+        contextlib.ExitStack() as stack,
         embedded_services(
             directory, interrupts, workers=workers, on_starting=lambda name: display.say(f"starting the {name}")
         ) as services,
@@ -67,6 +71,10 @@ def run(
         try:
             campaign = _find(client, spec, directory) if resume else None
             campaign = _follow(client, campaign or client.create(spec), services, display)
+        except (InvalidArgument, FailedPrecondition):
+            if is_new:  # leave nothing of a campaign that never was, once the services are gone
+                stack.callback(shutil.rmtree, directory, ignore_errors=True)
+            raise
         except Unreachable:
             services.check()  # says which one ended, and why
             raise

@@ -167,3 +167,12 @@ def test_interrupted_resumed_and_refused(run: Run) -> None:
         assert len(campaign.rows(Phase.ACTIVE)) == 4
         assert np.count_nonzero(campaign.rows(Phase.LHS)["outcome"] != ProtocolOutcome.SKIPPED_INFEASIBLE) == 16
     assert (run.directory / answer["report"]).exists()
+
+
+def test_a_campaign_that_the_orchestrator_refuses_leaves_nothing(run: Run) -> None:
+    process = run.start("--set", "protocol.epr_source=netsquid")
+    _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 2
+    assert errors.splitlines()[-1].startswith("caligo: protocol.epr_source: ")
+    assert not (run.directory / "out").exists()
+    assert run.processes() == []
