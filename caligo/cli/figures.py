@@ -70,13 +70,15 @@ def cliff(
     Samples are drawn at their place in these two dimensions, the fainter the farther they are from the slice in the
     others.
     """
-    figure, panels = _figure(10.5, 5.4, 1, 2, sharex=True, sharey=True)
-    limit = float(np.quantile(np.abs(piece.mean), 0.98)) or 1.0
+    explored = [strategy for strategy in Strategy if np.isfinite(piece.mean[strategy]).all()]
+    figure, panels = _figure(10.5, 5.4, 1, len(explored), sharex=True, sharey=True, squeeze=False)
+    panels = panels[0]
+    limit = float(np.nanquantile(np.abs(piece.mean), 0.98)) or 1.0
     norm = TwoSlopeNorm(0.0, -limit, limit)
     levels = np.linspace(-limit, limit, 21)
     x, y = (_physical(axis, values) for axis, values in zip(piece.axes, (piece.x, piece.y), strict=True))
     closeness = _closeness(piece, rows, space, length_scales)
-    for strategy, panel in zip(Strategy, panels, strict=True):
+    for strategy, panel in zip(explored, panels, strict=True):
         mean, deviation = piece.mean[strategy], piece.deviation[strategy]
         filled = panel.contourf(
             x, y, np.clip(mean, -limit, limit), levels=levels, cmap="PuOr", norm=norm, extend="both"

@@ -145,7 +145,7 @@ def counts_line(progress: campaign_pb2.Progress) -> str:
 
 def findings_pairs(findings: campaign_pb2.Findings) -> list[tuple[str, str]]:
     """The numbers that matter, as label and text."""
-    simulated = max(findings.simulated, 1)
+    measured = findings.simulated - findings.faults
     skipped = findings.skipped_infeasible + findings.skipped_predicted
     relevant = [
         f"{symbol} ({scale:.2g})"
@@ -158,7 +158,7 @@ def findings_pairs(findings: campaign_pb2.Findings) -> list[tuple[str, str]]:
             f"{skipped:,} ({findings.skipped_infeasible:,} by the closed form, "
             f"{findings.skipped_predicted:,} by the guardrail)",
         ),
-        ("success rate", f"{findings.succeeded / simulated:.1%} of the simulated"),
+        ("success rate", f"{findings.succeeded / max(measured, 1):.1%} of the simulated"),
         (
             "key rate",
             f"best {findings.best_efficiency:.3g}, median {findings.median_efficiency:.3g} key bits a pair",
@@ -166,6 +166,8 @@ def findings_pairs(findings: campaign_pb2.Findings) -> list[tuple[str, str]]:
         ("secure share", f"{findings.secure_fraction:.1%} ± {findings.secure_fraction_error:.1%} of the space"),
         ("matter most", ", ".join(relevant[:4]) or "-"),
     ]
+    if findings.faults:
+        pairs.insert(1, ("faults", f"{findings.faults:,} simulations ran out of time or broke and count for nothing"))
     if findings.HasField("validation"):
         v = findings.validation
         pairs.append(("held-out rows", f"F1 {v.f1:.3f}, Brier {v.brier:.3f} on {v.rows:,} rows"))

@@ -97,6 +97,7 @@ def write_report(path: Path, directory: Path) -> Path:
                 ranking=_ranking(surrogate),
                 surrogate=surrogate,
                 slice=_slice(surrogate),
+                is_validated=_is_validated(surrogate),
                 bound=BOUNDS[dataset.spec.physics.bound],
                 memory=MEMORY_MODELS[dataset.spec.physics.memory_model],
                 fidelity=FIDELITIES[dataset.spec.physics.fidelity_convention],
@@ -140,9 +141,14 @@ def _draw(
             drawn["cliff"] = figures.cliff(surrogate.cliff, rows, space, surrogate.length_scales, target)
         if surrogate.length_scales is not None:
             drawn["relevance"] = figures.relevance(surrogate.length_scales)
-        if len(surrogate.history):
+        if _is_validated(surrogate):
             drawn["learning"] = figures.learning(surrogate.history, target)
     return drawn
+
+
+def _is_validated(surrogate: SurrogateFindings) -> bool:
+    """Whether rows were held out of the last fit."""
+    return len(surrogate.history) > 0 and bool(np.isfinite(surrogate.history[-1, 1]))
 
 
 def _numbers(rows: ResultRows) -> dict[str, Any]:
@@ -151,13 +157,14 @@ def _numbers(rows: ResultRows) -> dict[str, Any]:
     success = outcome == ProtocolOutcome.SUCCESS
     rates = metric(rows, "net_efficiency")[success]
     simulated = int(np.count_nonzero(~skipped))
+    faults = int(np.isin(outcome, [int(o) for o in ProtocolOutcome if not o.is_physical]).sum())
     return {
         "rows": len(rows),
         "simulated": simulated,
         "skipped_infeasible": int(np.count_nonzero(outcome == ProtocolOutcome.SKIPPED_INFEASIBLE)),
         "skipped_predicted": int(np.count_nonzero(outcome == ProtocolOutcome.SKIPPED_PREDICTED_FAILURE)),
         "succeeded": int(np.count_nonzero(success)),
-        "success_rate": np.count_nonzero(success) / simulated if simulated else None,
+        "success_rate": np.count_nonzero(success) / (simulated - faults) if simulated > faults else None,
         "best": float(rates.max()) if len(rates) else None,
         "median": float(np.median(rates)) if len(rates) else None,
         "seconds": float(np.nansum(metric(rows, "wall_seconds"), dtype=np.float64)),

@@ -4,7 +4,7 @@ from math import floor, pi, sqrt
 from typing import NamedTuple
 
 from .detection import Convention, click_probability, qber
-from .efficiency import BASELINE, BLIND, expected_efficiency
+from .efficiency import BASELINE, BLIND, LEAST_LEAKAGE, expected_efficiency
 from .entropy import binary_entropy
 from .finite_key import Penalty, min_entropy, qber_margin, secret_bits
 from .security import Bound, MemoryModel, effective_retention, min_entropy_rate
@@ -50,7 +50,7 @@ def expected_leakage_rate(error_rate: float, design_rate: float, strategy: int) 
     protocol discloses only what the true error_rate makes necessary.
     """
     q = min(0.5, design_rate if strategy == BASELINE else error_rate)
-    return min(1.0, expected_efficiency(q, strategy) * binary_entropy(q))
+    return min(1.0, max(LEAST_LEAKAGE, expected_efficiency(q, strategy) * binary_entropy(q)))
 
 
 def predict(

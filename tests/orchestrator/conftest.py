@@ -75,7 +75,7 @@ def closed_form_row(
         outcome=ProtocolOutcome.SUCCESS if succeeded else ProtocolOutcome.FAILURE_SECURITY,
         reason=Reason.NONE if succeeded else Reason.DEATH_VALLEY,
         net_efficiency=expected.key_length / sample.N,
-        margin=expected.margin,
+        margin=expected.margin if succeeded else min(expected.margin, 0.0),
         qber=expected.qber,
         pairs=sample.N,
         key_length=expected.key_length,
@@ -98,6 +98,7 @@ class StandInSurrogate(surrogate_pb2_grpc.SurrogateServiceServicer):
         self.skip_every = 0
         """Skip rows whose active index is a multiple of this; 0: none."""
         self.think_seconds = 0.0
+        self.validates = True
 
     def _model(self, campaign: str) -> _Model:
         if campaign not in self.models:
@@ -137,11 +138,8 @@ class StandInSurrogate(surrogate_pb2_grpc.SurrogateServiceServicer):
         time.sleep(self.think_seconds)
         model.fits += 1
         yield surrogate_pb2.FitModelResponse(progress=surrogate_pb2.FitProgress(step=1, steps=2, loss=1.0))
-        yield surrogate_pb2.FitModelResponse(
-            summary=surrogate_pb2.FitSummary(
-                rows=len(model.rows), validation=surrogate_pb2.Validation(rows=3, rmse=0.1, f1=0.9, brier=0.05)
-            )
-        )
+        scores = surrogate_pb2.Validation(rows=3, rmse=0.1, f1=0.9, brier=0.05) if self.validates else None
+        yield surrogate_pb2.FitModelResponse(summary=surrogate_pb2.FitSummary(rows=len(model.rows), validation=scores))
 
     def ProposeBatch(self, request, context):
         model = self._model(request.campaign)

@@ -72,6 +72,8 @@ def test_a_campaign_ends_with_every_row_in_its_file(start, spec, tmp_path, servi
     assert set(predicted) == {0, 5, 10, 15} - set(infeasible)
     assert found["active_learning/index"].tolist() == list(range(20))
     assert np.isfinite(found["lhs_warmup/metrics"][:, 1]).all()
+    for phase, outcome in (("lhs_warmup", lhs), ("active_learning", active)):
+        assert ((found[f"{phase}/metrics"][:, 1] > 0) == (outcome == ProtocolOutcome.SUCCESS)).all()
     assert {str(array.dtype) for array in found.values()} == {"float32", "int64", "uint8"}
     # Infeasible and predicted rows never went to a simulator, and no row went twice.
     simulated = services.simulator.simulated
@@ -414,3 +416,22 @@ def test_a_running_campaign_s_file_cannot_be_downloaded(start, spec, tmp_path, s
     name = create(orchestrator, spec).name
     with pytest.raises(FailedPrecondition, match="is not done"), rpc.calling("x"):
         list(orchestrator.stub.DownloadDataset(pb.DownloadDatasetRequest(name=name)))
+
+
+def test_without_held_out_rows_there_are_no_scores(start, spec, tmp_path, services) -> None:
+    services.surrogate.validates = False
+    orchestrator = start(tmp_path / "data")
+    campaign = finish(orchestrator, create(orchestrator, spec).name)
+    assert campaign.state == pb.CAMPAIGN_STATE_SUCCEEDED, campaign.problem
+    assert not campaign.findings.HasField("validation")
+    orchestrator.close()
+    history = table(tmp_path / "data" / "campaigns" / "test" / "exploration_data.h5")["surrogate/history"]
+    assert np.isnan(history[:, 1:5]).all()
+    assert (history[:, 0] > 40).all()
+
+
+def test_a_strategy_that_is_left_out_has_no_cliff(start, spec, tmp_path) -> None:
+    spec = spec.model_copy(update={"space": spec.space.model_copy(update={"blind_fraction": 1.0})})
+    found = run(start, spec, tmp_path / "data")
+    assert np.isnan(found["surrogate/cliff_margin"][0]).all()
+    assert np.isfinite(found["surrogate/cliff_margin"][1]).all()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import importlib.metadata
 import json
+import math
 import threading
 import time
 from collections import deque
@@ -210,8 +211,9 @@ class CampaignRunner:
             if response.HasField("progress"):
                 self.progress.step(response.progress.step, response.progress.steps)
             else:
-                self._validation = response.summary.validation
-                self._journal.put_checkpoint(self.id, "validation", self._validation.SerializeToString())
+                if response.summary.HasField("validation"):
+                    self._validation = response.summary.validation
+                    self._journal.put_checkpoint(self.id, "validation", self._validation.SerializeToString())
                 self._record_fit(0, response.summary, model)
         surrogate.save(model, self._journal, self.id, self._directory)
 
@@ -282,14 +284,10 @@ class CampaignRunner:
 
     def _record_fit(self, line: int, summary: surrogate_pb2.FitSummary, model: Surrogate) -> None:
         secure_fraction = model.describe().secure_fraction
-        values = {
-            "rows": summary.rows,
-            "rmse": summary.validation.rmse,
-            "f1": summary.validation.f1,
-            "brier": summary.validation.brier,
-            "coverage90": summary.validation.coverage90,
-            "secure_fraction": secure_fraction,
-        }
+        scores = dict.fromkeys(("rmse", "f1", "brier", "coverage90"), math.nan)
+        if summary.HasField("validation"):
+            scores = {name: getattr(summary.validation, name) for name in scores}
+        values = {"rows": summary.rows, **scores, "secure_fraction": secure_fraction}
         self._journal.put_checkpoint(self.id, f"fit/{line}", json.dumps(values).encode())
         self._writer.write_fit(line, values)
         self.progress.fitted(secure_fraction)

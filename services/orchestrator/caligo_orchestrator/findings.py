@@ -33,6 +33,7 @@ def summarise(
     return campaign_pb2.Findings(
         rows=int(outcomes.sum()),
         simulated=int(outcomes.sum() - sum(skipped)),
+        faults=int(sum(outcomes[o] for o in ProtocolOutcome if not o.is_physical)),
         skipped_infeasible=int(outcomes[ProtocolOutcome.SKIPPED_INFEASIBLE]),
         skipped_predicted=int(outcomes[ProtocolOutcome.SKIPPED_PREDICTED_FAILURE]),
         succeeded=len(efficiency),
@@ -50,7 +51,7 @@ def cliff_slice(surrogate: Surrogate, space: Space, length_scales: NDArray[np.fl
     """The posterior on a grid over the two most relevant continuous parameters, both strategies.
 
     The other parameters stand at the middle of their range in model coordinates. Datasets as in the `surrogate`
-    group of the HDF5 file.
+    group of the HDF5 file; NaN for a strategy that the space leaves out.
     """
     low, high = space.model_bounds()
     free = [j for j in np.argsort(length_scales, kind="stable") if j != STRATEGY_COLUMN and high[j] > low[j]]
@@ -58,8 +59,9 @@ def cliff_slice(surrogate: Surrogate, space: Space, length_scales: NDArray[np.fl
     at = (low + high) / 2
     x = np.linspace(low[x_axis], high[x_axis], GRID_POINTS)
     y = np.linspace(low[y_axis], high[y_axis], GRID_POINTS)
-    margin = np.empty((len(Strategy), GRID_POINTS, GRID_POINTS, 2), dtype=np.float32)
-    for strategy in Strategy:
+    margin = np.full((len(Strategy), GRID_POINTS, GRID_POINTS, 2), np.nan, dtype=np.float32)
+    explored = [s for s in Strategy if space.blind_fraction != (s is Strategy.BASELINE)]
+    for strategy in explored:
         grid = np.tile(at, (GRID_POINTS, GRID_POINTS, 1))
         grid[:, :, x_axis] = x[None, :]
         grid[:, :, y_axis] = y[:, None]

@@ -187,14 +187,15 @@ def _grouped(computed: queue.SimpleQueue[ResultRows | None]) -> Iterator[ResultR
 def skipped_rows(
     index: NDArray[np.int64], inputs: NDArray[np.float32], outcome: ProtocolOutcome, spec: CampaignSpec
 ) -> ResultRows:
-    """Result rows of candidates that are not simulated: efficiency 0, the closed form's margin."""
+    """Result rows of candidates that are not simulated: efficiency 0, the closed form's margin, at most 0."""
     rows = []
     for i, row in zip(index.tolist(), inputs, strict=True):
         sample = ExplorationSample.inflate(i, row)
         result = ProtocolResult(
             outcome=outcome,
             reason=SKIP_REASONS[outcome],
-            margin=max(expect(sample, spec.physics, spec.protocol).margin, MARGIN_FLOOR),
+            # A row without key has no positive margin, whatever the closed form hopes where the guardrail does not.
+            margin=min(max(expect(sample, spec.physics, spec.protocol).margin, MARGIN_FLOOR), 0.0),
             pairs=sample.N,
         )
         rows.append(result.to_row(i, row))

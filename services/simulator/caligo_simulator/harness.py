@@ -356,6 +356,7 @@ class _Run:
         """Note how the sample failed. Where there is no key the margin is not positive."""
         result = self.result
         result.outcome, result.reason = outcome, reason
+        result.key_length, result.net_efficiency = 0, 0.0
         if not outcome.is_physical:
             result.margin = math.nan
             return

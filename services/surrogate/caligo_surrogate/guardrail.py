@@ -55,7 +55,8 @@ class Guardrail:
         forest = RandomForestClassifier(TREES, oob_score=True, random_state=int(leaf.generate_state(1)[0]))
         labels = np.append(failed, np.ones(len(infeasible), dtype=bool))
         forest.fit(np.concatenate([simulated, infeasible]), labels)
-        votes = forest.oob_decision_function_[:, 1]
+        # Candidates that the closed form excludes are skipped by it: the probability has to be right among the others.
+        votes, labels = forest.oob_decision_function_[: len(simulated), 1], labels[: len(simulated)]
         voted = np.isfinite(votes)  # a row drawn by every tree has no out-of-bag vote
         self._calibration = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(
             np.concatenate([[0.0], votes[voted], [1.0]]),

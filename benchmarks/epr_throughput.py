@@ -1,0 +1,147 @@
+"""Pairs a second that the statistical source makes on one core, against `stim` and against NumPy.
+
+All three make one segment, 2^20 pairs with two bits and noise of the same strength, and take turns. Neither peer does
+all of the work:
+
+* `stim` samples noisy Bell pairs (depolarised to the fidelity, a readout flip for the detector error, a heralded
+  erasure for the loss) as one byte a bit, in its quickest form: 64 pairs a circuit, many shots. A circuit of stim has
+  no bases drawn shot by shot, so all pairs are measured in Z, and it has no dark counts. It gives three bytes a pair.
+* NumPy draws the same joint distribution in the same four int8 arrays, from SFC64, its quickest generator, with
+  uniforms of 24 bits where the source has 61, in pieces that stay in the cache. It is not counter-based, so no part
+  of it can be made again alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from typing import Any
+
+import numpy as np
+import stim
+from caligo_simulator.epr.source import NO_CLICK, Link, Segment, segment_bytes
+from caligo_simulator.epr.statistical import StatisticalSource
+
+from benchmarks.feasibility import seconds
+
+PAIRS = 2**20
+PAIRS_PER_CIRCUIT = 64
+NUMPY_PIECE = 2**15
+ROUNDS = 15
+AIM_PAIRS_PER_SECOND = 1e8
+AIM_RATIO = 5
+LINKS = {eta: Link(0.97, eta, 0.01, 1e-6, "fidelity") for eta in (1.0, 0.5, 0.1, 0.01)}
+"""By efficiency. Under a quarter of the rounds clicking, the source jumps from click to click."""
+
+
+def bell_pairs(link: Link) -> stim.CompiledMeasurementSampler:
+    alice, bob = (" ".join(map(str, range(first, 2 * PAIRS_PER_CIRCUIT, 2))) for first in (0, 1))
+    both = " ".join(map(str, range(2 * PAIRS_PER_CIRCUIT)))
+    circuit = f"""
+        H {alice}
+        CX {both}
+        DEPOLARIZE1({1 - link.fidelity}) {bob}
+        HERALDED_ERASE({1 - link.efficiency}) {bob}
+        X_ERROR({link.detector_error}) {bob}
+        M {both}
+    """
+    return stim.Circuit(circuit).compile_sampler(seed=1)
+
+
+def numpy_fill(segment: Segment, link: Link, rng: np.random.Generator) -> None:
+    click, qber = np.float32(link.click_probability()), np.float32(link.qber())
+    for first in range(0, PAIRS, NUMPY_PIECE):
+        bit, alice, bob, result = (array[first : first + NUMPY_PIECE] for array in segment)
+        random = np.frombuffer(rng.bytes(NUMPY_PIECE), np.int8)
+        np.bitwise_and(random, 1, out=bit)
+        np.bitwise_and(random >> 1, 1, out=alice)
+        np.bitwise_and(random >> 2, 1, out=bob)
+        unit = rng.random(NUMPY_PIECE, np.float32)
+        wrong = unit < np.where(alice == bob, click * qber, click * np.float32(0.5))
+        result[:] = np.where(unit < click, bit ^ wrong, NO_CLICK)
+
+
+def rates(segment: Segment) -> tuple[float, float]:
+    """Share of rounds with a click; error rate of those with equal bases."""
+    clicked = segment.bob_click != NO_CLICK
+    matched = clicked & (segment.alice_basis == segment.bob_basis)
+    return float(clicked.mean()), float((segment.alice_bit != segment.bob_click)[matched].mean())
+
+
+def check(link: Link, ours: Segment, numpys: Segment, stims: np.ndarray) -> None:
+    """All three sampled the same noise, within five standard deviations."""
+    erased, bits = stims[:, :PAIRS_PER_CIRCUIT], stims[:, PAIRS_PER_CIRCUIT:]
+    kept = ~erased
+    stim_rates = float(kept.mean()), float((bits[:, ::2] != bits[:, 1::2])[kept].mean())
+    click, qber = link.click_probability(), link.qber()
+    # Half of the clicked rounds of the other two have equal bases.
+    error = np.sqrt(qber * (1 - qber) / (PAIRS * click / 2))
+    for found in (rates(ours), rates(numpys), stim_rates):
+        assert abs(found[0] - click) <= 5 * np.sqrt(click * (1 - click) / PAIRS) + link.dark_count_prob * 2
+        assert abs(found[1] - qber) <= 5 * error + 1e-3 * qber
+
+
+def measure(link: Link) -> dict[str, Any]:
+    source = StatisticalSource()
+    ours, numpys = (Segment.over(np.empty(segment_bytes(PAIRS), np.uint8), PAIRS) for _ in range(2))
+    rng = np.random.Generator(np.random.SFC64(1))
+    sampler = bell_pairs(link)
+    shots = PAIRS // PAIRS_PER_CIRCUIT
+    source.fill(ours, link, 1, 0)
+    numpy_fill(numpys, link, rng)
+    check(link, ours, numpys, sampler.sample(shots))
+    times = [
+        (
+            seconds(lambda: source.fill(ours, link, key, 0)),  # noqa: B023 - called at once
+            seconds(lambda: sampler.sample(shots)),
+            seconds(lambda: numpy_fill(numpys, link, rng)),
+        )
+        for key in range(ROUNDS)
+    ]
+    mine, stims, nums = zip(*times, strict=True)
+    return {
+        "efficiency": link.efficiency,
+        "click_probability": link.click_probability(),
+        "pairs_per_second": PAIRS / statistics.median(mine),
+        "stim_pairs_per_second": PAIRS / statistics.median(stims),
+        "numpy_pairs_per_second": PAIRS / statistics.median(nums),
+        "ratio_stim": statistics.median(s / m for m, s in zip(mine, stims, strict=True)),
+        "ratio_numpy": statistics.median(n / m for m, n in zip(mine, nums, strict=True)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    points = [measure(link) for link in LINKS.values()]
+    print("  eta  P_click   Mpairs/s      stim   ratio     NumPy   ratio")
+    for p in points:
+        print(
+            f"{p['efficiency']:5.2f} {p['click_probability']:8.4f} {1e-6 * p['pairs_per_second']:10.1f} "
+            f"{1e-6 * p['stim_pairs_per_second']:9.1f} {p['ratio_stim']:7.2f} "
+            f"{1e-6 * p['numpy_pairs_per_second']:9.1f} {p['ratio_numpy']:7.1f}"
+        )
+    print(f"one core; aim: {1e-6 * AIM_PAIRS_PER_SECOND:.0f} Mpairs/s, {AIM_RATIO} times stim")
+    if arguments.json:
+        worst = min(points, key=lambda p: p["pairs_per_second"])
+        print(
+            json.dumps(
+                {
+                    "name": "epr_throughput",
+                    "value": worst["pairs_per_second"],
+                    "unit": "pairs/s per core",
+                    "peer": f"stim {stim.__version__}",
+                    "peer_value": worst["stim_pairs_per_second"],
+                    "ratio": worst["ratio_stim"],
+                    "aim": AIM_PAIRS_PER_SECOND,
+                    "aim_ratio": AIM_RATIO,
+                    "points": points,
+                }
+            )
+        )
+
+
+if __name__ == "__main__":
+    main()

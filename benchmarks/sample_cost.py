@@ -1,0 +1,126 @@
+"""Seconds a sample of the `cliff` space by stage, and samples an hour on this machine.
+
+The stages are timed one sample at a time, with one worker, on an otherwise idle simulator: their sum is what a sample
+takes, waiting for the worker included. Samples an hour come from the same rows through a simulator with a worker for
+each core. The peer's value is the estimate the earlier system gave of itself for 16 cores, 200 an hour; it was not
+run here, so the ratio compares this machine as it is with that figure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import statistics
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+import numpy as np
+from caligo_sampler.design import LHSSampler
+from caligo_simulator import harness
+from caligo_simulator.harness import ProtocolHarness, Setup
+from caligo_simulator.simulation import Simulator
+
+from caligo.results import ProtocolOutcome
+from caligo.seeds import Phase
+from caligo.space import PRESETS, ExplorationSample, Space
+from caligo.spec import PhysicsSpec, ProtocolSpec
+
+SEED = 4
+EARLIER_PER_HOUR = 200
+STAGES = {
+    "quantum_phase": "pairs made and waited for",
+    "sift": "sifting",
+    "choose_code": "error rate, choice of code",
+    "reconcile": "reconciliation",
+    "strings": "amplification of both strings",
+}
+"""Methods of a run: stages. Sifting is part of the quantum phase, and taken out of it below."""
+REST = "detection test, key length, rest"
+SETUP = Setup("sample-cost", SEED, Phase.LHS, PhysicsSpec(), ProtocolSpec())
+
+
+@contextmanager
+def timed_stages(spent: dict[str, list[float]]) -> Iterator[None]:
+    """Append the seconds of every call of a stage to `spent`."""
+
+    def timed(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            begin = time.perf_counter()
+            try:
+                return method(*arguments)
+            finally:
+                spent[name].append(time.perf_counter() - begin)
+
+        return call
+
+    with ExitStack() as patches:
+        for name in STAGES:
+            method = getattr(harness._Run, name)
+            patches.enter_context(mock.patch.object(harness._Run, name, timed(name, method)))
+        yield
+
+
+def stage_costs(samples: list[ExplorationSample]) -> tuple[dict[str, float], list[float], Counter[str]]:
+    """Mean seconds a sample by stage, seconds of each sample, and outcomes."""
+    spent: dict[str, list[float]] = defaultdict(list)
+    walls: list[float] = []
+    outcomes: Counter[str] = Counter()
+    with Simulator(1, 2**20, f"cost-{secrets.token_hex(4)}") as simulator:
+        simulator.warm_up()
+        runner = ProtocolHarness(simulator.orchestrator)
+        with timed_stages(spent):
+            for sample in samples:
+                begin = time.perf_counter()
+                result = runner.run(sample, SETUP)
+                walls.append(time.perf_counter() - begin)
+                outcomes[ProtocolOutcome(result.outcome).name.lower()] += 1
+    totals = {name: sum(spent[name]) for name in STAGES}
+    totals["quantum_phase"] -= totals["sift"]
+    costs = {title: totals[name] / len(samples) for name, title in STAGES.items()}
+    costs[REST] = statistics.fmean(walls) - sum(costs.values())
+    return costs, walls, outcomes
+
+
+def per_hour(design: np.ndarray, workers: int) -> float:
+    with Simulator(workers, 2**20, f"cost-{secrets.token_hex(4)}") as simulator:
+        simulator.warm_up()
+        begin = time.perf_counter()
+        done = sum(1 for _ in simulator.simulate(SETUP, list(enumerate(design))))
+        return 3600 * done / (time.perf_counter() - begin)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--samples", type=int, default=100)
+    arguments = parser.parse_args()
+    _, design = LHSSampler(Space(PRESETS["cliff"]), SEED, arguments.samples).rows(0, arguments.samples)
+    costs, walls, outcomes = stage_costs([ExplorationSample.inflate(i, row) for i, row in enumerate(design)])
+    workers = len(os.sched_getaffinity(0))
+    rate = per_hour(design, workers)
+    mean = statistics.fmean(walls)
+    print("stage                              ms a sample   share")
+    for stage, cost in costs.items():
+        print(f"{stage:34s} {1e3 * cost:11.2f} {cost / mean:7.3f}")
+    median, slow = statistics.median(walls), float(np.quantile(walls, 0.95))
+    print(f"{'all':34s} {1e3 * mean:11.2f}   median {1e3 * median:.2f}, 95 % below {1e3 * slow:.2f}")
+    print("outcomes: " + ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common()))
+    print(f"{rate:.0f} samples an hour, {workers} workers on {workers} cores, "
+          f"{rate / EARLIER_PER_HOUR:.0f} times the earlier system's estimate for 16")  # fmt: skip
+    if arguments.json:
+        print(json.dumps({
+            "name": "sample_cost", "value": rate, "unit": "samples/hour", "peer": "earlier system, estimate, 16 cores",
+            "peer_value": EARLIER_PER_HOUR, "ratio": rate / EARLIER_PER_HOUR, "cores": workers,
+            "samples": len(walls), "seconds_mean": mean, "seconds_median": median, "seconds_p95": slow,
+            "stages": costs, "outcomes": dict(outcomes),
+        }))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
