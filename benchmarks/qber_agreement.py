@@ -21,10 +21,12 @@ from typing import Any
 
 import numpy as np
 from caligo_sampler.design import LHSSampler
-from caligo_simulator.harness import Setup
+from caligo_simulator.harness import FRAME, Setup
+from caligo_simulator.protocol.reconciliation.codes import payload_bits
+from caligo_simulator.protocol.verification import TAG_BITS
 from caligo_simulator.simulation import DesignRow, Simulator
 
-from caligo.physics import predict
+from caligo.closed_form import expect
 from caligo.physics.finite_key import min_entropy, secret_bits
 from caligo.physics.prediction import expected_leakage_rate
 from caligo.results import ROW_DTYPE, ProtocolOutcome, ResultRows, count, metric
@@ -37,8 +39,7 @@ POINTS = 20
 SEED = 2
 LEAKAGE_ERROR = 0.06
 DROPPED_FRAMES = 0.02
-PAYLOAD = 3686
-TAG_BITS = 50
+PAYLOAD = payload_bits(FRAME)
 
 
 def main() -> int:
@@ -108,7 +109,7 @@ def z_scores(rows: ResultRows) -> np.ndarray:
 
 def prediction(row: np.void) -> Any:
     s = ExplorationSample.inflate(int(row["index"]), row["inputs"])
-    return predict(s.r, s.nu, s.dt_ns, s.F, s.eta, s.e_det, s.P_dark, s.N, int(s.strategy))
+    return expect(s, PhysicsSpec(), ProtocolSpec())
 
 
 def spread_over_the_cliff(design: np.ndarray) -> np.ndarray:

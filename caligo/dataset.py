@@ -44,6 +44,10 @@ if TYPE_CHECKING:
 
 FILE_NAME: Final = "exploration_data.h5"
 """Name of the file in its campaign's directory."""
+CAMPAIGNS_DIRECTORY: Final = "campaigns"
+"""Where a data directory keeps its campaigns, a directory each."""
+JOURNAL_NAME: Final = "journal.sqlite3"
+"""Name of the orchestrator's database in its data directory."""
 FORMAT: Final = "caligo-campaign/1"
 """The root attribute `format` of the files that this module reads."""
 GROUPS: Final[Mapping[Phase, str]] = MappingProxyType({Phase.LHS: "lhs_warmup", Phase.ACTIVE: "active_learning"})

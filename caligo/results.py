@@ -101,9 +101,6 @@ INPUT_NAMES: Final[tuple[str, ...]] = COLUMNS
 METRIC: Final[dict[str, int]] = {name: j for j, name in enumerate(METRIC_NAMES)}
 COUNT: Final[dict[str, int]] = {name: j for j, name in enumerate(COUNT_NAMES)}
 
-MARGIN_FLOOR: Final[float] = -1.0
-"""Margins are floored here: deeper in the dead zone the number says nothing more about the cliff."""
-
 ROW_DTYPE: Final[np.dtype[np.void]] = np.dtype(
     [
         ("index", "<i8"),

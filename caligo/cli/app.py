@@ -119,7 +119,8 @@ def run_command(
 
     Example: `caligo run examples/cliff.yaml --output results/cliff --set active.samples=200`
     """
-    from caligo.cli.run import JOURNAL, check_directory, run
+    from caligo.cli.run import check_directory, run
+    from caligo.dataset import JOURNAL_NAME
 
     spec = specs.load(spec_file, assignments, seed)
     directory = output or Path("results") / spec.name
@@ -132,7 +133,7 @@ def run_command(
             with LineDisplay(notices) if json else display(notices) as shown:
                 outcome = run(spec, directory, interrupts, shown, resume=resume, workers=workers)
         except KeyboardInterrupt:
-            if (directory / JOURNAL).exists():
+            if (directory / JOURNAL_NAME).exists():
                 again = f"go on with: caligo run {spec_file} --output {directory} --resume"
             else:
                 again = "nothing had been started; run the same command again"

@@ -56,10 +56,8 @@ class LineDisplay:
 
     def show(self, event: Event) -> None:
         match event:
-            case Changed(campaign=campaign):
-                self.say(f"{campaign.name}: {campaign.state.name.lower()}")
-            case Noted(text=text):
-                self.say(text)
+            case Changed() | Noted():
+                self.say(_line(event))
             case Progressed(progress=progress):
                 due = time.monotonic() - self._shown_at > _LINE_SECONDS
                 if due or progress.phase != self._phase or progress.done == progress.total:
@@ -95,10 +93,8 @@ class LiveDisplay:
 
     def show(self, event: Event) -> None:
         match event:
-            case Changed(campaign=campaign):
-                self.say(f"{campaign.name}: {campaign.state.name.lower()}")
-            case Noted(text=text):
-                self.say(text)
+            case Changed() | Noted():
+                self.say(_line(event))
             case Progressed(progress=progress):
                 self._bar.update(
                     self._task,
@@ -134,3 +130,7 @@ def _duration(seconds: float) -> str:
 
 def _cliff(progress: campaign_pb2.Progress) -> str:
     return f"; secure: {progress.secure_fraction:.1%} of the space" if progress.HasField("secure_fraction") else ""
+
+
+def _line(event: Changed | Noted) -> str:
+    return event.text if isinstance(event, Noted) else f"{event.campaign.name}: {event.campaign.state.name.lower()}"

@@ -11,11 +11,10 @@ from caligo.cli.display import Display
 from caligo.cli.embedded import EmbeddedServices, embedded_services
 from caligo.cli.interrupts import Interrupts
 from caligo.client import Campaign, CampaignClient, CampaignState, Changed, describe_problem
-from caligo.dataset import FILE_NAME
+from caligo.dataset import CAMPAIGNS_DIRECTORY, FILE_NAME, JOURNAL_NAME
 from caligo.errors import AlreadyExists, CampaignFailed, FailedPrecondition, InvalidArgument, NotFound, Unreachable
 from caligo.spec import CampaignSpec
 
-JOURNAL = "journal.sqlite3"
 _PATIENCE_SECONDS = 10.0
 """The services are on this machine: one that does not answer for so long has ended."""
 
@@ -39,10 +38,10 @@ def check_directory(directory: Path, spec: CampaignSpec, *, resume: bool) -> Non
     """
     if directory.exists() and not directory.is_dir():
         raise InvalidArgument("--output", f"{directory} is not a directory")
-    occupied = (directory / JOURNAL).exists()
+    occupied = (directory / JOURNAL_NAME).exists()
     if resume and not occupied:
         raise NotFound(f"--resume: {directory} holds no campaign")
-    if spec.base and not (directory / "campaigns" / spec.base).is_dir():
+    if spec.base and not (directory / CAMPAIGNS_DIRECTORY / spec.base).is_dir():
         raise NotFound(f"base: {directory} holds no campaign {spec.base!r}")
     if occupied and not resume and not spec.base:
         raise AlreadyExists(
@@ -78,7 +77,7 @@ def run(
         except Unreachable:
             services.check()  # says which one ended, and why
             raise
-    dataset = directory / "campaigns" / campaign.id / FILE_NAME
+    dataset = directory / CAMPAIGNS_DIRECTORY / campaign.id / FILE_NAME
     display.say("writing the report")
     from caligo.cli.report import write_report
 

@@ -10,6 +10,7 @@ from .finite_key import Penalty, min_entropy, qber_margin, secret_bits
 from .security import Bound, MemoryModel, effective_retention, min_entropy_rate
 
 MARGIN_FLOOR = -1.0
+"""Margins are floored here: deeper in the dead zone the number says nothing more about the cliff."""
 
 
 class Prediction(NamedTuple):

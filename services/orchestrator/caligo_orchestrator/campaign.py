@@ -21,7 +21,7 @@ import numpy as np
 
 from caligo import wire
 from caligo.dataset import FILE_NAME, FORMAT, GROUPS
-from caligo.errors import FailedPrecondition, Unreachable
+from caligo.errors import FailedPrecondition
 from caligo.results import ProtocolOutcome, ResultRows
 from caligo.seeds import Phase
 from caligo.space import DIMENSIONS
@@ -141,12 +141,7 @@ class CampaignRunner:
         model = Surrogate(self._settings.surrogate, f"{PREFIX}{self.id}@{self._journal.identity}")
         try:
             for service in (sampler, model):
-                try:
-                    service.await_ready(self._settings.patience_seconds, self.stop)
-                except Unreachable:
-                    if self.stop.is_set():
-                        raise Stopped from None
-                    raise
+                service.await_ready(self._settings.patience_seconds, self.stop)
             plan = self._plan(sampler)
             self._writer = self._open_file(plan)
             try:
@@ -205,7 +200,7 @@ class CampaignRunner:
             return
         self._note("phase 2: training the surrogate")
         self.progress.enter(Phase.SURROGATE, 0, self.spec.surrogate.training_steps)
-        for response in surrogate.run(model, self.spec.training.holdout_fraction):
+        for response in model.fit(self.spec.training.holdout_fraction):
             if self.stop.is_set():
                 raise Stopped
             if response.HasField("progress"):

@@ -60,8 +60,8 @@ def cliff_slice(surrogate: Surrogate, space: Space, length_scales: NDArray[np.fl
     x = np.linspace(low[x_axis], high[x_axis], GRID_POINTS)
     y = np.linspace(low[y_axis], high[y_axis], GRID_POINTS)
     margin = np.full((len(Strategy), GRID_POINTS, GRID_POINTS, 2), np.nan, dtype=np.float32)
-    explored = [s for s in Strategy if space.blind_fraction != (s is Strategy.BASELINE)]
-    for strategy in explored:
+    shares = {Strategy.BASELINE: 1 - space.blind_fraction, Strategy.BLIND: space.blind_fraction}
+    for strategy in (strategy for strategy, share in shares.items() if share > 0):
         grid = np.tile(at, (GRID_POINTS, GRID_POINTS, 1))
         grid[:, :, x_axis] = x[None, :]
         grid[:, :, y_axis] = y[:, None]

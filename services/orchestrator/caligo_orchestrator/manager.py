@@ -19,7 +19,7 @@ import numpy as np
 import structlog
 
 from caligo import logs
-from caligo.dataset import FILE_NAME
+from caligo.dataset import CAMPAIGNS_DIRECTORY, FILE_NAME, JOURNAL_NAME
 from caligo.errors import (
     CaligoError,
     FailedPrecondition,
@@ -54,9 +54,7 @@ from caligo_orchestrator.store.journal import CampaignRecord, Journal
 
 log = logs.get("manager")
 
-JOURNAL_FILE: Final = "journal.sqlite3"
 LOCK_FILE: Final = "lock"
-CAMPAIGNS_DIRECTORY: Final = "campaigns"
 DEFAULT_PRIORITY: Final = 100
 ALWAYS_THERE: Final = "statistical"
 """The EPR source that every simulator has."""
@@ -90,9 +88,9 @@ class Campaigns:
             self._lock.close()
             raise FailedPrecondition(f"data_directory: another orchestrator works on {self._directory}") from None
         try:
-            self._journal = Journal(self._directory / JOURNAL_FILE)
+            self._journal = Journal(self._directory / JOURNAL_NAME)
         except sqlite3.Error as error:
-            raise InvalidArgument("data_directory", f"{self._directory / JOURNAL_FILE}: {error}") from None
+            raise InvalidArgument("data_directory", f"{self._directory / JOURNAL_NAME}: {error}") from None
         self._farm = SimulationFarm(settings.simulator, settings.simulator_streams, settings.patience_seconds)
         self._changed = threading.Condition()
         self._closing = False

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from caligo import wire
 from caligo.closed_form import expect
-from caligo.results import MARGIN_FLOOR, ProtocolOutcome, ProtocolResult, Reason, ResultRows
+from caligo.results import ProtocolOutcome, ProtocolResult, Reason, ResultRows
 from caligo.seeds import Phase
 from caligo.space import ExplorationSample
 from caligo.spec import CampaignSpec, to_proto
@@ -195,7 +195,7 @@ def skipped_rows(
             outcome=outcome,
             reason=SKIP_REASONS[outcome],
             # A row without key has no positive margin, whatever the closed form hopes where the guardrail does not.
-            margin=min(max(expect(sample, spec.physics, spec.protocol).margin, MARGIN_FLOOR), 0.0),
+            margin=min(expect(sample, spec.physics, spec.protocol).margin, 0.0),
             pairs=sample.N,
         )
         rows.append(result.to_row(i, row))

@@ -24,6 +24,7 @@ from caligo.v1 import (
     surrogate_pb2_grpc,
     types_pb2,
 )
+from caligo_orchestrator.pipeline import Stopped
 
 _OBSERVE_BLOCK: Final = 8192
 _LOOK_SECONDS: Final = 0.5
@@ -52,14 +53,17 @@ class _Remote:
         """Wait until the service answers.
 
         Raises:
-            Unreachable: it did not within `patience_seconds`, or `stop` was set.
+            Unreachable: it did not within `patience_seconds`.
+            Stopped: `stop` was set.
         """
         patience_ends = time.monotonic() + patience_seconds
         while True:
             try:
                 return rpc.wait_ready(self._channel, self._address, _LOOK_SECONDS)
             except Unreachable:
-                if stop.is_set() or time.monotonic() > patience_ends:
+                if stop.is_set():
+                    raise Stopped from None
+                if time.monotonic() > patience_ends:
                     raise
 
     def close(self) -> None:

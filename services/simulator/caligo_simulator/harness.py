@@ -22,9 +22,9 @@ from caligo import logs, seeds
 from caligo.closed_form import expect
 from caligo.physics.entropy import binary_entropy
 from caligo.physics.finite_key import detection_interval, min_entropy, secret_bits
-from caligo.physics.prediction import expected_leakage_rate
+from caligo.physics.prediction import MARGIN_FLOOR, expected_leakage_rate
 from caligo.physics.security import effective_retention
-from caligo.results import MARGIN_FLOOR, ProtocolOutcome, ProtocolResult, Reason
+from caligo.results import ProtocolOutcome, ProtocolResult, Reason
 from caligo.seeds import Phase, Purpose
 from caligo.space import ExplorationSample, Strategy
 from caligo.spec import PhysicsSpec, ProtocolSpec

@@ -1,24 +1,17 @@
-"""Phase 2: the surrogate learns the warm-up's rows and is validated on held-out ones."""
+"""Phase 2: what is kept of the surrogate that has learned the warm-up's rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from caligo.errors import FailedPrecondition
-from caligo.v1 import surrogate_pb2
 from caligo_orchestrator.remote import Surrogate
 from caligo_orchestrator.store.journal import Journal
 
 TENSORS_FILE: Final = "surrogate.safetensors"
 METADATA_FILE: Final = "surrogate.json"
 CHECKPOINT: Final = "surrogate"
-
-
-def run(surrogate: Surrogate, holdout_fraction: float) -> Iterator[surrogate_pb2.FitModelResponse]:
-    """Train on every row observed; yields progress, the summary last."""
-    yield from surrogate.fit(holdout_fraction)
 
 
 def save(surrogate: Surrogate, journal: Journal, campaign: str, directory: Path) -> None:

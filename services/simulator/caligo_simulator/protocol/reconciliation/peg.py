@@ -128,28 +128,28 @@ def grow(
 
 
 @njit(cache=True)
+def _grouped(
+    nodes: NDArray[np.int32], neighbours: NDArray[np.int32], count: int
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Edges by node: those of node i lead to grouped[start[i] : start[i + 1]]; start [count + 1], grouped [edges]."""
+    start = np.zeros(count + 1, np.int64)
+    for node in nodes:
+        start[node + 1] += 1
+    for node in range(count):
+        start[node + 1] += start[node]
+    grouped = np.empty(nodes.size, np.int32)
+    fill = start[:-1].copy()
+    for e in range(nodes.size):
+        grouped[fill[nodes[e]]] = neighbours[e]
+        fill[nodes[e]] += 1
+    return start, grouped
+
+
+@njit(cache=True)
 def four_cycles(edge_variable: NDArray[np.int32], edge_check: NDArray[np.int32], n: int, m: int) -> int:
     """Number of cycles of length 4: pairs of checks that share more than one variable, counted C(shared, 2)."""
-    start = np.zeros(n + 1, np.int64)
-    for v in edge_variable:
-        start[v + 1] += 1
-    for v in range(n):
-        start[v + 1] += start[v]
-    checks = np.empty(edge_variable.size, np.int32)
-    fill = start[:-1].copy()
-    for e in range(edge_variable.size):
-        checks[fill[edge_variable[e]]] = edge_check[e]
-        fill[edge_variable[e]] += 1
-    by_check_start = np.zeros(m + 1, np.int64)
-    for c in edge_check:
-        by_check_start[c + 1] += 1
-    for c in range(m):
-        by_check_start[c + 1] += by_check_start[c]
-    variables = np.empty(edge_check.size, np.int32)
-    fill = by_check_start[:-1].copy()
-    for e in range(edge_check.size):
-        variables[fill[edge_check[e]]] = edge_variable[e]
-        fill[edge_check[e]] += 1
+    start, checks = _grouped(edge_variable, edge_check, n)
+    by_check_start, variables = _grouped(edge_check, edge_variable, m)
     shared = np.zeros(m, np.int32)
     total = 0
     for c in range(m):
