@@ -8,14 +8,17 @@ next can be asked for:
 * queue: `multiprocessing.Queue` on which the worker puts the array.
 
 In the first row, the hand-off alone, the sample is there beforehand, in the slot or in the worker's own memory, and
-the worker only marks both ends of it, which the harness checks. That the receiver of a pickle also gets a fresh copy
-into its cache is worth something to it, so in the second row the harness also reads every byte. In the third the
-worker makes the sample (2^20 pairs at efficiency 0.9) on each request, as in a campaign.
+the worker only marks both ends of it, which the harness checks. Each way has a stretch of exchanges to itself, in turn
+with the others. In the second row every exchange follows one of each other way, so that caches and cores have
+forgotten it. That the receiver of a pickle also gets a fresh copy into its cache is worth something to it, so in the
+third row the harness also reads every byte. In the fourth the worker makes the sample (2^20 pairs at efficiency 0.9)
+on each request, as in a campaign.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import multiprocessing
 import secrets
@@ -25,6 +28,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from socket import socket
 from typing import Any
 from unittest import mock
 
@@ -37,7 +41,10 @@ from caligo_simulator.workers import BatchedEPROrchestrator, SegmentTask
 
 PAIRS = 2**20
 BYTES = segment_bytes(PAIRS)
-ROUNDS = {"hand-off": 100, "hand-off, every byte read": 100, "made and handed off": 30}
+STRETCHES = 8
+COLD, READ, MADE = "hand-off, cold", "hand-off, every byte read", "made and handed off"
+EXCHANGES = {"hand-off": 25, COLD: 1, READ: 25, MADE: 5}
+"""Of each way in one of its stretches; the cold ones get as many stretches as the others exchanges."""
 AIM_RATIO = 50
 LINK = Link(0.97, 0.9, 0.01, 1e-6, "fidelity")
 
@@ -56,13 +63,13 @@ def source(prepared: bool) -> EPRSource:
     return PreparedSource() if prepared else StatisticalSource()
 
 
-def prepared_worker(connection: Connection, arena_name: str, slots: int, slot_bytes: int) -> None:
+def prepared_worker(connection: socket, arena_name: str, slots: int, slot_bytes: int, checksums: bool) -> None:
     """A worker of the pool, with samples that are there beforehand."""
     arena = Arena.attach(arena_name, slots, slot_bytes)
     for slot in range(slots):
         arena._bytes[-(slot + 1) * slot_bytes :][:slot_bytes] = 1
-    with mock.patch.object(workers, "make_source", lambda _: PreparedSource()):
-        workers._work(connection, arena_name, slots, slot_bytes)
+    with mock.patch.object(workers, "_source", functools.cache(lambda _: PreparedSource())):
+        workers._work(connection, arena_name, slots, slot_bytes, checksums)
 
 
 _buffer: ByteArray
@@ -100,9 +107,11 @@ def arena(prepared: bool) -> Iterator[Exchange]:
         def exchange(key: int) -> ByteArray:
             if held:
                 block.free(held.pop())
-            task = SegmentTask("statistical", LINK, key, 0, PAIRS)
-            held.append(pool.generate(task, time.monotonic() + 60).result())
-            return block.read(held[0])
+            request = pool.generate(SegmentTask("statistical", LINK, key, 0, PAIRS))
+            while (reference := request.result()) is None:
+                pass
+            held.append(reference)
+            return block.read(reference)
 
         yield exchange
 
@@ -145,16 +154,18 @@ def seconds(exchange: Exchange, key: int, *, read: bool, marked: bool) -> float:
     return elapsed
 
 
-def measure(name: str, rounds: int) -> dict[str, Any]:
-    prepared, read = name.startswith("hand-off"), "read" in name
+def measure(name: str, count: int) -> dict[str, Any]:
+    prepared = name != MADE
+
+    def stretch(exchange: Exchange) -> float:
+        return statistics.median(seconds(exchange, key, read=name == READ, marked=prepared) for key in range(count))
+
     with arena(prepared) as ours, executor(prepared) as pool, queue(prepared) as pickled:
         exchanges = (ours, pool, pickled)
-        times = [
-            [seconds(exchange, key, read=read, marked=prepared) for exchange in exchanges] for key in range(rounds + 3)
-        ][3:]  # the first ones fault pages in
-        if not prepared:
-            made = [exchange(1).copy() for exchange in exchanges]
-            assert all(np.array_equal(made[0], other) for other in made[1:])
+        made = [[exchange(key).copy() for exchange in exchanges] for key in range(3)]  # also faults the pages in
+        assert all(np.array_equal(first, other) for first, *others in made for other in others)
+        stretches = STRETCHES * (25 if name == COLD else 1)
+        times = [[stretch(exchange) for exchange in exchanges] for _ in range(stretches)]
     mine, executors, queues = zip(*times, strict=True)
     return {
         "name": name,
@@ -170,7 +181,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    points = [measure(name, rounds) for name, rounds in ROUNDS.items()]
+    points = [measure(name, count) for name, count in EXCHANGES.items()]
     print(f"{BYTES / 2**20:g} MiB a sample               arena ms  executor ms   ratio   queue ms   ratio")
     for p in points:
         print(

@@ -1,7 +1,7 @@
 """Errors as types. Each knows its gRPC status, the exit code of the command line, and says one line.
 
 An error travels as a gRPC status with `google.rpc` details (see `caligo.rpc`) and comes out of the client as the
-same type.
+same type. Statuses are named, not imported: processes that fork raise these errors too, and must not load gRPC.
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-import grpc
-
 
 class CaligoError(Exception):
     """Anything this system reports on purpose. `str(error)` is one line for a person."""
 
-    status: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
+    status: ClassVar[str] = "INTERNAL"
+    """Name of the gRPC status code."""
     exit_code: ClassVar[int] = 1
 
 
@@ -33,7 +32,7 @@ class FieldViolation:
 class InvalidArgument(CaligoError):
     """The caller's mistake: a field holds something that is not allowed."""
 
-    status = grpc.StatusCode.INVALID_ARGUMENT
+    status = "INVALID_ARGUMENT"
     exit_code = 2
 
     def __init__(self, field: str, allowed: str, *more: FieldViolation) -> None:
@@ -44,67 +43,67 @@ class InvalidArgument(CaligoError):
 class Unreachable(CaligoError):
     """Nobody answers at an address."""
 
-    status = grpc.StatusCode.UNAVAILABLE
+    status = "UNAVAILABLE"
     exit_code = 3
 
 
 class NotFound(CaligoError):
     """No such resource."""
 
-    status = grpc.StatusCode.NOT_FOUND
+    status = "NOT_FOUND"
     exit_code = 4
 
 
 class AlreadyExists(CaligoError):
     """The resource is there and is not overwritten."""
 
-    status = grpc.StatusCode.ALREADY_EXISTS
+    status = "ALREADY_EXISTS"
     exit_code = 4
 
 
 class FailedPrecondition(CaligoError):
     """The resource is not in a state that allows this."""
 
-    status = grpc.StatusCode.FAILED_PRECONDITION
+    status = "FAILED_PRECONDITION"
     exit_code = 4
 
 
 class ResourceExhausted(CaligoError):
     """A limit is reached; the text says which and what to do."""
 
-    status = grpc.StatusCode.RESOURCE_EXHAUSTED
+    status = "RESOURCE_EXHAUSTED"
     exit_code = 5
 
 
 class DeadlineExceeded(CaligoError):
     """The caller's deadline passed first."""
 
-    status = grpc.StatusCode.DEADLINE_EXCEEDED
+    status = "DEADLINE_EXCEEDED"
     exit_code = 3
 
 
 class Unimplemented(CaligoError):
     """The method is part of the contract and not of this release."""
 
-    status = grpc.StatusCode.UNIMPLEMENTED
+    status = "UNIMPLEMENTED"
     exit_code = 2
 
 
 class CampaignFailed(CaligoError):
     """A campaign ended in failure; the text is its problem."""
 
-    status = grpc.StatusCode.ABORTED
+    status = "ABORTED"
     exit_code = 5
 
 
 class InternalError(CaligoError):
     """A fault of the system's own; the log has the rest."""
 
-    status = grpc.StatusCode.INTERNAL
+    status = "INTERNAL"
     exit_code = 5
 
 
-BY_STATUS: dict[grpc.StatusCode, type[CaligoError]] = {
+BY_STATUS: dict[str, type[CaligoError]] = {
     kind.status: kind
     for kind in (
         InternalError,

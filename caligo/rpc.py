@@ -232,7 +232,7 @@ def _to_status(error: CaligoError) -> Any:
         packed = any_pb2.Any()
         packed.Pack(bad_request)
         details.append(packed)
-    code = getattr(code_pb2, error.status.name)
+    code = getattr(code_pb2, error.status)
     return rpc_status.to_status(status_pb2.Status(code=code, message=str(error), details=details))
 
 
@@ -275,7 +275,7 @@ def from_rpc_error(error: grpc.RpcError, address: str) -> CaligoError:
         return InvalidArgument("request", text)
     if code is grpc.StatusCode.UNAVAILABLE:
         return Unreachable(f"{address}: nobody answers")
-    return BY_STATUS.get(code, InternalError)(text or f"{address}: {code.name}")
+    return BY_STATUS.get(code.name, InternalError)(text or f"{address}: {code.name}")
 
 
 def _field_violations(error: grpc.RpcError) -> list[FieldViolation]:

@@ -47,7 +47,7 @@ def namespace(segments_of: Callable[[str], list[str]]) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def simulator(namespace: str) -> Iterator[Simulator]:
-    with Simulator(workers=2, segment_pairs=4 * TILE, namespace=namespace) as running:
+    with Simulator(workers=2, segment_pairs=4 * TILE, namespace=namespace, verify_segments=True) as running:
         yield running
         assert running.arena.free_slots() == running.arena.slots
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import secrets
 import signal
@@ -16,13 +17,15 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+from caligo_simulator import simulation
+from caligo_simulator.arena import Arena
 from caligo_simulator.harness import Setup
-from caligo_simulator.server import NAME
+from caligo_simulator.server import NAME, SimulatorService
 from caligo_simulator.simulation import DesignRow, Simulator
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from caligo import rpc, wire
-from caligo.errors import CaligoError, InvalidArgument, Unreachable
+from caligo.errors import CaligoError, InvalidArgument, ResourceExhausted, Unreachable
 from caligo.results import ROW_DTYPE, ProtocolOutcome, ResultRows
 from caligo.seeds import Phase
 from caligo.space import PRESETS, ExplorationSample, Space
@@ -139,6 +142,52 @@ def test_closing_the_simulator_under_way(setup: Setup, secure: MakeSample, as_ro
     assert not list(Path("/dev/shm").glob(f"*{simulator.arena.name}*"))
 
 
+def test_orphans_are_removed_while_the_simulator_runs(
+    namespace: str, segments_of: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At its start, and again after every `JANITOR_SECONDS`; what is owned stays."""
+    own = f"{namespace}-orphans"
+    monkeypatch.setattr(simulation, "JANITOR_SECONDS", 0.05)
+    code = f"from caligo_simulator.arena import Arena\nArena.create(1, 4096, {own!r})\nprint(flush=True)\ninput()"
+
+    def orphan() -> None:
+        owner = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        )
+        assert owner.stdout is not None
+        owner.stdout.readline()
+        os.killpg(owner.pid, signal.SIGKILL)  # with its resource tracker, which would clean up
+        owner.communicate()
+
+    orphan()
+    assert len(segments_of(own)) == 1
+    with Arena.create(1, 4096, own) as living, Simulator(1, 2**16, own) as simulator:
+        for _ in range(2):
+            assert sorted(segments_of(own)) == sorted([living.name, simulator.arena.name])
+            orphan()
+            deadline = time.monotonic() + 10
+            while len(segments_of(own)) > 2:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+    assert segments_of(own) == []
+
+
+def test_streams_that_are_dropped_leave_nothing_under_way(
+    simulator: Simulator, setup: Setup, secure: MakeSample, as_row: AsRow
+) -> None:
+    def begin_and_drop() -> None:
+        for _ in range(50):
+            next(simulator.simulate(setup, (as_row(secure(index=j, N=20_000)) for j in range(10))))
+
+    threads = [threading.Thread(target=begin_and_drop) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    wait_for_free_slots(simulator)
+
+
 # --- the service ----------------------------------------------------------------------------------------------------
 
 
@@ -157,11 +206,11 @@ class Running:
         return list(Path("/dev/shm").glob(f"caligo-{self.namespace}-*"))
 
 
-def start(folder: Path) -> Running:
+def start(folder: Path, *flags: str) -> Running:
     namespace = f"service-{secrets.token_hex(4)}"
     address = f"unix:{folder}/simulator.sock"
     command = [sys.executable, "-m", "caligo_simulator", "--address", address, "--workers", "2",
-               "--segment-pairs", str(2**18), "--namespace", namespace, "--lifeline"]  # fmt: skip
+               "--segment-pairs", str(2**18), "--namespace", namespace, "--lifeline", *flags]  # fmt: skip
     process = subprocess.Popen(command, stdin=subprocess.PIPE)
     channel = rpc.channel(address)
     rpc.wait_ready(channel, address, 100)
@@ -182,7 +231,7 @@ def stop(running: Running) -> None:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    running = start(tmp_path_factory.mktemp("service"))
+    running = start(tmp_path_factory.mktemp("service"), "--verify-segments")
     yield running
     stop(running)
 
@@ -272,24 +321,82 @@ def test_capacity_and_health(service: Running) -> None:
         assert health.Check(health_pb2.HealthCheckRequest(service=name)).status == 1
 
 
-def test_cancelling_frees_the_simulator(service: Running) -> None:
-    rows = design(8, 9.0)
+@pytest.fixture
+def stub(simulator: Simulator, tmp_path: Path) -> Iterator[simulator_pb2_grpc.SimulatorServiceStub]:
+    """The service in this process, where the arena can be looked at."""
+    register = simulator_pb2_grpc.add_SimulatorServiceServicer_to_server
+    server = rpc.Server(f"unix:{tmp_path}/own.sock", [rpc.Service(NAME, register, SimulatorService(simulator))])
+    server.start()
+    with rpc.channel(server.address) as channel:
+        yield simulator_pb2_grpc.SimulatorServiceStub(channel)
+    server.stop(0)
+
+
+def long_rows(count: int) -> np.ndarray:
+    """Samples of 10^9 pairs, every one of which clicks: seconds each."""
+    rows = design(count, 9.0)
     rows[:, 4] = 0.0
-    requests = iter([setup_message(), rows_message(0, design(1, 4.5)), rows_message(1, rows)])
-    call = service.stub.Simulate(requests)
+    return rows
+
+
+def wait_for_free_slots(simulator: Simulator) -> None:
+    deadline = time.monotonic() + 5
+    while simulator.arena.free_slots() < simulator.arena.slots:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_cancelling_frees_the_slots(stub: simulator_pb2_grpc.SimulatorServiceStub, simulator: Simulator) -> None:
+    requests = iter([setup_message(), rows_message(0, design(1, 4.5)), rows_message(1, long_rows(8))])
+    call = stub.Simulate(requests)
     next(call)
+    time.sleep(0.2)
+    assert simulator.arena.free_slots() < simulator.arena.slots
     call.cancel()
-    # Eight samples of 10^9 pairs are under way; they must make room at once.
-    assert len(simulate(service, setup_message(), rows_message(0, design(2, 4.5)))) == 2
+    wait_for_free_slots(simulator)
+    # And they stay free: nothing of the eight samples goes on.
+    time.sleep(0.3)
+    assert simulator.arena.free_slots() == simulator.arena.slots
 
 
-def test_a_deadline_is_honoured(service: Running) -> None:
-    rows = design(2, 9.0)
-    rows[:, 4] = 0.0
-    with pytest.raises(CaligoError) as error, rpc.calling(service.address):
-        list(service.stub.Simulate(iter([setup_message(), rows_message(0, rows)]), timeout=0.5))
-    assert error.value.status is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert len(simulate(service, setup_message(), rows_message(0, design(2, 4.5)))) == 2
+def test_a_deadline_is_honoured(stub: simulator_pb2_grpc.SimulatorServiceStub, simulator: Simulator) -> None:
+    with pytest.raises(CaligoError) as error, rpc.calling("own"):
+        list(stub.Simulate(iter([setup_message(), rows_message(0, long_rows(8))]), timeout=0.5))
+    assert error.value.status == "DEADLINE_EXCEEDED"
+    wait_for_free_slots(simulator)
+    time.sleep(0.3)
+    assert simulator.arena.free_slots() == simulator.arena.slots
+
+
+def test_rows_are_read_as_credit_comes_free(
+    stub: simulator_pb2_grpc.SimulatorServiceStub, simulator: Simulator
+) -> None:
+    """A client that sends far ahead is not read far ahead: gRPC's own flow control holds it back."""
+    sent = 0
+
+    def requests() -> Iterator[simulator_pb2.SimulateRequest]:
+        nonlocal sent
+        yield setup_message()
+        rows = np.repeat(long_rows(1), 50_000, axis=0)  # 2 MB a message
+        for _ in range(100):
+            sent += 1
+            yield rows_message(0, rows)
+
+    call = stub.Simulate(requests())
+    time.sleep(1.0)
+    assert 1 <= sent < 20
+    call.cancel()
+    wait_for_free_slots(simulator)
+
+
+def test_processes_of_the_service_have_one_thread_and_no_grpc(service: Running) -> None:
+    """The fork server and its workers: nothing that a fork could lose, and no pools of BLAS, OpenMP or Numba."""
+    workers = _descendants(service.process.pid)
+    forked = [pid for pid in workers if b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert len(forked) == 3
+    for pid in forked:
+        assert "Threads:\t1\n" in Path(f"/proc/{pid}/status").read_text()
+        assert "cygrpc" not in Path(f"/proc/{pid}/maps").read_text()
 
 
 def test_sigterm_finishes_what_is_under_way_and_leaves_nothing(fresh_service: Running) -> None:
@@ -305,6 +412,64 @@ def test_sigterm_finishes_what_is_under_way_and_leaves_nothing(fresh_service: Ru
     assert 1 <= answered < 500
     assert fresh_service.process.wait(30) == 0
     assert fresh_service.segments() == []
+
+
+def test_sigterm_drains(tmp_path: Path) -> None:
+    """What is under way may use its grace, health says NOT_SERVING, new calls find nobody."""
+    running = start(tmp_path, "--grace-seconds", "2")
+    health = health_pb2_grpc.HealthStub(running.channel).Watch(health_pb2.HealthCheckRequest(service=NAME))
+    assert next(health).status == health_pb2.HealthCheckResponse.SERVING
+    call = running.stub.Simulate(iter([setup_message(), rows_message(0, long_rows(8))]))
+    time.sleep(0.5)
+    running.process.send_signal(signal.SIGTERM)
+    told = time.monotonic()
+    assert next(health).status == health_pb2.HealthCheckResponse.NOT_SERVING
+    with pytest.raises(Unreachable), rpc.calling(running.address):
+        while time.monotonic() < told + 1.5:  # well before the grace is over
+            with rpc.channel(running.address) as channel:
+                simulator_pb2_grpc.SimulatorServiceStub(channel).GetCapacity(simulator_pb2.GetCapacityRequest())
+    with pytest.raises(grpc.RpcError) as ended:
+        list(call)
+    assert ended.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+    assert running.process.wait(30) == 0
+    assert time.monotonic() - told > 1.9
+    assert running.segments() == []
+    stop(running)
+
+
+@pytest.mark.parametrize("samples", [2_000, pytest.param(20_000, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
+def test_memory_is_constant(fresh_service: Running, samples: int) -> None:
+    """Resident memory of the service and all its processes against samples done: a line without slope.
+
+    The first fifth is left out: caches fill, and every page of the arena is touched once.
+    """
+    processes = [fresh_service.process.pid, *_descendants(fresh_service.process.pid)]
+    rows = np.tile(design(100, 4.5), (samples // 100, 1))
+    requests = [setup_message(), *(rows_message(first, rows[first : first + 100]) for first in range(0, samples, 100))]
+    done, resident = 0, []
+    for answer in fresh_service.stub.Simulate(iter(requests)):
+        done += len(wire.decode_rows(answer.results))
+        if done % (samples // 100) == 0:
+            resident.append((done, sum(resident_bytes(pid) for pid in processes)))
+    assert done == samples
+    count, size = np.array(resident[20:], np.float64).T
+    slope = np.polyfit(count, size, 1)[0]
+    # One result row kept of each sample would be seen in the longer run, one segment in either.
+    assert slope * samples < 5e6, f"{slope:.0f} bytes a sample"
+
+
+def resident_bytes(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return 1024 * int(status.split("VmRSS:")[1].split()[0])
+
+
+def test_a_full_dev_shm_is_an_error_at_the_start(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "caligo_simulator", "--address", f"unix:{tmp_path}/simulator.sock",
+               "--workers", "1024", "--segment-pairs", str(2**28), "--namespace", "full"]  # fmt: skip
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == ResourceExhausted.exit_code
+    assert f"no room for the arena: {1024 * 2 * 2**30 + 2 * 1024 * 128} bytes" in ended.stderr
+    assert list(Path("/dev/shm").glob("caligo-full-*")) == []
 
 
 def test_the_service_ends_with_its_lifeline(fresh_service: Running) -> None:

@@ -450,7 +450,7 @@ def _event(**content: Any) -> campaign_pb2.WatchCampaignResponse:
 
 
 def _problem(error: CaligoError) -> campaign_pb2.Problem:
-    return campaign_pb2.Problem(code=error.status.name, message=str(error))
+    return campaign_pb2.Problem(code=error.status, message=str(error))
 
 
 def _state_name(state: State) -> str:

@@ -11,7 +11,6 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -32,25 +31,23 @@ from caligo_simulator.arena import SlotReference
 from caligo_simulator.epr.source import Link, Segment
 from caligo_simulator.protocol.amplification import amplify, draw_seed
 from caligo_simulator.protocol.estimation import Estimate, estimate
-from caligo_simulator.protocol.reconciliation.codes import payload_bits
+from caligo_simulator.protocol.reconciliation.codes import FRAME_SIZES, payload_bits
 from caligo_simulator.protocol.reconciliation.plans import (
     Plan,
     baseline_plan,
     blind_plan,
-    error_rates,
     expected_leak,
 )
 from caligo_simulator.protocol.reconciliation.protocol import Reconciliation, reconcile
 from caligo_simulator.protocol.sifting import Sifted, Sifter
 from caligo_simulator.protocol.verification import TAG_BITS
-from caligo_simulator.workers import BatchedEPROrchestrator, SegmentTask, WorkerLostError
+from caligo_simulator.workers import BatchedEPROrchestrator, SegmentRequest, SegmentTask, WorkerLostError
 
 log = logs.get("harness")
 
 QBER_LIMIT: Final = 0.11
 """h(Q) = 1/2: no bound on the adversary leaves more (physics.md 2.3)."""
-FRAME: Final = 4096
-"""Length of the code words."""
+_SHORTEST_PAYLOAD: Final = payload_bits(FRAME_SIZES[0])
 _FRAMES_AT_ONCE: Final = 64
 """Decoded between two looks at the clock."""
 
@@ -175,25 +172,26 @@ class _Run:
         """Generate and sift all pairs; the next segment is made while this one is sifted."""
         baseline = self.sample.strategy is Strategy.BASELINE
         sifter = Sifter(
-            keep=min(self.setup.protocol.max_decoded_frames * payload_bits(FRAME), self.sample.N),
+            keep=min(max(self.most_decoded(n) * payload_bits(n) for n in FRAME_SIZES), self.sample.N),
             test_fraction=self.setup.protocol.test_fraction if baseline else 0.0,
             key=self.test_set_key,
         )
+        self.time_left()  # it may have waited for its turn longer than anybody waits for it
         tasks = self.tasks()
         first = next(tasks)
-        future = self.request(first)
+        request = self.orchestrator.generate(first)
         task: SegmentTask | None = first
         try:
             while task is not None:
-                reference = future.result(self.time_left())
+                reference = self.collect(request)
                 following = next(tasks, None)
                 if following is not None:
-                    future = self.request(following)
+                    request = self.orchestrator.generate(following)
                 self.sift(sifter, reference, task.pairs)
                 task = following
             self.time_left()
         finally:
-            self.orchestrator.discard(future)
+            request.discard()
         sifted = sifter.finish()
         self.result.detected = sifted.detected
         self.result.detection_rate = sifted.detected / self.sample.N
@@ -218,20 +216,27 @@ class _Run:
         )
         if self.estimate is not None:
             self.result.qber = self.estimate.qber
-        if self.estimate is None or sifted.length < payload_bits(FRAME):
+        if self.estimate is None or sifted.length < _SHORTEST_PAYLOAD:
             raise _Ended(ProtocolOutcome.FAILURE_SECURITY, Reason.INSUFFICIENT_RAW)
         baseline = self.sample.strategy is Strategy.BASELINE
         if baseline and self.estimate.qber > QBER_LIMIT:
             raise _Ended(ProtocolOutcome.FAILURE_QBER, Reason.QBER_LIMIT)
-        plan = (baseline_plan if baseline else blind_plan)(self.estimate.design_qber, FRAME)
-        if plan is None:
+        make_plan = baseline_plan if baseline else blind_plan
+        design_qber = self.estimate.design_qber
+        plans = [make_plan(design_qber, n) for n in FRAME_SIZES if payload_bits(n) <= sifted.length]
+        serving = [plan for plan in plans if plan is not None]
+        if not serving:
             raise _Ended(ProtocolOutcome.FAILURE_QBER, Reason.NO_CODE)
-        self.result.frames_total = sifted.length // plan.payload
-        frames = self.result.frames_total
+
+        def expected_bits(plan: Plan) -> float:
+            frames = sifted.length // plan.payload
+            return self.secret_bits(frames * plan.payload, frames * (expected_leak(plan) + TAG_BITS))
+
+        plan = max(serving, key=expected_bits)
+        frames = self.result.frames_total = sifted.length // plan.payload
         # What remains after the least that can be disclosed, with every frame kept, is the most that can remain.
         most = self.secret_bits(frames * plan.payload, frames * (int(plan.syndrome_leak[0]) + TAG_BITS))
-        rates = error_rates(FRAME)[round(plan.code.rate, 2)]
-        self.secret_bits(frames * plan.payload, frames * (expected_leak(plan, rates) + TAG_BITS))
+        expected_bits(plan)  # leaves the expected margin, for samples that end before their leak is known
         if most < 1.0:
             raise _Ended(ProtocolOutcome.FAILURE_SECURITY, Reason.PREDICTED_NEGATIVE_KEY)
         return plan
@@ -239,7 +244,7 @@ class _Run:
     def reconcile(self, plan: Plan, sifted: Sifted) -> list[Reconciliation]:
         """Decode and verify frames, as many as the spec asks for; the rest fail at the rate of these."""
         result = self.result
-        decoded = min(result.frames_total, self.setup.protocol.max_decoded_frames)
+        decoded = min(result.frames_total, self.most_decoded(plan.code.n))
         rng = self.generator(Purpose.RECONCILIATION)
         alice = sifted.chosen_alice[: decoded * plan.payload].reshape(decoded, plan.payload)
         bob = sifted.chosen_bob[: decoded * plan.payload].reshape(decoded, plan.payload)
@@ -293,12 +298,12 @@ class _Run:
         rng = self.generator(Purpose.AMPLIFICATION)
         length = self.result.key_length
         chosen_seed, other_seed = (draw_seed(corrected.size, length, rng) for _ in range(2))
-        chosen = amplify(kept(sifted.chosen_alice), length, chosen_seed)
+        chosen, bob = amplify(np.stack([kept(sifted.chosen_alice), corrected]), length, chosen_seed)
         other = amplify(kept(sifted.other_alice), length, other_seed)
         return KeyPair(
             choice=self.choice,
             alice=(other, chosen) if self.choice else (chosen, other),
-            bob=amplify(corrected, length, chosen_seed),
+            bob=bob,
             bob_other=kept(sifted.other_bob),
             other_seed=other_seed,
         )
@@ -313,8 +318,13 @@ class _Run:
             pairs = min(step, total - start)
             yield SegmentTask(self.setup.protocol.epr_source, self.link, key, start, pairs)
 
-    def request(self, task: SegmentTask) -> Future[SlotReference]:
-        return self.orchestrator.generate(task, self.deadline)
+    def collect(self, request: SegmentRequest) -> SlotReference:
+        """Wait for a segment, as long as the sample may take and somebody waits for it."""
+        reference = None
+        while reference is None:
+            self.time_left()
+            reference = request.result()
+        return reference
 
     def sift(self, sifter: Sifter, reference: SlotReference, pairs: int) -> None:
         """Sift views of a slot, and free it."""
@@ -323,6 +333,10 @@ class _Run:
             sifter.add(Segment.over(arena.read(reference), pairs))
         finally:
             arena.free(reference)
+
+    def most_decoded(self, n: int) -> int:
+        """Frames of n that are really decoded: `max_decoded_frames` of the shortest, or fewer, but not fewer bits."""
+        return -(-self.setup.protocol.max_decoded_frames * FRAME_SIZES[0] // n)
 
     def generator(self, purpose: Purpose) -> np.random.Generator:
         return seeds.generator(self.setup.seed, self.setup.phase, self.sample.index, purpose)
@@ -368,11 +382,10 @@ class _Run:
         """The margin where no code was chosen: with the leakage to be expected at the measured error rate, or, where
         that was not measured either, wholly in closed form."""
         sample, physics, protocol = self.sample, self.setup.physics, self.setup.protocol
-        payload = payload_bits(FRAME)
         if self.estimate is not None:
             # Below one frame the margin goes on with the bits that there are.
-            m = self.result.sifted // payload * payload or self.result.sifted
+            m = self.result.sifted // _SHORTEST_PAYLOAD * _SHORTEST_PAYLOAD or self.result.sifted
             rate = expected_leakage_rate(self.estimate.qber, self.estimate.design_qber, sample.strategy)
-            self.secret_bits(m, (rate + TAG_BITS / payload) * m)
+            self.secret_bits(m, (rate + TAG_BITS / _SHORTEST_PAYLOAD) * m)
             return
         self.result.margin = expect(sample, physics, protocol).margin

@@ -34,7 +34,8 @@ class SimulatorService(simulator_pb2_grpc.SimulatorServiceServicer):
     ) -> Iterator[simulator_pb2.SimulateResponse]:
         setup = _setup(next(request_iterator, None))
         ended = threading.Event()
-        context.add_callback(ended.set)
+        if not context.add_callback(ended.set):  # it has ended already
+            ended.set()
         for row in self._simulator.simulate(setup, _rows(request_iterator), ended):
             yield simulator_pb2.SimulateResponse(results=wire.encode_rows(row))
 
@@ -80,7 +81,9 @@ def _rows(requests: Iterator[simulator_pb2.SimulateRequest]) -> Iterator[DesignR
 def serve(settings: SimulatorSettings) -> None:
     """Run the service until it is told to stop. Nothing is answered before every kernel is compiled."""
     numba.set_num_threads(1)
-    with Simulator(settings.workers, settings.segment_pairs, settings.namespace) as simulator:
+    with Simulator(
+        settings.workers, settings.segment_pairs, settings.namespace, verify_segments=settings.verify_segments
+    ) as simulator:
         simulator.warm_up()
         log.info("ready", workers=settings.workers, arena=simulator.arena.name)
         service = rpc.Service(

@@ -19,7 +19,10 @@ class SimulatorSettings(ServiceSettings, section="simulator"):
     """Most pairs that pass through a slot of the arena at once, a multiple of 65536; a slot takes 4 bytes a pair and
     there are two slots a worker."""
     namespace: str = Field("default", pattern=r"^[A-Za-z0-9](-?[A-Za-z0-9])*$", max_length=64)
-    """Part of the names of our shared memory: what is left behind in the same namespace is removed at start."""
+    """Part of the names of our shared memory: what a dead service left behind in the same namespace is removed at start
+    and once a minute."""
+    verify_segments: bool = False
+    """For debugging: note a checksum of each segment when it is written, and compare it when it is read."""
 
     @field_validator("segment_pairs")
     @classmethod

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import queue
 import threading
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
@@ -13,6 +12,7 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from caligo import logs
 from caligo.errors import Unreachable
 from caligo.results import ResultRows
 from caligo.seeds import Phase
@@ -23,9 +23,12 @@ from caligo_simulator.epr.source import make_source, segment_bytes
 from caligo_simulator.harness import ProtocolHarness, SampleCancelledError, Setup
 from caligo_simulator.workers import BatchedEPROrchestrator
 
+log = logs.get("simulation")
+
 _ROWS_PER_WORKER: Final = 4
 """Rows of a stream that are under way or waiting for a thread, so that none idles while the next batch travels."""
-
+JANITOR_SECONDS: Final = 60.0
+"""From one removal of orphaned segments to the next."""
 
 DesignRow = tuple[int, NDArray[np.float32]]
 """A sample's index in its phase and its model coordinates, float32 [9]."""
@@ -37,10 +40,11 @@ class Simulator:
     There are as many harness threads as workers and two slots for each: one that is read, one that is written.
     """
 
-    def __init__(self, workers: int, segment_pairs: int, namespace: str) -> None:
+    def __init__(self, workers: int, segment_pairs: int, namespace: str, *, verify_segments: bool = False) -> None:
         """Start.
 
-        segment_pairs: most pairs of a segment, a multiple of `epr.source.TILE`.
+        segment_pairs: most pairs of a segment, a multiple of `epr.source.TILE`. verify_segments: compare a checksum of
+        every segment when it is read.
 
         Raises:
             ResourceExhausted: /dev/shm has no room for the arena.
@@ -50,7 +54,7 @@ class Simulator:
         self.namespace = namespace
         self.workers = workers
         self.max_rows_in_flight = _ROWS_PER_WORKER * workers
-        self.arena = Arena.create(2 * workers, segment_bytes(segment_pairs), namespace)
+        self.arena = Arena.create(2 * workers, segment_bytes(segment_pairs), namespace, checksums=verify_segments)
         try:
             self.orchestrator = BatchedEPROrchestrator(self.arena, workers)
         except BaseException:
@@ -58,8 +62,13 @@ class Simulator:
             raise
         self._harness = ProtocolHarness(self.orchestrator)
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="harness")
-        self._streams: weakref.WeakSet[_Stream] = weakref.WeakSet()
-        self._draining = threading.Event()
+        # Held again by the same thread where the garbage collector ends a forgotten stream.
+        self._lock = threading.RLock()
+        self._streams: set[_Stream] = set()
+        self._draining = False
+        self._closing = threading.Event()
+        self._janitor = threading.Thread(target=self._keep_clean, name="janitor", daemon=True)
+        self._janitor.start()
 
     def simulate(
         self, setup: Setup, rows: Iterable[DesignRow], cancelled: threading.Event | None = None
@@ -76,11 +85,16 @@ class Simulator:
         make_source(setup.protocol.epr_source)
         cancelled = cancelled or threading.Event()
         stream = _Stream(self._threads, self.max_rows_in_flight, cancelled)
-        self._streams.add(stream)
-        if self._draining.is_set():
-            stream.stop_reading()
-        yield from stream.results(rows, lambda row: self.run(setup, row, cancelled))
-        if self._draining.is_set() and not stream.completed:
+        with self._lock:
+            self._streams.add(stream)
+            if self._draining:
+                stream.stop_reading()
+        try:
+            yield from stream.results(rows, lambda row: self.run(setup, row, cancelled))
+        finally:
+            with self._lock:
+                self._streams.remove(stream)
+        if self._draining and not stream.completed:
             raise Unreachable("the simulator is shutting down; the rows without a result may be sent again")
 
     def run(self, setup: Setup, row: DesignRow, cancelled: threading.Event) -> ResultRows:
@@ -99,19 +113,30 @@ class Simulator:
 
     def drain(self) -> None:
         """Read no more rows from any stream; what is under way is finished."""
-        self._draining.set()
-        for stream in list(self._streams):
-            stream.stop_reading()
+        with self._lock:
+            self._draining = True
+            for stream in list(self._streams):
+                stream.stop_reading()
 
     def close(self) -> None:
         """End threads and workers and remove the arena; nothing of ours is left in /dev/shm."""
         self.drain()
-        for stream in list(self._streams):
-            stream.cancel()
+        with self._lock:
+            for stream in list(self._streams):
+                stream.cancel()
+        self._closing.set()
+        self._janitor.join()
         self.orchestrator.close()
         self._threads.shutdown(wait=True)  # rows that wait see that they are cancelled
         self.arena.close()
         cleanup_shared_memory_orphans(self.namespace)
+
+    def _keep_clean(self) -> None:
+        while not self._closing.wait(JANITOR_SECONDS):
+            try:
+                cleanup_shared_memory_orphans(self.namespace)
+            except OSError:
+                log.exception("orphaned shared memory could not be removed")
 
     def __enter__(self) -> Self:
         return self
@@ -132,7 +157,7 @@ class _Stream:
         self._done: queue.SimpleQueue[ResultRows | Exception | None] = queue.SimpleQueue()
         self._refusal: Exception | None = None
         """What was wrong with the rows that came in."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._submitted = 0
         self._reading = True
         self._exhausted = False

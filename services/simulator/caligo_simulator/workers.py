@@ -1,33 +1,38 @@
 """The worker processes that make quantum data, and the orchestrator that keeps them busy and alive.
 
-A task travels to a worker as a tiny message over a pipe; the worker writes the segment straight into the arena slot
-it was given and answers with the slot's reference. Each worker is looked after by a thread of its own: when it dies
-or overruns its time the thread starts another, reclaims the slot, and gives the same task to it. What comes out is
-the same, since a segment is a function of the task alone.
+A task travels to a worker as a message of a hundred bytes; the worker writes the segment straight into the arena slot
+it was given and answers with the slot's reference. The thread that wants the segment talks to the worker itself, so a
+hand-off wakes one process and is answered by it, with nobody in between. When a worker dies its slot is reclaimed and
+the same task goes to the next one, while another is started in the background. What comes out is the same, since a
+segment is a function of the task alone.
 
-Workers are forked by a fork server that is started before any gRPC thread exists and holds Numba already, so a new
-worker is there in milliseconds and inherits no lock of the service's.
+Workers are forked by a fork server that holds the compiled kernels already and never loads gRPC, so a new one is there
+within milliseconds and inherits no lock of the service's.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
+import os
 import queue
 import signal
+import socket
+import struct
 import threading
-import time
 import traceback
-from concurrent.futures import Future
+import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from multiprocessing.connection import wait
 from types import TracebackType
-from typing import Final, Self
-
-import numpy as np
+from typing import Final, NamedTuple, Self, cast
 
 from caligo import logs
-from caligo.errors import InternalError
+from caligo.errors import InternalError, ResourceExhausted
+from caligo.physics.detection import Convention
 from caligo_simulator.arena import Arena, SlotReference, StaleReferenceError
 from caligo_simulator.epr.source import TILE, Link, Segment, make_source, segment_bytes
 
@@ -35,10 +40,11 @@ log = logs.get("workers")
 
 MAX_DEATHS: Final = 3
 """Workers that may die over one segment before it is given up."""
-_OVERTIME_SECONDS: Final = 2.0
-"""A worker that is still not done so long after its task's deadline is replaced."""
+PATIENCE_SECONDS: Final = 0.1
+"""How long `SegmentRequest.result` waits, so that who waits looks at the clock now and then; and how long a worker may
+go on with a segment that nobody waits for any more."""
 _START_SECONDS: Final = 60.0
-"""For a worker to say that it is ready; compiling its kernels takes part of it on the first start."""
+"""For a worker to say that it is ready; on the very first start the fork server compiles its kernels meanwhile."""
 
 
 class WorkerLostError(InternalError):
@@ -60,13 +66,6 @@ class SegmentTask:
     pairs: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    task: SegmentTask
-    deadline: float
-    future: Future[SlotReference]
-
-
 class BatchedEPROrchestrator:
     """A pool of worker processes over an arena. Usable as a context manager that closes it."""
 
@@ -80,69 +79,45 @@ class BatchedEPROrchestrator:
         self.workers = workers
         self.segment_pairs = arena.slot_bytes // 4 // TILE * TILE
         """Most pairs of a segment."""
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._closing = threading.Event()
         self._lock = threading.Lock()
-        self._keepers = [_Keeper(number, arena, self._jobs, self._closing) for number in range(workers)]
+        self._closing = False
+        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        self._background = ThreadPoolExecutor(workers, thread_name_prefix="workers")
+        self._members: list[_Worker] = []
         try:
-            for keeper in self._keepers:
-                keeper.await_ready()
-        except EOFError:
+            for number in range(workers):
+                self._members.append(_Worker(number, arena))
+            for worker in self._members:
+                worker.await_ready()
+                self._idle.put(worker)
+        except (OSError, EOFError):
             self.close()
             raise InternalError("an EPR worker does not start; standard error says why") from None
         except BaseException:
             self.close()
             raise
-        for keeper in self._keepers:
-            keeper.start()
 
-    def generate(self, task: SegmentTask, deadline: float) -> Future[SlotReference]:
-        """Have a segment made; the future holds its reference, to be read and freed by the caller.
-
-        deadline: on the clock of `time.monotonic`.
+    def generate(self, task: SegmentTask) -> SegmentRequest:
+        """Have a segment made; the request is to be collected or discarded.
 
         Raises:
             InternalError: the pool is closed.
-
-        The future raises `WorkerLostError`, `TimeoutError` or `SourceError`.
         """
         if task.start % TILE:
             raise ValueError(f"start must be a multiple of {TILE}")
-        future: Future[SlotReference] = Future()
-        with self._lock:
-            if self._closing.is_set():
-                raise _closed()
-            self._jobs.put(_Job(task, deadline, future))
-        return future
-
-    def discard(self, future: Future[SlotReference]) -> None:
-        """Give up a segment that `generate` promised: not made if nobody has begun, freed when it is there."""
-
-        def free(done: Future[SlotReference]) -> None:
-            if not done.cancelled() and done.exception() is None:
-                with contextlib.suppress(StaleReferenceError):
-                    self.arena.free(done.result())
-
-        future.cancel()
-        future.add_done_callback(free)
+        return SegmentRequest(self, task)
 
     def process_ids(self) -> list[int]:
         """Process ids of the workers, by number."""
-        return [keeper.process_id() for keeper in self._keepers]
+        return [worker.process_id for worker in self._members]
 
     def close(self) -> None:
         """End the workers; segments under way are given up. Returns when all processes have ended."""
         with self._lock:
-            self._closing.set()
-        self.arena.wake()
-        for _ in self._keepers:
-            self._jobs.put(None)
-        for keeper in self._keepers:
-            keeper.stop()
-        while not self._jobs.empty():
-            job = self._jobs.get()
-            if job is not None and job.future.set_running_or_notify_cancel():
-                job.future.set_exception(_closed())
+            self._closing = True
+        for worker in self._members:
+            worker.kill()  # they hold nothing that would need an orderly end
+        self._background.shutdown()
 
     def __enter__(self) -> Self:
         return self
@@ -152,133 +127,248 @@ class BatchedEPROrchestrator:
     ) -> None:
         self.close()
 
+    # --- for requests -----------------------------------------------------------------------------------------------
 
-def _closed() -> InternalError:
-    return InternalError("the workers have been told to end")
-
-
-class _Keeper:
-    """Looks after one worker process."""
-
-    def __init__(
-        self, number: int, arena: Arena, jobs: queue.SimpleQueue[_Job | None], closing: threading.Event
-    ) -> None:
-        self._number = number
-        self._arena = arena
-        self._jobs = jobs
-        self._closing = closing
-        self._thread = threading.Thread(target=self._run, name=f"keeper-{number}", daemon=True)
-        self._spawn()
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._process.kill()  # it holds nothing that would need an orderly end
-        if self._thread.ident is not None:
-            self._thread.join()
-        self._end_process()
-
-    def process_id(self) -> int:
-        return self._process.pid or 0
-
-    def await_ready(self) -> None:
-        """Raises EOFError if the process ends first, or takes too long."""
-        if not self._connection.poll(_START_SECONDS):
-            raise EOFError
-        self._connection.recv()
-
-    def _spawn(self) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__, "caligo_simulator.epr.statistical"])
-        ours, theirs = context.Pipe()
-        self._process = context.Process(
-            target=_work,
-            args=(theirs, self._arena.name, self._arena.slots, self._arena.slot_bytes),
-            name=f"epr-{self._number}",
-            daemon=True,
-        )
-        self._process.start()
-        theirs.close()
-        self._connection: Connection = ours
-
-    def _end_process(self) -> None:
-        self._process.kill()
-        self._process.join()
-        self._connection.close()
-
-    def _replace_process(self) -> None:
-        self._end_process()
-        if self._closing.is_set():
-            raise _closed()
-        self._spawn()
-        self.await_ready()
-
-    def _run(self) -> None:
-        while not self._closing.is_set():
-            job = self._jobs.get()
-            if job is None:
-                return
-            if not job.future.set_running_or_notify_cancel():
-                continue
-            try:
-                job.future.set_result(self._make(job))
-            except Exception as error:
-                job.future.set_exception(error)
-
-    def _make(self, job: _Job) -> SlotReference:
-        for _ in range(MAX_DEATHS):
-            try:
-                if not self._process.is_alive():
-                    self._replace_process()
-                return self._ask(job)
-            except TimeoutError:
-                raise
-            except (EOFError, OSError):
-                log.warning("EPR worker died", worker=self._number, start=job.task.start)
-        raise WorkerLostError(f"{MAX_DEATHS} EPR workers died over rounds {job.task.start} on")
-
-    def _ask(self, job: _Job) -> SlotReference:
-        """Have the process carry out a task. Raises EOFError or OSError if it dies, and frees the slot."""
-        slot = self._arena.lease(self._number, self._closing)
+    def _take(self, seconds: float) -> _Hold | None:
+        """An idle worker and a slot for it, or None where there are none within `seconds`."""
+        if self._closing:
+            raise InternalError("the workers have been told to end")
         try:
-            self._connection.send((job.task, slot))
-            patience = job.deadline + _OVERTIME_SECONDS - time.monotonic()
-            if not self._connection.poll(max(0.0, patience)):
-                raise TimeoutError(f"rounds {job.task.start} on were not made in time")
-            answer: SlotReference | str = self._connection.recv()
-            if isinstance(answer, str):
-                raise SourceError(answer)
-        except (EOFError, OSError):
-            self._end_process()  # the slot may go to somebody else only when nobody writes to it any more
-            self._arena.free(slot)
-            raise
-        except SourceError:
-            self._arena.free(slot)
-            raise
+            worker = self._idle.get(timeout=seconds)
+        except queue.Empty:
+            return None
+        try:
+            return _Hold(worker, self.arena.lease(worker.number, seconds))
+        except ResourceExhausted:
+            self._idle.put(worker)
+            return None
+
+    def _replace(self, hold: _Hold) -> None:
+        """End the worker, take its slot from it, and have another one started."""
+        hold.worker.kill()  # the slot may go to somebody else only when nobody writes to it any more
+        self.arena.free(hold.slot)
+        self._in_background(self._start_another, hold.worker)
+
+    def _abandon(self, hold: _Hold) -> None:
+        """Nobody waits for this segment any more: free its slot as soon as nobody writes to it."""
+        if not self._in_background(self._outlast, hold):
+            self._replace(hold)
+
+    def _in_background(self, work: Callable[..., None], *arguments: object) -> bool:
+        with self._lock:
+            if not self._closing:
+                self._background.submit(work, *arguments)
+            return not self._closing
+
+    def _outlast(self, hold: _Hold) -> None:
+        try:
+            answered = hold.worker.answer() is not None
+        except OSError:
+            answered = False
+        if answered:
+            self.arena.free(hold.slot)
+            self._idle.put(hold.worker)
+        else:
+            log.warning("EPR worker replaced over a segment that nobody waits for", worker=hold.worker.number)
+            self._replace(hold)
+
+    def _start_another(self, dead: _Worker) -> None:
+        try:
+            with self._lock:
+                if self._closing:
+                    return
+                self._members[dead.number] = _Worker(dead.number, self.arena)
+            self._members[dead.number].await_ready()
+        except (OSError, EOFError):
+            log.error("EPR worker does not start", worker=dead.number)
+            self._members[dead.number].kill()
+        self._idle.put(self._members[dead.number])  # whoever is given a dead one has it started again
+
+
+class SegmentRequest:
+    """A segment that has been asked for. Made by `BatchedEPROrchestrator.generate`, for one thread at a time."""
+
+    def __init__(self, pool: BatchedEPROrchestrator, task: SegmentTask) -> None:
+        self._pool = pool
+        self._task = task
+        self._hold: _Hold | None = None
+        self._reference: SlotReference | None = None
+        self._deaths = 0
+        self._send(0.0)
+
+    def result(self) -> SlotReference | None:
+        """The segment's reference, to be read and freed by the caller; None if it is not there within
+        `PATIENCE_SECONDS`.
+
+        Raises:
+            WorkerLostError: `MAX_DEATHS` workers have died over it.
+            SourceError: the source raised something.
+            InternalError: the pool is closed.
+        """
+        if self._hold is None and (self._reference is not None or not self._send(PATIENCE_SECONDS)):
+            return self._reference
+        hold = cast(_Hold, self._hold)
+        try:
+            answer = hold.worker.answer()
+        except OSError:
+            self._mourn(hold)
+            return None
+        if answer is None:
+            return None
+        self._hold = None
+        self._pool._idle.put(hold.worker)
+        if isinstance(answer, str):
+            self._pool.arena.free(hold.slot)
+            raise SourceError(answer)
+        self._reference = answer
         return answer
 
+    def discard(self) -> None:
+        """Give the segment up: not made if nobody has begun, and its slot is freed unless the caller has done so."""
+        if self._hold is not None:
+            self._pool._abandon(self._hold)
+            self._hold = None
+        elif self._reference is not None:
+            with contextlib.suppress(StaleReferenceError):
+                self._pool.arena.free(self._reference)
 
-def _work(connection: Connection, arena_name: str, slots: int, slot_bytes: int) -> None:
-    """Body of a worker process: fill segments until the service closes the pipe or is gone."""
+    def _send(self, seconds: float) -> bool:
+        hold = self._hold = self._pool._take(seconds)
+        if hold is None:
+            return False
+        try:
+            hold.worker.ask(self._task, hold.slot)
+        except OSError:
+            self._mourn(hold)
+            return False
+        return True
+
+    def _mourn(self, hold: _Hold) -> None:
+        self._hold = None
+        self._deaths += 1
+        if not self._pool._closing:
+            log.warning("EPR worker died", worker=hold.worker.number, start=self._task.start)
+        self._pool._replace(hold)
+        if self._deaths == MAX_DEATHS:
+            raise WorkerLostError(f"{MAX_DEATHS} EPR workers died over rounds {self._task.start} on")
+
+
+class _Worker:
+    """One process, from its start to its death, and this end of the socket between us."""
+
+    def __init__(self, number: int, arena: Arena) -> None:
+        self.number = number
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__, "caligo_simulator.epr.preload"])
+        # Messages arrive whole or not at all, and the death of either side ends the other's waiting.
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            process = context.Process(
+                target=_work,
+                args=(theirs, arena.name, arena.slots, arena.slot_bytes, arena.checksums),
+                name=f"epr-{number}",
+                daemon=True,
+            )
+            process.start()
+        self.process_id: int = process.pid or 0
+        # Unlike the process id it is never another process's, and unlike the fork server it cannot die before us.
+        self._handle = os.pidfd_open(self.process_id)
+        weakref.finalize(self, os.close, self._handle)
+        weakref.finalize(self, self._socket.close)
+
+    def await_ready(self) -> None:
+        """Raises OSError if the process ends first, or takes too long."""
+        self._socket.settimeout(_START_SECONDS)
+        if self._receive() is None:
+            raise TimeoutError
+        self._socket.settimeout(PATIENCE_SECONDS)
+
+    def ask(self, task: SegmentTask, slot: SlotReference) -> None:
+        """Give it a task. Raises OSError if it is dead."""
+        self._socket.send(_encode(task, slot))
+
+    def answer(self) -> SlotReference | str | None:
+        """Its answer, or what its source raised; None if that takes more than `PATIENCE_SECONDS`.
+
+        Raises OSError if it is dead.
+        """
+        message = self._receive()
+        if message is None:
+            return None
+        if len(message) == _REFERENCE.size:
+            return SlotReference(*_REFERENCE.unpack(message))
+        return message.decode(errors="replace")
+
+    def kill(self) -> None:
+        """Returns when it is dead."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+        wait([self._handle])
+
+    def _receive(self) -> bytes | None:
+        try:
+            message = self._socket.recv(_MESSAGE_BYTES)
+        except TimeoutError:
+            return None
+        if not message:
+            raise ConnectionResetError
+        return message
+
+
+class _Hold(NamedTuple):
+    """A worker, and the slot that it was given for one segment."""
+
+    worker: _Worker
+    slot: SlotReference
+
+
+# --- messages -------------------------------------------------------------------------------------------------------
+
+_REFERENCE: Final = struct.Struct("=4q")
+"""A worker's answer; one of another length is the text of an error."""
+_TASK: Final = struct.Struct("=4q4dQ2q")
+"""Slot, link, key, start and pairs; the names of source and convention follow."""
+_MESSAGE_BYTES: Final = 4096
+
+
+def _encode(task: SegmentTask, slot: SlotReference) -> bytes:
+    link = task.link
+    numbers = _TASK.pack(
+        *slot,
+        *(link.fidelity, link.efficiency, link.detector_error, link.dark_count_prob),
+        *(task.key, task.start, task.pairs),
+    )
+    return numbers + f"{task.source} {link.convention}".encode()
+
+
+def _decode(message: bytes) -> tuple[SegmentTask, SlotReference]:
+    slot, generation, offset, length, fidelity, efficiency, error, dark, key, start, pairs = _TASK.unpack_from(message)
+    source, convention = message[_TASK.size :].decode().split()
+    link = Link(fidelity, efficiency, error, dark, cast(Convention, convention))
+    return SegmentTask(source, link, key, start, pairs), SlotReference(slot, generation, offset, length)
+
+
+# --- in the worker --------------------------------------------------------------------------------------------------
+
+
+def _work(connection: socket.socket, arena_name: str, slots: int, slot_bytes: int, checksums: bool) -> None:
+    """Body of a worker process: fill segments until the service closes the socket or is gone."""
     for number in (signal.SIGINT, signal.SIGTERM):  # meant for the service, which decides when workers end
         signal.signal(number, signal.SIG_IGN)
-    arena = Arena.attach(arena_name, slots, slot_bytes)
-    source = make_source("statistical")
-    for efficiency in (1.0, 1e-3):  # loads or compiles the kernels before anybody waits for them
-        segment = Segment.over(np.empty(segment_bytes(64), np.uint8), 64)
-        source.fill(segment, Link(1.0, efficiency, 0.0, 0.0, "fidelity"), 0, 0)
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        connection.send(True)
-        while True:
-            task, slot = connection.recv()
-            connection.send(_fill(arena, task, slot))
+    arena = Arena.attach(arena_name, slots, slot_bytes, checksums)
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        connection.send(b"ready")
+        while message := connection.recv(_MESSAGE_BYTES):
+            connection.send(_fill(arena, *_decode(message)))
 
 
-def _fill(arena: Arena, task: SegmentTask, slot: SlotReference) -> SlotReference | str:
+_source = functools.cache(make_source)
+
+
+def _fill(arena: Arena, task: SegmentTask, slot: SlotReference) -> bytes:
     try:
         segment = Segment.over(arena.write(slot), task.pairs)
-        make_source(task.source).fill(segment, task.link, task.key, task.start)
-        return arena.commit(slot, segment_bytes(task.pairs))
+        _source(task.source).fill(segment, task.link, task.key, task.start)
+        return _REFERENCE.pack(*arena.commit(slot, segment_bytes(task.pairs)))
     except Exception:
-        return traceback.format_exc()
+        return traceback.format_exc().encode()[-_MESSAGE_BYTES:]
