@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Final, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -86,7 +87,7 @@ class EPRSource(Protocol):
 
 def installed_sources() -> list[str]:
     """Names that `make_source` accepts here."""
-    return ["statistical"]
+    return ["statistical", "netsquid"] if find_spec("netsquid") else ["statistical"]
 
 
 def make_source(name: str) -> EPRSource:
@@ -95,10 +96,18 @@ def make_source(name: str) -> EPRSource:
     Raises:
         InvalidArgument: it cannot be used here.
     """
-    if name != "statistical":
-        raise InvalidArgument(
-            "protocol.epr_source", f"{name} is not installed; installed: {', '.join(installed_sources())}"
-        )
-    from caligo_simulator.epr.statistical import StatisticalSource
+    if name == "statistical":
+        from caligo_simulator.epr.statistical import StatisticalSource
 
-    return StatisticalSource()
+        return StatisticalSource()
+    if name not in installed_sources():
+        raise InvalidArgument(
+            "protocol.epr_source",
+            f"{name} is not installed (NetSquid is licensed and has its own package index, see docs/netsquid.md); "
+            f"installed: {', '.join(installed_sources())}",
+        )
+    try:
+        from caligo_simulator.epr.netsquid import NetSquidSource
+    except Exception as error:  # an extension built for another NumPy does not only raise ImportError
+        raise InvalidArgument("protocol.epr_source", f"{name} is installed but cannot be imported: {error}") from error
+    return NetSquidSource()
