@@ -9,6 +9,9 @@ all of the work:
 * NumPy draws the same joint distribution in the same four int8 arrays, from SFC64, its quickest generator, with
   uniforms of 24 bits where the source has 61, in pieces that stay in the cache. It is not counter-based, so no part
   of it can be made again alone.
+
+What bounds the source is printed with it: the time that its random numbers alone take where every round is drawn, as
+many Philox blocks as it uses, and the time to fill as many bytes with a constant.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import numpy as np
 import stim
 from caligo_simulator.epr.source import NO_CLICK, Link, Segment, segment_bytes
 from caligo_simulator.epr.statistical import StatisticalSource
+from caligo_simulator.philox import fill_blocks
 
 from benchmarks.feasibility import seconds
 
@@ -32,7 +36,7 @@ ROUNDS = 15
 AIM_PAIRS_PER_SECOND = 1e8
 AIM_RATIO = 5
 LINKS = {eta: Link(0.97, eta, 0.01, 1e-6, "fidelity") for eta in (1.0, 0.5, 0.1, 0.01)}
-"""By efficiency. Under a quarter of the rounds clicking, the source jumps from click to click."""
+"""By efficiency. Where few rounds click, the last of these, the source jumps from click to click."""
 
 
 def bell_pairs(link: Link) -> stim.CompiledMeasurementSampler:
@@ -82,6 +86,21 @@ def check(link: Link, ours: Segment, numpys: Segment, stims: np.ndarray) -> None
         assert abs(found[1] - qber) <= 5 * error + 1e-3 * qber
 
 
+def bounds() -> tuple[float, float]:
+    """Seconds to make the Philox blocks of a segment, and to write its bytes; medians."""
+    zero, words = np.uint64(0), np.empty(1024, np.uint64)
+    segment = np.empty(segment_bytes(PAIRS), np.uint8)
+
+    def random() -> None:
+        for first in range(0, PAIRS, 4 * words.size):
+            fill_blocks(words, np.uint64(first // 8), zero, zero, zero)
+
+    random()
+    times = [(seconds(random), seconds(lambda: segment.fill(2))) for _ in range(ROUNDS)]
+    philox, write = (statistics.median(values) for values in zip(*times, strict=True))
+    return philox, write
+
+
 def measure(link: Link) -> dict[str, Any]:
     source = StatisticalSource()
     ours, numpys = (Segment.over(np.empty(segment_bytes(PAIRS), np.uint8), PAIRS) for _ in range(2))
@@ -123,6 +142,9 @@ def main() -> None:
             f"{1e-6 * p['stim_pairs_per_second']:9.1f} {p['ratio_stim']:7.2f} "
             f"{1e-6 * p['numpy_pairs_per_second']:9.1f} {p['ratio_numpy']:7.1f}"
         )
+    philox, write = bounds()
+    print(f"ns a pair: {1e9 / points[0]['pairs_per_second']:.2f}, of which random numbers {1e9 * philox / PAIRS:.2f}; "
+          f"writing as many bytes takes {1e9 * write / PAIRS:.2f}")  # fmt: skip
     print(f"one core; aim: {1e-6 * AIM_PAIRS_PER_SECOND:.0f} Mpairs/s, {AIM_RATIO} times stim")
     if arguments.json:
         worst = min(points, key=lambda p: p["pairs_per_second"])
@@ -137,6 +159,8 @@ def main() -> None:
                     "ratio": worst["ratio_stim"],
                     "aim": AIM_PAIRS_PER_SECOND,
                     "aim_ratio": AIM_RATIO,
+                    "philox_seconds_per_pair": philox / PAIRS,
+                    "write_seconds_per_pair": write / PAIRS,
                     "points": points,
                 }
             )

@@ -2,7 +2,8 @@
 
 The same rows of the `cliff` space, the two simulators taking turns. A worker is one process that makes pairs and one
 thread that runs the protocol on them, so one worker already occupies more than one core; the CPU time used says how
-much of the machine each had. Rows and outcomes are compared: the number of workers changes none.
+much of the machine each had, and rows a second of CPU time what a core gives. Rows and outcomes are compared: the
+number of workers changes none.
 """
 
 from __future__ import annotations
@@ -33,13 +34,18 @@ WORKERS = (1, 2)
 SETUP = Setup("scaling", SEED, Phase.LHS, PhysicsSpec(), ProtocolSpec())
 
 
-def cpu_seconds(simulator: Simulator) -> float:
-    """CPU time so far of this process and of the workers."""
+def worker_seconds(simulator: Simulator) -> float:
+    """CPU time so far of the workers."""
     ticks = 0
     for process in simulator.orchestrator.process_ids():
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
         ticks += int(fields[11]) + int(fields[12])  # utime and stime, proc_pid_stat(5)
-    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def cpu_seconds(simulator: Simulator) -> float:
+    """CPU time so far of this process and of the workers."""
+    return time.process_time() + worker_seconds(simulator)
 
 
 def run(simulator: Simulator, design: Sequence[DesignRow]) -> tuple[float, float, ResultRows]:
@@ -69,6 +75,7 @@ def measure(design: Sequence[DesignRow]) -> list[dict[str, Any]]:
             "workers": workers,
             "rows_per_second": len(design) / statistics.median(elapsed for elapsed, _ in measured),
             "cores": statistics.median(cores for _, cores in measured),
+            "rows_per_core_second": len(design) / statistics.median(elapsed * cores for elapsed, cores in measured),
             "ratio": statistics.median(
                 alone / elapsed for (alone, _), (elapsed, _) in zip(runs[WORKERS[0]], measured, strict=True)
             ),
@@ -84,9 +91,12 @@ def main() -> None:
     arguments = parser.parse_args()
     _, design = LHSSampler(Space(PRESETS["cliff"]), SEED, arguments.rows).rows(0, arguments.rows)
     points = measure(list(enumerate(design)))
-    print("workers   rows/s   cores used   times one worker")
+    print("workers   rows/s   cores used   rows a core second   times one worker")
     for p in points:
-        print(f"{p['workers']:7d} {p['rows_per_second']:8.2f} {p['cores']:12.2f} {p['ratio']:18.2f}")
+        print(
+            f"{p['workers']:7d} {p['rows_per_second']:8.2f} {p['cores']:12.2f} {p['rows_per_core_second']:20.2f} "
+            f"{p['ratio']:18.2f}"
+        )
     cores = len(os.sched_getaffinity(0))
     print(f"{arguments.rows} rows on {cores} cores; aim: two workers use all of them, {cores / points[0]['cores']:.2f}"
           " times one worker")  # fmt: skip

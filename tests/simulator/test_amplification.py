@@ -28,9 +28,12 @@ def test_equals_the_direct_product(n: int, fraction: float, seed: int) -> None:
     bits = rng.integers(0, 2, n, dtype=np.uint8)
     toeplitz_seed = draw_seed(n, length, rng)
     assert np.array_equal(amplify(bits, length, toeplitz_seed), direct(bits, length, toeplitz_seed))
+    both = np.stack([bits, rng.integers(0, 2, n, dtype=np.uint8)])
+    expected = [direct(string, length, toeplitz_seed) for string in both]
+    assert np.array_equal(amplify(both, length, toeplitz_seed), expected)
 
 
-@given(n=st.integers(2, 2000), fraction=st.floats(0, 1), longest=st.sampled_from([16, 64, 250]))
+@given(n=st.integers(2, 1000), fraction=st.floats(0, 1), longest=st.sampled_from([16, 64, 250]))
 @settings(max_examples=60, deadline=None)
 def test_blocks_change_nothing(n: int, fraction: float, longest: int) -> None:
     rng = np.random.default_rng(n)
@@ -40,18 +43,20 @@ def test_blocks_change_nothing(n: int, fraction: float, longest: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(amplification, "LONGEST_TRANSFORM", longest)
         assert np.array_equal(amplify(bits, length, seed), direct(bits, length, seed))
+        both = np.stack([1 - bits, bits])
+        assert np.array_equal(amplify(both, length, seed), [direct(string, length, seed) for string in both])
 
 
-def test_rows_of_a_product_longer_than_one_transform() -> None:
+@pytest.mark.parametrize(("n", "length"), [(1_300_000, 790_000), (5_000_000, 700_000)], ids=["one", "blocks"])
+def test_rows_of_long_products(n: int, length: int) -> None:
     """All-ones input is the worst case for rounding: every coefficient is as large as it can be."""
     rng = np.random.default_rng(5)
-    n, length = 5_000_000, 700_000
-    bits = np.ones(n, np.uint8)
+    bits = np.ones((2, n), np.uint8)
     seed = np.ones(seed_length(n, length), np.uint8)
     seed[rng.integers(0, seed.size, 1000)] = 0
     rows = rng.integers(0, length, 200)
     expected = np.array([np.count_nonzero(seed[i : i + n]) & 1 for i in rows])
-    assert np.array_equal(amplify(bits, length, seed)[rows], expected)
+    assert np.array_equal(amplify(bits, length, seed)[:, rows], [expected, expected])
 
 
 def test_two_universal() -> None:
@@ -95,6 +100,11 @@ def test_seed_has_full_entropy_and_the_right_length() -> None:
 def test_sizes_that_do_not_fit(n: int, length: int, seed_bits: int) -> None:
     with pytest.raises(ValueError, match=r"length|seed"):
         amplify(np.zeros(n, np.uint8), length, np.zeros(seed_bits, np.uint8))
+
+
+def test_three_strings_are_too_many() -> None:
+    with pytest.raises(ValueError, match="strings, not 3"):
+        amplify(np.zeros((3, 10), np.uint8), 4, np.zeros(13, np.uint8))
 
 
 def test_linear() -> None:

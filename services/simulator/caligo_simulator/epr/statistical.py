@@ -4,8 +4,13 @@ Model: Werner pairs, loss, misalignment and dark counts on Bob's side, double cl
 (`caligo.physics.detection`). A round clicks with probability P; a clicked round with equal bases is wrong with
 probability Q, one with unequal bases is independent of Alice's bit.
 
-Every random number is a function of the sample's key and the round's tile, so results do not depend on how a sample
+Every random number is a function of the sample's key and the round's number, so results do not depend on how a sample
 is cut into segments. Where clicks are rare the kernel jumps from click to click.
+
+Otherwise a round has 16 random bits: its bit, its bases, and the first 13 bits of a uniform number u of 61. Clicks and
+errors are comparisons of u with thresholds, and 13 bits decide them unless they are the first 13 of a threshold too:
+then, once in some thousands of rounds, the other 48 bits are drawn. So the law is that of 61 bits, at a quarter of
+the random numbers, in 16-bit lanes.
 """
 
 from __future__ import annotations
@@ -15,20 +20,28 @@ from typing import Final
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from caligo_simulator.epr.source import NO_CLICK, TILE, Int8Array, Link, Segment
-from caligo_simulator.philox import failures_before_success, philox
+from caligo_simulator.philox import failures_before_success, fill_blocks, word_at
 
-_SPARSE_BELOW: Final = 0.25
+_SPARSE_BELOW: Final = 0.07
 """Click probability under which jumping costs less than looking at every round."""
 _UNIT_BITS: Final = 61
-_CHUNK: Final = 256
-"""Philox blocks made at once; each gives two rounds 64 bits."""
-_NO_CLICK: Final = np.int8(NO_CLICK)
+_REST_BITS: Final = np.uint64(48)
+_CHUNK: Final = 4096
+"""Rounds made at once, from an eighth as many Philox blocks."""
+_UNDECIDED: Final = 4
+"""Stands in `bob_click` until the rest of the round's uniform number is drawn."""
+_ANY_UNDECIDED: Final = np.uint64(0x0101010101010101 * _UNDECIDED)
+_DRAWS: Final = 32
+"""Clicks drawn at once."""
 
-# Third counter word: the two ways of drawing never share a block.
+_ZERO: Final = np.uint64(0)
+# Third counter word: the ways of drawing never share a block.
 _DENSE: Final = np.uint64(0)
 _SPARSE: Final = np.uint64(1)
+_REST: Final = np.uint64(2)
 
 
 class StatisticalSource:
@@ -60,31 +73,63 @@ def _fill_dense(
     click: np.uint64,
     wrong: np.uint64,
 ) -> None:
-    one = np.uint64(1)
-    half = click >> one
-    words = np.empty(2 * _CHUNK, np.uint64)
+    half = click >> np.uint64(1)
+    words = np.empty(_CHUNK // 4, np.uint64)
+    lanes = words.view(np.uint16)
     pairs = alice_bit.size
-    for chunk in range(0, pairs, 2 * _CHUNK):
-        first = np.uint64((start + chunk) // 2)
-        high = first >> np.uint64(32)
-        low = first & np.uint64(0xFFFFFFFF)
-        # A chunk is aligned, so the low word of the counter does not wrap inside it.
-        for block in range(_CHUNK):
-            w0, w1, w2, w3 = philox(low + np.uint64(block), high, _DENSE, np.uint64(0), key)
-            words[block] = (w0 << np.uint64(32)) | w1
-            words[_CHUNK + block] = (w2 << np.uint64(32)) | w3
-        for j in range(min(2 * _CHUNK, pairs - chunk)):
-            word = words[j]
-            bit = word & one
-            a = (word >> one) & one
-            b = (word >> np.uint64(2)) & one
-            unit = word >> np.uint64(3)
-            error = np.uint64(unit < (wrong if a == b else half))
-            i = chunk + j
-            alice_bit[i] = bit
-            alice_basis[i] = a
-            bob_basis[i] = b
-            bob_click[i] = (bit ^ error) if unit < click else np.uint64(NO_CLICK)
+    eights = bob_click[: pairs // 8 * 8].view(np.uint64)
+    for chunk in range(0, pairs, _CHUNK):
+        end = min(chunk + _CHUNK, pairs)
+        fill_blocks(words, np.uint64((start + chunk) // 8), _DENSE, _ZERO, key)
+        here = slice(chunk, end)
+        _decide(lanes, alice_bit[here], alice_basis[here], bob_basis[here], bob_click[here], click, half, wrong)
+        for first in range(chunk, end, 8):
+            if first + 8 > pairs or eights[first // 8] & _ANY_UNDECIDED:
+                for i in range(first, min(first + 8, pairs)):
+                    if bob_click[i] == _UNDECIDED:
+                        bob_click[i] = _settle(lanes[i - chunk], np.uint64(start + i), key, click, half, wrong)
+
+
+@njit(nogil=True, cache=True)
+def _decide(
+    lanes: NDArray[np.uint16],
+    alice_bit: Int8Array,
+    alice_basis: Int8Array,
+    bob_basis: Int8Array,
+    bob_click: Int8Array,
+    click: np.uint64,
+    half: np.uint64,
+    wrong: np.uint64,
+) -> None:
+    """Rounds from their 16 bits, `_UNDECIDED` where these do not decide. All in uint16, or LLVM takes wider lanes."""
+    one, two, three = np.uint16(1), np.uint16(2), np.uint16(3)
+    click_start = np.uint16(click >> _REST_BITS)
+    half_start = np.uint16(half >> _REST_BITS)
+    wrong_start = np.uint16(wrong >> _REST_BITS)
+    for i in range(alice_bit.size):
+        lane = lanes[i]
+        bit = np.uint16(lane & one)
+        a = np.uint16(np.uint16(lane >> one) & one)
+        b = np.uint16(np.uint16(lane >> two) & one)
+        unit = np.uint16(lane >> three)
+        error_start = wrong_start if a == b else half_start
+        seen = np.uint16(bit ^ np.uint16(unit < error_start)) if unit < click_start else np.uint16(NO_CLICK)
+        tie = (unit == error_start) | (unit == click_start)
+        alice_bit[i] = bit
+        alice_basis[i] = a
+        bob_basis[i] = b
+        bob_click[i] = np.uint16(_UNDECIDED) if tie else seen
+
+
+@njit(nogil=True, inline="always")
+def _settle(
+    lane: np.uint16, number: np.uint64, key: np.uint64, click: np.uint64, half: np.uint64, wrong: np.uint64
+) -> np.int64:
+    """What Bob sees in a round, from all bits of its uniform number."""
+    rest = word_at(number, _REST, _ZERO, key) >> (np.uint64(64) - _REST_BITS)
+    unit = (np.uint64(lane >> 3) << _REST_BITS) | rest
+    error = unit < (half if (lane ^ (lane >> 1)) & 2 else wrong)
+    return (np.int64(lane & 1) ^ np.int64(error)) if unit < click else np.int64(NO_CLICK)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -100,23 +145,21 @@ def _fill_sparse(
 ) -> None:
     one = np.uint64(1)
     half = one << np.uint64(_UNIT_BITS - 1)
-    bob_click[:] = _NO_CLICK
-    alice_bit[:] = 0
-    alice_basis[:] = 0
-    bob_basis[:] = 0
+    bob_click[:] = NO_CLICK
+    words = np.empty(2 * _DRAWS, np.uint64)
     pairs = alice_bit.size
     for origin in range(0, pairs, TILE):
         tile = np.uint64((start + origin) // TILE)
         end = min(origin + TILE, pairs)
-        draw = np.uint64(0)
         i = np.int64(origin - 1)
+        draw = 0
         while True:
-            w0, w1, w2, w3 = philox(draw, tile, _SPARSE, np.uint64(0), key)
-            draw += one
-            i += 1 + failures_before_success(w0, w1, log_no_click)
+            if draw % _DRAWS == 0:
+                fill_blocks(words, np.uint64(draw), _SPARSE, tile, key)
+            i += 1 + failures_before_success(words[draw % _DRAWS], log_no_click)
             if i >= end:
                 break
-            word = (w2 << np.uint64(32)) | w3
+            word = words[_DRAWS + draw % _DRAWS]
             bit = word & one
             a = (word >> one) & one
             b = (word >> np.uint64(2)) & one
@@ -125,3 +168,4 @@ def _fill_sparse(
             alice_basis[i] = a
             bob_basis[i] = b
             bob_click[i] = bit ^ error
+            draw += 1
