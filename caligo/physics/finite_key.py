@@ -36,7 +36,7 @@ def immediate_measurement_entropy(n: float, eps: float) -> float:
 
 
 def min_entropy_lupo2023(m: float, r: float, nu: float, eps: float) -> float:
-    """Finite form of security.min_entropy_rate_lupo2023, bits.
+    """Finite form of security.min_entropy_rate_lupo2023, with its assumptions, bits.
 
     min{ I(m), I((1-nu) m) + max(0, nu m (1-r) - sqrt(nu m ln(1/eps)/2)) } with I the
     immediate-measurement entropy: Bob either measures all m positions at once, or stores nu m of them,
@@ -50,7 +50,7 @@ def min_entropy_lupo2023(m: float, r: float, nu: float, eps: float) -> float:
 
 
 def min_entropy_kww2012(m: float, r: float, nu: float, eps: float) -> float:
-    """Finite form of security.min_entropy_rate_kww2012, bits.
+    """Finite form of security.min_entropy_rate_kww2012, with its assumptions, bits.
 
     Of the 2m rounds of both strings, I(2m) bits are unknown before the memory is read; log2(1/eps) + 1
     are lost in passing to the memory's success probability (KWW 2012 Lemma 2.2; Lupo Eq. 12) and the
@@ -65,7 +65,7 @@ def min_entropy_kww2012(m: float, r: float, nu: float, eps: float) -> float:
 
 
 def min_entropy_erven2014(m: float, r: float, nu: float, eps: float) -> float:
-    """Finite form of security.min_entropy_rate_erven2014, bits.
+    """Finite form of security.min_entropy_rate_erven2014, with its assumptions, bits.
 
     (1/2) nu n gamma_r(X/(nu n)) over the n = 2m rounds of both strings, X = I(n)/2 - 1 - log2(1/(2 eps)):
     the first term of Erven Eq. 8 with every detected round a single photon.

@@ -1,10 +1,10 @@
 """What one run of the protocol is expected to give, in closed form."""
 
-from math import floor, pi, sqrt
+from math import floor, inf, pi, sqrt
 from typing import NamedTuple
 
 from .detection import Convention, click_probability, qber
-from .efficiency import BASELINE, BLIND, LEAST_LEAKAGE, expected_efficiency
+from .efficiency import BASELINE, BLIND, FRAME_SIZES, LEAST_LEAKAGE, PAYLOADS, expected_efficiency
 from .entropy import binary_entropy
 from .finite_key import Penalty, min_entropy, qber_margin, secret_bits
 from .security import Bound, MemoryModel, effective_retention, min_entropy_rate
@@ -44,14 +44,15 @@ def sifted_length(detected: float) -> float:
     return max(0.0, 0.5 * detected - sqrt(detected / (2.0 * pi)))
 
 
-def expected_leakage_rate(error_rate: float, design_rate: float, strategy: int) -> float:
+def expected_leakage_rate(error_rate: float, design_rate: float, strategy: int, frame_size: int = 4096) -> float:
     """Expected public bits per reconciled bit, without tags, in [0, 1].
 
     The baseline's code is chosen for design_rate, the error rate with its statistical margin; the blind
     protocol discloses only what the true error_rate makes necessary.
     """
     q = min(0.5, design_rate if strategy == BASELINE else error_rate)
-    return min(1.0, max(LEAST_LEAKAGE, expected_efficiency(q, strategy) * binary_entropy(q)))
+    least = LEAST_LEAKAGE[FRAME_SIZES.index(frame_size)]
+    return min(1.0, max(least, expected_efficiency(q, strategy, frame_size) * binary_entropy(q)))
 
 
 def predict(
@@ -72,15 +73,14 @@ def predict(
     test_fraction: float = 0.1,
     pe_penalty: Penalty = "binomial",
     frame_error_rate: float = 0.01,
-    payload: int = 3686,
     tag_bits: int = 50,
 ) -> Prediction:
     """Closed-form expectation of one run; defined at every point, feasible or not.
 
     strategy: efficiency.BASELINE (0) or efficiency.BLIND (1); only the baseline spends test_fraction of
-    the detected rounds on an error estimate. payload: bits of a frame that carry the string; each frame
-    also costs tag_bits, and the share frame_error_rate of the frames is dropped. Below one frame the
-    margin goes on with m as it is, so it is continuous where the first frame fills and defined down to
+    the detected rounds on an error estimate. Of the frame sizes, the one that leaves the most key is taken;
+    each frame also costs tag_bits, and the share frame_error_rate of the frames is dropped. Below one frame
+    the margin goes on with m as it is, so it is continuous where the first frame fills and defined down to
     no detection at all. eps: each of the smoothing and hashing parameters. Raises ValueError for an
     unknown strategy or option.
     """
@@ -94,20 +94,22 @@ def predict(
     detected = num_pairs * p_click
     tested = test_fraction * detected if strategy == BASELINE else 0.0
     sifted = sifted_length(detected - tested)
-    frames = floor(sifted / payload)
-    reconciled = (frames * payload if frames else sifted) * (1.0 - frame_error_rate)
-
     design_rate = error_rate
     if tested > 0.0:
         # Bits of the test set where the bases agree; a rate cannot be seen on less than one of them.
         k = max(1.0, 0.5 * tested)
         design_rate += qber_margin(error_rate, max(1.0, sifted), k, eps, pe_penalty)
-    leakage_rate = expected_leakage_rate(error_rate, design_rate, strategy) + tag_bits / payload
+    best = (-inf, 0.0, 0.0, False)
+    for frame_size, payload in zip(FRAME_SIZES, PAYLOADS, strict=True):
+        frames = floor(sifted / payload)
+        if frames or frame_size == FRAME_SIZES[0]:
+            reconciled = (frames * payload if frames else sifted) * (1.0 - frame_error_rate)
+            leakage_rate = expected_leakage_rate(error_rate, design_rate, strategy, frame_size) + tag_bits / payload
+            entropy = min_entropy(reconciled, r_eff, nu, eps, bound) if reconciled > 0.0 else 0.0
+            secret = secret_bits(entropy, leakage_rate * reconciled, eps)
+            best = max(best, (secret, reconciled, leakage_rate, frames > 0))
+    secret, reconciled, leakage_rate, filled = best
 
-    margin = MARGIN_FLOOR
-    if reconciled > 0.0:
-        entropy = min_entropy(reconciled, r_eff, nu, eps, bound)
-        secret = secret_bits(entropy, leakage_rate * reconciled, eps)
-        margin = max(MARGIN_FLOOR, secret / reconciled)
-    key_length = max(0, floor(margin * reconciled)) if frames else 0
+    margin = max(MARGIN_FLOOR, secret / reconciled) if reconciled > 0.0 else MARGIN_FLOOR
+    key_length = max(0, floor(margin * reconciled)) if filled else 0
     return Prediction(p_click, error_rate, r_eff, entropy_rate, detected, reconciled, leakage_rate, margin, key_length)

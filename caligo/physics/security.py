@@ -101,6 +101,9 @@ def rate_after_storage(r: float, nu: float, rate: float) -> float:
 def min_entropy_rate_lupo2023(r: float, nu: float) -> float:
     """(1-nu)/2 + nu min(1/2, 1-r): Lupo Eqs. 50-51 with the rational cap of Eqs. 37-38.
 
+    Assumes: the partition is out of Bob's control. Attacks covered: he stores a fraction nu of the qubits
+    as they come and measures the rest in any way; encoding before storage is not covered.
+
     The cap is Bob's choice to measure at once, which leaves him 1/2. Under it the collision-entropy
     branch of Eq. 36 never decides: it exceeds 1-r only where both exceed 1/2.
     """
@@ -108,16 +111,22 @@ def min_entropy_rate_lupo2023(r: float, nu: float) -> float:
 
 
 def min_entropy_rate_kww2012(r: float, nu: float) -> float:
-    """nu gamma_r(1/(2 nu)) (KWW 2012; Lupo Eq. 19 at nu = 1): 0 where C(r) nu >= 1/2, 1/2 at nu = 0."""
+    """nu gamma_r(1/(2 nu)) (KWW 2012; Lupo Eq. 19 at nu = 1): 0 where C(r) nu >= 1/2, 1/2 at nu = 0.
+
+    Assumes: the partition is out of Bob's control or fixed by interactive hashing. Attacks covered: any,
+    encoding before storage included. The string that Bob does learn is not charged.
+    """
     return rate_after_storage(r, nu, 0.5)
 
 
 def min_entropy_rate_erven2014(r: float, nu: float) -> float:
     """nu gamma_r(1/(4 nu)): the limit of Erven et al., Nat. Commun. 5:3418, Eq. 8, per reconciled bit.
 
-    Bob made the partition, so only half of the 1/2 bit per round is sure to lie in the string he should
-    not know: 1/4 at nu = 0, and key only where f h(Q) < 1/4. nu counts stored qubits per detected round
-    here, per emitted pair in the paper.
+    Assumes nothing of the partition: Bob makes it. Attacks covered: any, encoding before storage included.
+
+    So only half of the 1/2 bit per round is sure to lie in the string he should not know: 1/4 at nu = 0,
+    and key only where f h(Q) < 1/4. nu counts stored qubits per detected round here, per emitted pair in
+    the paper.
     """
     return rate_after_storage(r, nu, 0.25)
 

@@ -1,4 +1,4 @@
-"""Finite-size statistics, key length, and the published oblivious-transfer experiment."""
+"""Finite-size statistics, key length, and the statistics of the down-conversion source."""
 
 import math
 
@@ -6,13 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.optimize import brentq
 from scipy.stats import binom
 
 from caligo.physics.finite_key import (
     detection_interval,
     detection_tolerance,
-    erven2014_key_length,
     immediate_measurement_entropy,
     key_length,
     min_entropy,
@@ -106,12 +104,6 @@ def test_qber_margin() -> None:
         min_entropy(1e4, 0.5, 0.5, 1e-10, "max")  # type: ignore[arg-type]
 
 
-TABLE_I = {
-    "mu": 3.145e-5, "eta": 0.0150, "e_det": 0.0093, "p_dark": 1.5e-8, "n": 8.00e7,
-    "r": 0.75, "nu": 0.002, "eps": 2.5e-7, "f": 1.491,
-}  # fmt: skip
-
-
 def _source_sums(mu: float, eta: float, e_det: float, p_dark: float, terms: int = 40):
     """The four probabilities by summing over photon numbers of the two modes, dark counts and coins."""
     x = 0.5 * mu
@@ -145,30 +137,3 @@ def _source_sums(mu: float, eta: float, e_det: float, p_dark: float, terms: int 
 @pytest.mark.parametrize("args", [(3.145e-5, 0.015, 0.0093, 1.5e-8), (0.3, 0.4, 0.02, 1e-3), (0.8, 0.9, 0.0, 0.05)])
 def test_heralded_source_is_the_sum_over_photon_numbers(args) -> None:
     assert tuple(heralded_source(*args)) == pytest.approx(_source_sums(*args), rel=1e-8)
-
-
-def test_erven_table_1() -> None:
-    """Nat. Commun. 5:3418 prints m ~ 1.128e6, m_1 ~ 1.049e6 and 1,366 bits from Table I."""
-    source = heralded_source(*(TABLE_I[k] for k in ("mu", "eta", "e_det", "p_dark")))
-    n = TABLE_I["n"]
-    zeta = detection_tolerance(n, TABLE_I["eps"])
-    assert (1 - source.no_click) * n == pytest.approx(1.128e6, abs=0.5e3)
-    assert (source.single + source.vacuum - source.no_click - 3 * zeta) * n == pytest.approx(1.049e6, abs=0.5e3)
-
-    key = erven2014_key_length(**TABLE_I)
-    # The printed inputs are rounded: half a unit of the last printed digit of mu alone moves the key by
-    # less than a bit, of P_dark by some 25 bits, of eta and e_det by some 250.
-    assert key == pytest.approx(1366, abs=60)
-    spread = [
-        erven2014_key_length(**{**TABLE_I, name: TABLE_I[name] + sign * half})
-        for name, half in (("eta", 0.00005), ("e_det", 0.00005))
-        for sign in (-1, 1)
-    ]
-    assert min(spread) < 1366 < max(spread)
-
-
-@pytest.mark.parametrize(("eta", "limit", "tolerance"), [(0.015, 0.00954, 1e-5), (0.25, 0.0238, 5e-5)])
-def test_erven_error_limits(eta: float, limit: float, tolerance: float) -> None:
-    """Fig. 2, right: no key above 0.954% at eta = 0.015, 2.38% at eta = 0.25."""
-    zero = brentq(lambda e: erven2014_key_length(**{**TABLE_I, "eta": eta, "e_det": e}), 0.001, 0.05, xtol=1e-9)
-    assert zero == pytest.approx(limit, abs=tolerance)

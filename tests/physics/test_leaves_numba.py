@@ -43,7 +43,12 @@ POINTS: dict[str, list[tuple[float, ...]]] = {
     "detection_tolerance": [(n, 1e-10) for n in LENGTHS],
     "binomial_margin": [(p, n, 3.0) for p in P for n in LENGTHS],
     "serfling_margin": [(n, 100.0, 1e-10) for n in LENGTHS],
-    "expected_efficiency": [(p, s) for p in [*P, 0.0123, 0.02, 0.1] for s in (efficiency.BASELINE, efficiency.BLIND)],
+    "expected_efficiency": [
+        (p, s, n)
+        for p in [*P, 0.0123, 0.02, 0.1]
+        for s in (efficiency.BASELINE, efficiency.BLIND)
+        for n in efficiency.FRAME_SIZES
+    ],
 }
 
 

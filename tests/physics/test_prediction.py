@@ -1,19 +1,19 @@
 """The closed-form expectation of a run, and the array versions."""
 
 import math
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caligo.physics import efficiency, feasibility_margin, is_feasible, predict, vectorized
+from caligo.physics import efficiency, feasibility_margin, is_feasible, predict, prediction, vectorized
 from caligo.physics.efficiency import (
     BASELINE,
-    BASELINE_EFFICIENCY,
     BLIND,
-    BLIND_EFFICIENCY,
+    EFFICIENCY,
+    FRAME_SIZES,
     QBER,
     expected_efficiency,
 )
@@ -27,8 +27,9 @@ def ideal_codes(monkeypatch: pytest.MonkeyPatch) -> None:
     blind = (1.53, 1.38, 1.26, 1.20, 1.15, 1.13, 1.12, 1.10, 1.09, 1.07, 1.06)
     error_rates = (0.005, 0.010, 0.015, 0.020, 0.025, 0.030, 0.040, 0.050, 0.060, 0.080, 0.100)
     monkeypatch.setattr(efficiency, "QBER", error_rates)
-    monkeypatch.setattr(efficiency, "BASELINE_EFFICIENCY", baseline)
-    monkeypatch.setattr(efficiency, "BLIND_EFFICIENCY", blind)
+    monkeypatch.setattr(efficiency, "EFFICIENCY", ((baseline, blind),))
+    monkeypatch.setattr(prediction, "FRAME_SIZES", (4096,))
+    monkeypatch.setattr(prediction, "PAYLOADS", (3686,))
 
 
 # (r, nu, dt, F, eta, e, d, N), (P_click, Q, h_min), key of the baseline, key of the blind protocol, None
@@ -115,7 +116,7 @@ def test_margin_reaches_the_asymptotic_rate() -> None:
     surplus = feasibility_margin(*point)
     shannon = expected.min_entropy_rate - surplus
     assert expected.margin == pytest.approx(
-        surplus - (expected_efficiency(expected.qber, BLIND) - 1) * shannon, abs=1e-5
+        surplus - (expected_efficiency(expected.qber, BLIND, 65536) - 1) * shannon, abs=1e-5
     )
 
 
@@ -151,12 +152,12 @@ def test_unknown_strategy() -> None:
 
 
 def test_efficiency_table() -> None:
-    for q, baseline, blind in zip(QBER, BASELINE_EFFICIENCY, BLIND_EFFICIENCY, strict=True):
-        assert expected_efficiency(q, BASELINE) == pytest.approx(baseline)
-        assert expected_efficiency(q, BLIND) == pytest.approx(blind)
+    for frame_size, strategies in zip(FRAME_SIZES, EFFICIENCY, strict=True):
+        for strategy, table in enumerate(strategies):
+            assert [expected_efficiency(q, strategy, frame_size) for q in QBER] == pytest.approx(table)
     grid = np.geomspace(1e-4, 0.5, 400)
-    for strategy in (BASELINE, BLIND):
-        values = [expected_efficiency(q, strategy) for q in grid]
+    for strategy, frame_size in product((BASELINE, BLIND), FRAME_SIZES):
+        values = [expected_efficiency(q, strategy, frame_size) for q in grid]
         assert min(values) >= 1.0
         leakage = [value * binary_entropy(q) for value, q in zip(values, grid, strict=True)]
         # Between two points that cost the same, a straight line in (log Q, log f) sags a little.

@@ -1,6 +1,7 @@
 """Entropies and the asymptotic bounds against published and independently computed values."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import brentq, minimize_scalar
 
+from caligo.cli import report
+from caligo.physics import security
 from caligo.physics.entropy import binary_entropy, inverse_binary_entropy
 from caligo.physics.feasibility import feasibility_margin, is_feasible
 from caligo.physics.security import (
@@ -80,6 +83,14 @@ def test_thresholds() -> None:
     assert crossover == pytest.approx(0.252501, abs=1e-6)
     assert 1.0 - crossover == pytest.approx(0.747499, abs=1e-6)
     assert all(branches(r) < 0.0 for r in np.linspace(0.26, 0.999, 200))
+
+
+def test_collision_entropy_roots() -> None:
+    """Lupo Eq. 27: h_2 = 1 - log2(1 + 3 r^2) is 1/2 at r = 0.371579 and 0 at 0.577350; the cap hides both."""
+    for value, root in ((0.5, 0.371579), (0.0, 0.577350)):
+        found = brentq(lambda r, value=value: 1.0 - math.log2(1.0 + 3.0 * r * r) - value, 0.1, 0.9)
+        assert found == pytest.approx(root, abs=1e-6)
+        assert min_entropy_rate(found, 1.0) == pytest.approx(min(0.5, 1.0 - found), abs=1e-12)
 
 
 def test_individual_attack_threshold() -> None:
@@ -157,6 +168,20 @@ def test_erven_error_threshold() -> None:
     quarter = min_entropy_rate(0.75, 0.0, "erven2014")
     assert inverse_binary_entropy(quarter) == pytest.approx(0.0417, abs=5e-5)
     assert inverse_binary_entropy(quarter / 1.49) == pytest.approx(0.0248, abs=5e-5)
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+def test_every_bound_says_what_it_assumes(bound: str) -> None:
+    """Who makes the partition, and which attacks are covered: in the docstring, the docs and the report."""
+    documents = Path(__file__).parents[2] / "docs" / "physics.md"
+    row = next(line for line in documents.read_text().splitlines() if line.startswith(f"| `{bound}`"))
+    assert "Bob" in row.split("|")[4]  # who makes the partition
+    assert row.split("|")[3].strip()  # attacks covered
+    docstring = str(getattr(security, f"min_entropy_rate_{bound}").__doc__)
+    assert "the partition" in docstring
+    assert "Attacks covered:" in docstring
+    assert "Bob" in report.BOUNDS[bound].partition
+    assert report.BOUNDS[bound].attacks.startswith(("Any attack", "Bob stores"))
 
 
 @given(unit, unit, unit, st.sampled_from(BOUNDS))
