@@ -119,7 +119,8 @@ class ProtocolSpec(_Model):
     pe_penalty: Literal["binomial", "serfling"] = "binomial"
     """How the QBER estimate is raised for finite statistics."""
     max_decoded_frames: int = Field(256, ge=1, le=1_000_000)
-    """Frames really decoded a sample; beyond, failed frames are drawn at the measured rate."""
+    """Frames of 4,096 bits really decoded a sample; one of 65,536 counts as 16. Beyond, failed frames are drawn at the
+    measured rate."""
     time_limit_seconds: float = Field(120, gt=0, le=86_400)
     """Wall-clock limit of one sample."""
 

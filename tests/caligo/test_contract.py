@@ -6,7 +6,6 @@ import enum
 import re
 from pathlib import Path
 
-import grpc
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
 from pydantic import BaseModel

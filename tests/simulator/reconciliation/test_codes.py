@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from caligo_simulator.protocol.reconciliation import CodeFileError, codes, modulated_bits, payload_bits
-from caligo_simulator.protocol.reconciliation.build_codes import SEARCH_DEPTH, divide, grow, rank
+from caligo_simulator.protocol.reconciliation.build_codes import MODULATED_DEGREE, mother_code, rank
 from caligo_simulator.protocol.reconciliation.codes import Code
-from caligo_simulator.protocol.reconciliation.distributions import variable_distribution
+from caligo_simulator.protocol.reconciliation.distributions import payload_distribution
 from caligo_simulator.protocol.reconciliation.peg import node_degrees
 from caligo_simulator.protocol.reconciliation.plans import error_rates
 
@@ -29,14 +29,17 @@ def test_structure(n: int, rate: float) -> None:
     h = matrix(code)
     assert h.shape == (round(n * (1 - rate)), n)
     assert h.max() == 1, "no double edge"
-    expected = node_degrees(variable_distribution(n, rate), n)
-    assert np.array_equal(np.sort(np.asarray(h.sum(axis=0)).ravel()), expected)
+    degrees = np.asarray(h.sum(axis=0)).ravel()
+    payload = node_degrees(payload_distribution(n, rate), code.payload.size)
+    assert np.array_equal(np.sort(degrees[code.payload]), payload)
+    assert (degrees[code.modulated] == MODULATED_DEGREE).all()
     checks = np.asarray(h.sum(axis=1)).ravel()
     assert checks.max() - checks.min() <= 4
-    assert abs(checks.mean() - expected.sum() / code.m) < 1e-9
-    shared = (h @ h.T).tolil()
-    shared.setdiag(0)
-    assert shared.tocsr().max() <= 1, "two checks share two variables: a cycle of length 4"
+    shared = sp.triu(h @ h.T, 1).data
+    four_cycles = int((shared * (shared - 1) // 2).sum())
+    assert four_cycles == codes.manifest()[codes.name(n, rate)]["four_cycles"]
+    if rate <= 0.75:
+        assert four_cycles == 0, "where there is room for it, no two checks share two variables"
 
 
 @pytest.mark.parametrize(("n", "rate"), POOL)
@@ -45,7 +48,7 @@ def test_positions(n: int, rate: float) -> None:
     assert code.modulated.size == modulated_bits(n)
     assert code.payload.size == payload_bits(n)
     assert np.array_equal(np.sort(np.concatenate([code.payload, code.modulated])), np.arange(n))
-    assert 0 < code.punctured <= code.modulated.size
+    assert code.punctured == min(code.modulated.size, code.m // MODULATED_DEGREE)
     assert error_rates(n)[rate].punctured[-1] == code.punctured, "the measurement belongs to this code"
 
 
@@ -76,7 +79,7 @@ def test_rank_of_a_matrix_with_dependent_rows() -> None:
 @pytest.mark.parametrize("rate", [0.85, 0.95])
 def test_files_can_be_made_again(rate: float) -> None:
     seed = codes.manifest()[codes.name(4096, rate)]["seed"]
-    again = divide(grow(4096, rate, variable_distribution(4096, rate), seed, SEARCH_DEPTH[4096]), seed)
+    again = mother_code(4096, rate, payload_distribution(4096, rate), seed)
     shipped = codes.load(4096, rate)
     assert np.array_equal(again.check_start, shipped.check_start)
     assert np.array_equal(again.check_variables, shipped.check_variables)

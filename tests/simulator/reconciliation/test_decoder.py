@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from caligo_simulator.protocol.reconciliation import codes
-from caligo_simulator.protocol.reconciliation.decoder import KNOWN, decode
+from caligo_simulator.protocol.reconciliation.decoder import ITERATIONS, KNOWN, RETRY_ITERATIONS, decode
 
 CODE = codes.load(4096, 0.75)
 MATRIX = sp.csr_matrix(
@@ -33,7 +33,7 @@ def test_frame_error_rate_is_not_worse_than_product_sum() -> None:
     qber, frames = 0.0285, 150
     sent, received, reliability = transmit(frames, qber, 2)
     syndromes = CODE.syndromes(sent)
-    ours = decode(CODE, received, syndromes, reliability, max_iterations=60)
+    ours = decode(CODE, received, syndromes, reliability, max_iterations=60, retries=0)
     peer = ldpc.BpDecoder(MATRIX, error_rate=qber, max_iter=60, bp_method="product_sum", schedule="parallel")
     error_syndromes = syndromes ^ CODE.syndromes(received)
     peer_right = sum(
@@ -47,12 +47,39 @@ def test_frame_error_rate_is_not_worse_than_product_sum() -> None:
 def test_converged_means_the_syndrome_is_met() -> None:
     sent, received, reliability = transmit(100, 0.033, 3)
     syndromes = CODE.syndromes(sent)
-    found = decode(CODE, received, syndromes, reliability, max_iterations=20)
+    found = decode(CODE, received, syndromes, reliability, max_iterations=20, retries=0)
     met = (CODE.syndromes(found.bits) == syndromes).all(axis=1)
     assert np.array_equal(met, found.converged)
     assert 0 < found.converged.sum() < 100
     assert (found.iterations[~found.converged] == 20).all()
     assert (found.iterations[found.converged] <= 20).all()
+
+
+def test_a_race_saves_frames_and_loses_none() -> None:
+    sent, received, reliability = transmit(300, 0.0305, 9)
+    syndromes = CODE.syndromes(sent)
+    once = decode(CODE, received, syndromes, reliability, retries=0)
+    raced = decode(CODE, received, syndromes, reliability)
+    assert 10 < (~once.converged).sum() < 290
+    assert np.array_equal(raced.bits[once.converged], once.bits[once.converged])
+    saved = raced.converged & ~once.converged
+    assert saved.sum() > 0.2 * (~once.converged).sum()
+    assert (CODE.syndromes(raced.bits[saved]) == syndromes[saved]).all()
+    assert (raced.bits[saved] == sent[saved]).all(axis=1).mean() > 0.9
+    assert (raced.iterations[~raced.converged] == ITERATIONS + RETRY_ITERATIONS).all()
+
+
+def test_known_positions_stay_known_in_a_race() -> None:
+    """Revealed in the first decoding's last stage, they are certain from the start in the race that follows."""
+    sent, received, reliability = transmit(100, 0.037, 10)
+    order = CODE.modulated[: CODE.punctured][::-1]
+    received[:, order] = sent[:, order]
+    reliability[order] = 0
+    found = decode(CODE, received, CODE.syndromes(sent), reliability, order, np.array([0, CODE.punctured]))
+    raced = found.converged & (found.iterations > 2 * ITERATIONS)
+    assert raced.any()
+    assert np.array_equal(found.bits[raced][:, order], sent[raced][:, order])
+    assert (found.stage[raced] == 1).all()
 
 
 def test_a_frame_does_not_depend_on_its_neighbours() -> None:
@@ -107,14 +134,14 @@ def test_revealing_helps_and_a_warm_start_saves_iterations(qber: float) -> None:
     received[:, order] = sent[:, order]
     reliability[order] = 0
     syndromes = CODE.syndromes(sent)
-    ends = np.array([0, 137, 273, CODE.punctured])
-    once = decode(CODE, received, syndromes, reliability)
-    steps = decode(CODE, received, syndromes, reliability, order, ends)
+    ends = np.array([0, 114, 227, CODE.punctured])
+    once = decode(CODE, received, syndromes, reliability, retries=0)
+    steps = decode(CODE, received, syndromes, reliability, order, ends, retries=0)
     assert np.array_equal(steps.converged[steps.stage == 0], once.converged[steps.stage == 0])
     assert steps.converged.sum() > once.converged.sum()
     late = np.flatnonzero(steps.converged & (steps.stage == 1))
     assert late.size > 10
-    reliability[order[:137]] = KNOWN
-    cold = decode(CODE, received[late], syndromes[late], reliability)
-    warm_iterations = steps.iterations[late] - 60
+    reliability[order[:114]] = KNOWN
+    cold = decode(CODE, received[late], syndromes[late], reliability, retries=0)
+    warm_iterations = steps.iterations[late] - ITERATIONS
     assert warm_iterations.mean() < cold.iterations.mean()

@@ -13,7 +13,7 @@ from caligo_simulator.protocol.reconciliation import (
     payload_bits,
     reconcile,
 )
-from caligo_simulator.protocol.reconciliation.plans import BLIND_ATTEMPTS
+from caligo_simulator.protocol.reconciliation.plans import BLIND_ATTEMPTS, expected_leak
 from caligo_simulator.protocol.verification import TAG_BITS
 
 from caligo.physics.entropy import binary_entropy
@@ -22,8 +22,8 @@ QBERS = (0.004, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.095)
 FRAMES = 300
 
 
-def plan_for(strategy: str, qber: float) -> Plan:
-    plan = {"baseline": baseline_plan, "blind": blind_plan}[strategy](qber)
+def plan_for(strategy: str, qber: float, n: int = 4096) -> Plan:
+    plan = {"baseline": baseline_plan, "blind": blind_plan}[strategy](qber, n)
     assert plan is not None
     return plan
 
@@ -50,6 +50,34 @@ def test_both_strategies_at_their_design_point(qber: float) -> None:
         assert result.efficiency(qber, with_tag=False) == pytest.approx(f - tag)
         assert result.efficiency(qber, with_tag=False) > 1, "Slepian and Wolf"
     assert leaks["blind"] <= leaks["baseline"]
+
+
+@pytest.mark.parametrize("qber", [0.005, 0.03, 0.09])
+def test_long_frames_leak_less(qber: float) -> None:
+    for strategy in ("baseline", "blind"):
+        short, long = plan_for(strategy, qber), plan_for(strategy, qber, 65536)
+        alice, result = run(long, qber, 24)
+        assert np.array_equal(result.bits[result.verified], alice[result.verified])
+        assert result.frames_failed <= 3
+        assert result.leaked_total / alice.size < 0.95 * expected_leak(short) / short.payload
+
+
+def test_expected_leak_is_the_mean_leak() -> None:
+    for qber in (0.01, 0.03, 0.08):
+        plan = plan_for("blind", qber)
+        _, result = run(plan, qber)
+        mean = result.leaked[result.verified].mean() - TAG_BITS
+        spread = result.leaked[result.verified].std() / np.sqrt(FRAMES)
+        assert mean == pytest.approx(expected_leak(plan), abs=4 * spread + 0.01 * mean)
+
+
+def test_steps_are_better_than_equal_ones() -> None:
+    for qber in (0.012, 0.025, 0.045, 0.07):
+        plan = plan_for("blind", qber)
+        most = plan.code.punctured
+        equal = tuple(round(most * i / (BLIND_ATTEMPTS - 1)) for i in range(BLIND_ATTEMPTS))
+        assert expected_leak(plan) <= expected_leak(Plan(plan.code, qber, most, equal))
+        assert list(plan.revealed) == sorted(set(plan.revealed))
 
 
 def test_leak_is_the_syndrome_less_the_mask_plus_what_was_disclosed() -> None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from caligo_simulator.protocol.reconciliation import density_evolution as de
 from caligo_simulator.protocol.reconciliation import peg
 from caligo_simulator.protocol.reconciliation.codes import Code
 from caligo_simulator.protocol.reconciliation.decoder import decode
+from caligo_simulator.protocol.reconciliation.density_evolution import converges
 from caligo_simulator.protocol.reconciliation.distributions import E09_CHECK, E09_VARIABLE
 from caligo_simulator.protocol.reconciliation.puncturing import untainted_pattern
 from numpy.typing import NDArray
@@ -38,31 +38,6 @@ TABLE_I = [
 ]  # fmt: skip
 
 
-def converges(
-    variables: dict[int, float], checks: dict[int, float], qber: float, punctured: float, shortened: float
-) -> bool:
-    """Density evolution from E10 Eq. 9: fractions of the positions at random are unknown, or known for certain."""
-    table = de._check_table(de.HALF, de.STEP)
-    place = np.log((1 - qber) / qber) / de.STEP
-    below = int(place)
-    channel = np.zeros(2 * de.HALF + 1)
-    for sign, weight in ((1, 1 - qber), (-1, qber)):
-        channel[de.HALF + sign * below] += weight * (below + 1 - place)
-        channel[de.HALF + sign * (below + 1)] += weight * (place - below)
-    channel *= 1 - punctured - shortened
-    channel[de.HALF] += punctured
-    channel[-1] += shortened
-    density, error = channel, 1.0
-    for i in range(2000):
-        density = de._variable_side(channel, de._check_side(density, checks, table), variables)
-        last, error = error, float(density[: de.HALF].sum() + 0.5 * density[de.HALF])
-        if error < 1e-7:
-            return True
-        if i > 20 and last - error < 1e-9:
-            return False
-    return False
-
-
 @pytest.mark.parametrize(
     ("rate", "place"),
     [
@@ -74,8 +49,9 @@ def converges(
 def test_thresholds_of_modulated_ensembles(rate: float, place: int) -> None:
     variables, checks, _ = MM12[rate]
     shortened, threshold = SHORTENED[place], MODULATED[rate][place]
-    assert converges(variables, checks, threshold - 1.5e-4, DELTA - shortened, shortened)
-    assert not converges(variables, checks, threshold + 1.5e-4, DELTA - shortened, shortened)
+    modulated = {"punctured": DELTA - shortened, "shortened": shortened}
+    assert converges(variables, checks, threshold - 1.5e-4, **modulated)
+    assert not converges(variables, checks, threshold + 1.5e-4, **modulated)
 
 
 @pytest.mark.slow
@@ -83,7 +59,8 @@ def test_thresholds_of_modulated_ensembles(rate: float, place: int) -> None:
 def test_thresholds_of_the_rate_compatible_ensemble(delta, rate, printed, f, threshold) -> None:
     shortened = 0.5 - rate * (1 - delta)
     for qber, expected in ((threshold - 2e-4, True), (threshold + 2e-4, False)):
-        assert converges(E09_VARIABLE[0.5], E09_CHECK[0.5], qber, delta - shortened, shortened) is expected
+        found = converges(E09_VARIABLE[0.5], E09_CHECK[0.5], qber, punctured=delta - shortened, shortened=shortened)
+        assert found is expected
 
 
 @pytest.mark.parametrize(("delta", "rate", "printed", "f", "threshold"), TABLE_I)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from caligo_simulator.protocol.reconciliation.build_codes import grow
+from caligo_simulator.protocol.reconciliation.codes import Code
 from caligo_simulator.protocol.reconciliation.peg import node_degrees
-from caligo_simulator.protocol.reconciliation.puncturing import untainted_pattern
+from caligo_simulator.protocol.reconciliation.puncturing import untainted_pattern, untainted_prefix
 
 from .published import MM12
 
@@ -31,8 +32,17 @@ def test_one_check_allows_one() -> None:
     assert chosen == set(range(5)), "ties are broken at random"
 
 
+def test_how_far_a_pattern_goes() -> None:
+    """Checks {0,1}, {1,2}, {2,3}: 0 and 3 share none, 1 shares one with 0, 2 shares one with 3."""
+    code = Code(
+        4, np.array([0, 2, 4, 6], np.int32), np.array([0, 1, 1, 2, 2, 3], np.int32), np.zeros(0, np.int32), 0
+    )
+    for positions, count in (([0, 3, 1], 2), ([0, 1, 3], 1), ([3, 0], 2), ([2, 0, 3, 1], 2), ([1], 1), ([], 0)):
+        assert untainted_prefix(code, np.array(positions, np.int32)) == count
+
+
 def test_maximal_and_untainted() -> None:
-    code = grow(1000, 0.6, {2: 0.2, 3: 0.4, 8: 0.4}, seed=1, depth=10)
+    code = grow(1000, 0.6, node_degrees({2: 0.2, 3: 0.4, 8: 0.4}, 1000), seed=1, depth=10)
     pattern = untainted_pattern(code.n, code.check_start, code.check_variables, np.random.default_rng(1))
     rows = np.split(code.check_variables, code.check_start[1:-1])
     punctured = np.zeros(code.n, np.bool_)
@@ -71,7 +81,7 @@ def test_published_counts(rate: float, low: int, high: int, tolerance: float) ->
     variables of degree 2, so more of them can be punctured where these abound (rates 0.5 and 0.6); in a random
     graph fewer can. The published counts lie between the two.
     """
-    code = grow(10_000, rate, MM12[rate][0], seed=1, depth=20)
+    code = grow(10_000, rate, node_degrees(MM12[rate][0], 10_000), seed=1, depth=20)
     count = untainted_pattern(code.n, code.check_start, code.check_variables, np.random.default_rng(1)).size
     assert 0.95 * low <= count <= (1 + tolerance) * high
     assert 0.85 * low <= random_graph_count(rate, 10_000) < low

@@ -2,8 +2,8 @@
 
 A code is a sparse parity-check matrix with a division of its n positions. A tenth of them are modulated
 (physics: delta = 0.1), the rest carry the frame. Of the modulated ones, the first `punctured` of `modulated`
-form an untainted puncturing pattern: they may hold Alice's private random bits. All others are shortened:
-their values are public.
+form an untainted puncturing pattern (`puncturing`): they may hold Alice's private random bits. All others are
+shortened: their values are public.
 
 Files: `data/ldpc_<n>_<percent>.npz` with `check_degrees` uint8 (m,), `check_variables` uint16 or uint32
 (edges,), grouped by check, and `modulated` uint16 or uint32. `data/manifest.json` holds their SHA-256.
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from caligo.errors import InternalError
 
 DATA = Path(__file__).parent / "data"
-FRAME_SIZES = (4096,)
+FRAME_SIZES = (4096, 65536)
 RATES = (0.50, 0.55, 0.60, 0.65, 0.70, 0.75, 0.80, 0.85, 0.90, 0.95)
 MODULATED_FRACTION = 0.1
 

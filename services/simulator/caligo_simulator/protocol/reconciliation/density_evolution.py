@@ -87,10 +87,19 @@ def _variable_side(
     return result / result.sum()
 
 
-def converges(variables: dict[int, float], checks: dict[int, float], qber: float, iterations: int = 2000) -> bool:
+def converges(
+    variables: dict[int, float],
+    checks: dict[int, float],
+    qber: float,
+    iterations: int = 2000,
+    *,
+    punctured: float = 0.0,
+    shortened: float = 0.0,
+) -> bool:
     """Whether the error probability of the ensemble falls below 1e-7 at this error rate.
 
-    variables, checks: edge-perspective degree distributions {degree: fraction of edges}.
+    variables, checks: edge-perspective degree distributions {degree: fraction of edges}. punctured, shortened: the
+    fractions of the positions, at random, that are unknown or known for certain (Elkouss et al. 2010, Eq. 9).
     """
     table = _check_table(HALF, STEP)
     place = np.log((1.0 - qber) / qber) / STEP
@@ -99,6 +108,9 @@ def converges(variables: dict[int, float], checks: dict[int, float], qber: float
     for sign, weight in ((1, 1.0 - qber), (-1, qber)):
         channel[HALF + sign * below] += weight * (1.0 - (place - below))
         channel[HALF + sign * (below + 1)] += weight * (place - below)
+    channel *= 1.0 - punctured - shortened
+    channel[HALF] += punctured
+    channel[-1] += shortened
     density = channel
     error = 1.0
     for i in range(iterations):

@@ -1,9 +1,10 @@
 """Progressive edge growth (Hu, Eleftheriou, Arnold, IEEE TIT 51 (2005) 386), for given node degrees.
 
-Edges are placed one at a time, variables in order of increasing degree. Each goes to a check that the
+Edges are placed one at a time, variables in the order given. Each goes to a check that the
 variable cannot reach yet, or, where all can be reached, to one of those at the largest distance; among
 these, to the check that is furthest behind its own target degree. The search for the distance stops at
-`max_depth` levels, which bounds the cost for long codes and gives up only girths above 2 max_depth + 2.
+`max_depth` levels, which bounds the cost for long codes and gives up only girths above 2 max_depth + 2. For variables
+of degrees 2 and 3 it never stops: cycles among them are, or are parts of, code words of few bits.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def grow(
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Parity-check matrix as edge lists `(edge_variable, edge_check)`, int32, sorted by variable.
 
-    `variable_degrees` ascending; ties between equally good checks are broken by `rng`.
+    Of equally good checks, the first after one drawn from `rng` is taken.
     """
     n = variable_degrees.size
     m = check_targets.size
@@ -59,6 +60,7 @@ def grow(
     edge_variable = np.empty(edges, np.int32)
     check_degree = np.zeros(m, np.int32)
     check_variables = np.empty((m, widest), np.int32)
+    fill = 1.0 / check_targets
     placed = np.zeros(n, np.int32)
     distance = np.empty(m, np.int32)
     check_seen = np.zeros(m, np.int64)
@@ -66,6 +68,7 @@ def grow(
     queue = np.empty(m, np.int32)
     stamp = 0
     for v in range(n):
+        depth = max_depth if variable_degrees[v] > 3 else m
         for k in range(variable_degrees[v]):
             stamp += 1
             variable_seen[v] = stamp
@@ -82,7 +85,7 @@ def grow(
                 c = queue[head]
                 head += 1
                 deepest = distance[c]
-                if deepest >= max_depth:
+                if deepest >= depth:
                     break
                 for i in range(check_degree[c]):
                     w = check_variables[c, i]
@@ -99,30 +102,19 @@ def grow(
             open_checks = tail < m
             last = distance[queue[tail - 1]] if tail > 0 else 0
             best = -1
-            best_fill = 1e30
-            ties = 0
-            for c in range(m):
-                if open_checks:
-                    if check_seen[c] == stamp:
-                        continue
-                elif distance[c] != last:
-                    continue
-                if check_degree[c] >= widest:
-                    continue
-                fill = (check_degree[c] + 1.0) / check_targets[c]
-                if fill < best_fill - 1e-9:
-                    best_fill = fill
+            best_fill = np.inf
+            offset = int(rng.integers(0, m))
+            for i in range(m):
+                c = offset + i if offset + i < m else offset + i - m
+                if fill[c] < best_fill and (check_seen[c] != stamp if open_checks else distance[c] == last):
+                    best_fill = fill[c]
                     best = c
-                    ties = 1
-                elif fill < best_fill + 1e-9:
-                    ties += 1
-                    if rng.integers(0, ties) == 0:
-                        best = c
             e = variable_start[v] + k
             edge_check[e] = best
             edge_variable[e] = v
             check_variables[best, check_degree[best]] = v
             check_degree[best] += 1
+            fill[best] = (check_degree[best] + 1.0) / check_targets[best] if check_degree[best] < widest else np.inf
             placed[v] += 1
     return edge_variable, edge_check
 

@@ -3,7 +3,8 @@
 The choice rests on the measured frame error rates of the pool (`data/error_rates.json`, written by
 `measure`): for each code and number p of punctured bits, the rate is modelled as Phi((Q - centre) / width).
 Punctured and shortened bits add up to the same number for every code, so every plan of a frame size carries
-the same payload, and the plan that discloses least is the one that leaves the most key.
+the same payload, and the plan that discloses least is the one that leaves the most key. Which frame size does,
+depends on the length of the string as well: the harness decides.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cache
-from math import erf, log, sqrt
+from itertools import combinations
+from math import log
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
 from . import codes
 from .codes import Code
@@ -22,9 +25,12 @@ from .codes import Code
 HIGHEST_FRAME_ERROR_RATE = 1e-2
 """Frames that may fail at the QBER for which a plan is made."""
 BLIND_ATTEMPTS = 4
-_QUANTILE = 2.4323790585844463
-"""Phi(-x) = 3/4 of HIGHEST_FRAME_ERROR_RATE: the rest is left for the errors of fit and interpolation."""
+_QUANTILE = 2.3656181268642875
+"""Phi(-x) = 9/10 of HIGHEST_FRAME_ERROR_RATE: the rest is left for the errors of fit and interpolation."""
 _LOWEST_QBER = 1e-4
+_STEPS = 24
+"""Into which the punctured bits are divided where the attempts of the blind protocol are placed."""
+_SCHEDULES = np.array([(*steps, _STEPS) for steps in combinations(range(_STEPS), BLIND_ATTEMPTS - 1)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,11 +76,11 @@ class ErrorRates:
     centre: tuple[float, ...]
     width: tuple[float, ...]
 
-    def at(self, punctured: float, qber: float) -> float:
-        """Frame error rate with `punctured` bits at `qber`."""
-        centre = float(np.interp(punctured, self.punctured, self.centre))
-        width = float(np.interp(punctured, self.punctured, self.width))
-        return 0.5 * (1.0 + erf((qber - centre) / width / sqrt(2.0)))
+    def at(self, punctured: NDArray[np.int64], qber: float) -> NDArray[np.float64]:
+        """Frame error rates with these numbers of punctured bits, float64 of their shape, at `qber`."""
+        centre = np.interp(punctured, self.punctured, self.centre)
+        width = np.interp(punctured, self.punctured, self.width)
+        return ndtr((qber - centre) / width)
 
     def most_punctured(self, qber: float) -> int | None:
         """Most punctured bits that keep the frame error rate, None if none do."""
@@ -104,27 +110,37 @@ def baseline_plan(design_qber: float, n: int = 4096) -> Plan | None:
     return min(candidates, key=lambda plan: int(plan.syndrome_leak[0]), default=None)
 
 
-def blind_steps(punctured: int) -> tuple[int, ...]:
-    """Bits revealed before each of the attempts: equal steps from none to all."""
-    return tuple(round(punctured * i / (BLIND_ATTEMPTS - 1)) for i in range(BLIND_ATTEMPTS))
-
-
-def expected_leak(plan: Plan, measured: ErrorRates) -> float:
+def expected_leak(plan: Plan) -> float:
     """Mean disclosed bits of a frame that succeeds (Martinez-Mateo et al. 2012, Eq. 8-12), tag not counted."""
-    failed = np.array([1.0] + [measured.at(plan.punctured - r, plan.qber) for r in plan.revealed])
-    succeeds = np.maximum(failed[:-1] - np.minimum.accumulate(failed)[1:], 0.0)
-    return float(succeeds @ plan.syndrome_leak / max(succeeds.sum(), 1e-12))
+    measured = error_rates(plan.code.n)[round(plan.code.rate, 2)]
+    failed = measured.at(plan.punctured - np.array(plan.revealed), plan.qber)
+    return float(_mean_over_attempts(failed, plan.syndrome_leak))
 
 
 def blind_plan(prior_qber: float, n: int = 4096) -> Plan | None:
-    """All punctured at first, disclosed step by step (Martinez-Mateo et al. 2012, section 4.1).
+    """As much punctured as pays, then disclosed step by step (Martinez-Mateo et al. 2012, section 4.1).
 
-    None where no code of the pool serves `prior_qber`, the error rate that the devices are known for.
+    The steps are not equal, as there, but those of the least expected leak at `prior_qber`, the error rate that the
+    devices are known for. None where no code of the pool serves it.
     """
     candidates = []
     for rate, measured in error_rates(n).items():
         if measured.most_punctured(prior_qber) is not None:
-            code = codes.load(n, rate)
-            plan = Plan(code, prior_qber, code.punctured, blind_steps(code.punctured))
-            candidates.append((expected_leak(plan, measured), plan))
-    return min(candidates, key=lambda candidate: candidate[0])[1] if candidates else None
+            punctured = _best_steps(measured, prior_qber)
+            revealed = tuple((punctured[0] - punctured).tolist())
+            candidates.append(Plan(codes.load(n, rate), prior_qber, int(punctured[0]), revealed))
+    return min(candidates, key=expected_leak, default=None)
+
+
+def _best_steps(measured: ErrorRates, qber: float) -> NDArray[np.int64]:
+    """Punctured bits at each attempt, none at the last, int64 (BLIND_ATTEMPTS,)."""
+    grid = np.linspace(measured.punctured[-1], 0, _STEPS + 1).round().astype(np.int64)
+    failed = measured.at(grid, qber)
+    tried = grid[_SCHEDULES]
+    return tried[np.argmin(_mean_over_attempts(failed[_SCHEDULES], -tried))]
+
+
+def _mean_over_attempts(failed: NDArray[np.float64], value: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Mean of `value` (..., attempts) over the frames that succeed, `failed` being the frame error rates."""
+    succeeds = -np.diff(np.minimum.accumulate(failed, axis=-1), prepend=1.0, axis=-1)
+    return (succeeds * value).sum(axis=-1) / np.maximum(succeeds.sum(axis=-1), 1e-12)

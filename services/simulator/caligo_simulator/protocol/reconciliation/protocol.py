@@ -19,9 +19,6 @@ from ..verification import TAG_BITS, draw_point, tags
 from .decoder import KNOWN, decode
 from .plans import Plan
 
-MAX_ITERATIONS = 60
-"""Of each decoding attempt."""
-
 
 @dataclass(frozen=True, eq=False)
 class Reconciliation:
@@ -80,7 +77,7 @@ def reconcile(plan: Plan, alice: NDArray[np.uint8], bob: NDArray[np.uint8], rng:
     reliability = np.full(code.n, plan.reliability, np.float32)
     reliability[code.modulated] = KNOWN
     reliability[order] = 0.0
-    decoding = decode(code, words, syndromes, reliability, order, np.array(plan.revealed, np.int64), MAX_ITERATIONS)
+    decoding = decode(code, words, syndromes, reliability, order, np.array(plan.revealed, np.int64))
     bits = decoding.bits[:, code.payload]
     verified = decoding.converged & (tags(bits, point) == tags(alice.astype(np.uint8, copy=False), point))
     return Reconciliation(

@@ -11,6 +11,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from .codes import Code
+
 
 @njit(cache=True)
 def _neighbours_of_neighbours(
@@ -91,3 +93,14 @@ def untainted_pattern(
     variable_start = np.zeros(n + 1, np.int64)
     np.cumsum(np.bincount(check_variables, minlength=n), out=variable_start[1:])
     return _untainted(variable_start, checks[by_variable], check_start, check_variables, rng)
+
+
+def untainted_prefix(code: Code, positions: NDArray[np.int32]) -> int:
+    """How many of these variables, from the first, are an untainted pattern."""
+    place = np.full(code.n, positions.size)
+    place[positions] = np.arange(positions.size)
+    tainted = positions.size
+    for check in np.split(place[code.check_variables], code.check_start[1:-1]):
+        # Of the variables that a check sees, the second one of the list is one too many.
+        tainted = min(tainted, *np.sort(check)[1:2].tolist(), positions.size)
+    return tainted
