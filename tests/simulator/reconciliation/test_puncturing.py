@@ -72,7 +72,7 @@ def random_graph_count(rate: float, n: int) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("rate", "low", "high", "tolerance"),
-    [(0.5, 1909, 1987, 0.16), (0.6, 1587, 1655, 0.07), (0.7, 1212, 1273, 0.05), (0.8, 851, 901, 0.05)],
+    [(0.5, 1909, 1987, 0.16), (0.6, 1587, 1655, 0.08), (0.7, 1212, 1273, 0.05), (0.8, 851, 901, 0.05)],
 )
 def test_published_counts(rate: float, low: int, high: int, tolerance: float) -> None:
     """T10: U12, Table I, n = 10^4, same ensembles; their matrices are of another variant of edge growth.

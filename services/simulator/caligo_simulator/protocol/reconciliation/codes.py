@@ -27,7 +27,7 @@ from caligo.errors import InternalError
 
 DATA = Path(__file__).parent / "data"
 FRAME_SIZES = (4096, 65536)
-RATES = (0.50, 0.55, 0.60, 0.65, 0.70, 0.75, 0.80, 0.85, 0.90, 0.95)
+RATES = (0.50, 0.55, 0.60, 0.65, 0.70, 0.75, 0.80, 0.85, 0.90, 0.92, 0.95)
 MODULATED_FRACTION = 0.1
 
 

@@ -22,6 +22,8 @@ from .codes import Code
 from .decoder import KNOWN, decode
 
 SEED = 4096
+_USUAL_WIDTH = np.log(1.15)
+"""Of the pool's waterfalls, against the channel's."""
 
 
 def failures(code: Code, punctured: int, qber: float, frames: int, rng: np.random.Generator) -> int:
@@ -43,10 +45,10 @@ def waterfall(code: Code, punctured: int, frames: int, rng: np.random.Generator)
     """Centre and width of the frame error rate over the QBER."""
     payload = code.n - code.modulated.size
     shannon = inverse_binary_entropy(min(1.0, (code.m - punctured) / payload))
-    rough = _fit(*_trials(code, punctured, np.linspace(0.3, 0.95, 14) * shannon, 64, rng))
+    rough = _fit(*_trials(code, punctured, np.linspace(0.3, 0.95, 14) * shannon, max(24, frames // 50), rng), payload)
     # The plans need the rate at 1e-2, some 2.3 widths below the centre; the fit is made in that region.
     around = rough[0] + rough[1] * np.array([-3.0, -2.7, -2.4, -2.0, -1.5])
-    return _fit(*_trials(code, punctured, np.maximum(around, 0.1 * rough[0]), frames, rng))
+    return _fit(*_trials(code, punctured, np.maximum(around, 0.1 * rough[0]), frames, rng), payload)
 
 
 def _trials(
@@ -56,13 +58,19 @@ def _trials(
     return qbers, np.array([failures(code, punctured, float(q), frames, rng) for q in qbers], np.float64), frames
 
 
-def _fit(tried: NDArray[np.float64], failed: NDArray[np.float64], frames: int) -> tuple[float, float]:
-    """Centre and width of the likeliest Phi((Q - centre) / width)."""
+def _fit(tried: NDArray[np.float64], failed: NDArray[np.float64], frames: int, payload: int) -> tuple[float, float]:
+    """Centre and width of the likeliest Phi((Q - centre) / width).
+
+    The width is expected near that of the channel itself, sqrt(Q (1 - Q) / payload) (Martinez-Mateo et al. 2012,
+    Appendix A): without this, a frame or two that fail far below the waterfall would widen it beyond reason.
+    """
 
     def loss(parameters: NDArray[np.float64]) -> float:
         centre, log_width = parameters
         p = np.clip(stats.norm.cdf((tried - centre) / np.exp(log_width)), 1e-12, 1.0 - 1e-12)
-        return -float(np.sum(failed * np.log(p) + (frames - failed) * np.log1p(-p)))
+        channel = 0.5 * np.log(max(centre * (1.0 - centre), 1e-6) / payload)
+        unlikely = 0.5 * ((log_width - channel - _USUAL_WIDTH) / 0.2) ** 2
+        return unlikely - float(np.sum(failed * np.log(p) + (frames - failed) * np.log1p(-p)))
 
     middle = float(np.interp(0.5 * frames, np.maximum.accumulate(failed), tried))
     centre, log_width = optimize.minimize(loss, np.array([middle, np.log(0.1 * middle)]), method="Nelder-Mead").x
