@@ -22,6 +22,8 @@ from .codes import Code
 from .decoder import KNOWN, decode
 
 SEED = 4096
+_POINTS = 7
+"""Numbers of punctured bits, from none to all."""
 _USUAL_WIDTH = np.log(1.15)
 """Of the pool's waterfalls, against the channel's."""
 
@@ -82,8 +84,9 @@ def measured(n: int, rate: float, frames: int) -> dict[str, list[float]]:
     code = codes.load(n, rate)
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([SEED, n, round(100 * rate)])))
     # The waterfall of a longer code is steeper, so fewer frames place it as well.
-    frames, points = (frames, 7) if n == 4096 else (frames // 16, 4)
-    counts = [round(code.punctured * i / (points - 1)) for i in range(points)]
+    if n > 4096:
+        frames //= 16
+    counts = [round(code.punctured * i / (_POINTS - 1)) for i in range(_POINTS)]
     fits = [waterfall(code, punctured, frames, rng) for punctured in counts]
     return {
         "punctured": counts,
