@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from caligo_simulator.protocol.reconciliation import CodeFileError, codes, modulated_bits, payload_bits
-from caligo_simulator.protocol.reconciliation.build_codes import MODULATED_DEGREE, mother_code, rank
+from caligo_simulator.protocol.reconciliation.build_codes import MODULATED_DEGREE, mother_code, payload_degrees, rank
 from caligo_simulator.protocol.reconciliation.codes import Code
 from caligo_simulator.protocol.reconciliation.distributions import payload_distribution
 from caligo_simulator.protocol.reconciliation.peg import node_degrees
@@ -30,8 +30,12 @@ def test_structure(n: int, rate: float) -> None:
     assert h.shape == (round(n * (1 - rate)), n)
     assert h.max() == 1, "no double edge"
     degrees = np.asarray(h.sum(axis=0)).ravel()
-    payload = node_degrees(payload_distribution(n, rate), code.payload.size)
-    assert np.array_equal(np.sort(degrees[code.payload]), payload)
+    payload = degrees[code.payload]
+    assert np.array_equal(np.sort(payload), payload_degrees(n, rate, payload_distribution(n, rate)))
+    as_published = node_degrees(payload_distribution(n, rate), code.payload.size)
+    assert np.count_nonzero(payload > 3) == np.count_nonzero(as_published > 3)
+    if n > 4096:
+        assert np.count_nonzero(payload == 2) < code.m
     assert (degrees[code.modulated] == MODULATED_DEGREE).all()
     checks = np.asarray(h.sum(axis=1)).ravel()
     assert checks.max() - checks.min() <= 4

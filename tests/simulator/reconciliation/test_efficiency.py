@@ -21,7 +21,7 @@ def expected_efficiencies(planner, n: int) -> tuple[float, ...]:  # type: ignore
 
 def test_frame_sizes_and_payloads() -> None:
     assert efficiency.FRAME_SIZES == codes.FRAME_SIZES
-    assert efficiency.PAYLOADS == tuple(payload_bits(n) for n in codes.FRAME_SIZES)
+    assert tuple(payload_bits(n) for n in codes.FRAME_SIZES) == efficiency.PAYLOADS
 
 
 @pytest.mark.parametrize(("size", "strategy"), [(i, s) for i in (0, 1) for s in (0, 1)])

@@ -52,7 +52,7 @@ def test_both_strategies_at_their_design_point(qber: float) -> None:
     assert leaks["blind"] <= leaks["baseline"]
 
 
-@pytest.mark.parametrize("qber", [0.005, 0.03, 0.09])
+@pytest.mark.parametrize("qber", [0.005, 0.03])
 def test_long_frames_leak_less(qber: float) -> None:
     for strategy in ("baseline", "blind"):
         short, long = plan_for(strategy, qber), plan_for(strategy, qber, 65536)
@@ -68,7 +68,8 @@ def test_expected_leak_is_the_mean_leak() -> None:
         _, result = run(plan, qber)
         mean = result.leaked[result.verified].mean() - TAG_BITS
         spread = result.leaked[result.verified].std() / np.sqrt(FRAMES)
-        assert mean == pytest.approx(expected_leak(plan), abs=4 * spread + 0.01 * mean)
+        # The rates were measured with races, which only the last attempt has: a little more is disclosed.
+        assert expected_leak(plan) - 4 * spread < mean < 1.03 * expected_leak(plan) + 4 * spread
 
 
 def test_steps_are_better_than_equal_ones() -> None:
@@ -149,5 +150,5 @@ def test_deterministic_by_seed_and_accepts_int8() -> None:
     assert np.array_equal(first.bits, second.bits) and np.array_equal(first.leaked, second.leaked)
 
 
-def test_pool_covers_the_rates_of_the_issue() -> None:
+def test_pool_covers_the_rates() -> None:
     assert {round(0.5 + 0.05 * i, 2) for i in range(10)} | {0.92} == set(codes.RATES)

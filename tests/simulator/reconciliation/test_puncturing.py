@@ -34,9 +34,7 @@ def test_one_check_allows_one() -> None:
 
 def test_how_far_a_pattern_goes() -> None:
     """Checks {0,1}, {1,2}, {2,3}: 0 and 3 share none, 1 shares one with 0, 2 shares one with 3."""
-    code = Code(
-        4, np.array([0, 2, 4, 6], np.int32), np.array([0, 1, 1, 2, 2, 3], np.int32), np.zeros(0, np.int32), 0
-    )
+    code = Code(4, np.array([0, 2, 4, 6], np.int32), np.array([0, 1, 1, 2, 2, 3], np.int32), np.zeros(0, np.int32), 0)
     for positions, count in (([0, 3, 1], 2), ([0, 1, 3], 1), ([3, 0], 2), ([2, 0, 3, 1], 2), ([1], 1), ([], 0)):
         assert untainted_prefix(code, np.array(positions, np.int32)) == count
 

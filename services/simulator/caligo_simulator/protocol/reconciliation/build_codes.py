@@ -27,6 +27,8 @@ from .puncturing import untainted_prefix
 SEED = 20260
 SEARCH_DEPTH = {4096: 20, 65536: 2}
 """Levels of the progressive edge growth's search; cycles shorter than 2 depth + 4 are avoided where possible."""
+DEEP_DEGREE = {4096: 2, 65536: 3}
+"""Degree up to which the search has no end."""
 SHORT = 4096
 """Up to here distributions are searched by frame error rate, which knows about cycles."""
 MODULATED_DEGREE = 3
@@ -55,36 +57,40 @@ def rank(code: Code) -> int:
     return found
 
 
-def grow(n: int, rate: float, degrees: NDArray[np.int32], seed: int, depth: int) -> Code:
+def grow(n: int, rate: float, degrees: NDArray[np.int32], seed: int, depth: int, deep_degree: int = 3) -> Code:
     """A code whose variables have these degrees, int32 [n], grown in this order; no position is modulated."""
     m = round(n * (1.0 - rate))
     edges = int(degrees.sum())
     targets = np.full(m, edges // m, np.int32)
     targets[: edges % m] += 1
-    variables, checks = peg.grow(degrees, targets, depth, np.random.Generator(np.random.Philox(seed)))
+    rng = np.random.Generator(np.random.Philox(seed))
+    variables, checks = peg.grow(degrees, targets, depth, rng, deep_degree)
     start = np.zeros(m + 1, np.int32)
     np.cumsum(np.bincount(checks, minlength=m), out=start[1:])
     nothing: NDArray[np.int32] = np.zeros(0, np.int32)
     return Code(n, start, variables[np.argsort(checks, kind="stable")], nothing, 0)
 
 
-def without_cycles_of_degree_2(degrees: NDArray[np.int32], m: int) -> NDArray[np.int32]:
-    """Ascending degrees of which at most m - 1 are 2: the others get a third edge.
+def payload_degrees(n: int, rate: float, distribution: dict[int, float]) -> NDArray[np.int32]:
+    """Ascending degrees of the payload's variables, int32.
 
-    Any m variables of degree 2 close a cycle among m checks, and a cycle is a code word of few bits.
+    In a long code at most m - 1 of them are 2, the others get a third edge: any m variables of degree 2 close a cycle
+    among m checks, and a cycle is a code word of few bits.
     """
-    excess = np.count_nonzero(degrees == 2) - (m - 1)
-    return np.sort(np.where(np.arange(degrees.size) < excess, np.int32(3), degrees))
+    degrees = peg.node_degrees(distribution, codes.payload_bits(n))
+    excess = np.count_nonzero(degrees == 2) - (round(n * (1.0 - rate)) - 1)
+    if n > SHORT and excess > 0:
+        degrees[:excess] = 3
+        degrees.sort()
+    return degrees
 
 
 def mother_code(n: int, rate: float, distribution: dict[int, float], seed: int) -> Code:
     """A code of the pool: its first positions are modulated, the others carry payload and have this distribution."""
     modulated = codes.modulated_bits(n)
-    payload = peg.node_degrees(distribution, n - modulated)
-    if n > SHORT:
-        payload = without_cycles_of_degree_2(payload, round(n * (1.0 - rate)))
+    payload = payload_degrees(n, rate, distribution)
     degrees = np.concatenate([np.full(modulated, MODULATED_DEGREE, np.int32), payload])
-    code = grow(n, rate, degrees, seed, SEARCH_DEPTH[n])
+    code = grow(n, rate, degrees, seed, SEARCH_DEPTH[n], DEEP_DEGREE[n])
     positions = np.arange(modulated, dtype=np.int32)
     return Code(n, code.check_start, code.check_variables, positions, untainted_prefix(code, positions))
 

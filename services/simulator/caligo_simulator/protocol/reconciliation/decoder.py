@@ -204,9 +204,7 @@ def decode(
     perturbed = revealed * _perturbations(code.n, retries)
     for i in np.flatnonzero(~first.converged):
         # One frame at a time: a race must not depend on which other frames there are.
-        race = _start(
-            code, received[i : i + 1], syndromes[i : i + 1], perturbed, order[:0], ends[:1], RETRY_ITERATIONS
-        )
+        race = _start(code, received[i : i + 1], syndromes[i : i + 1], perturbed, order[:0], ends[:1], RETRY_ITERATIONS)
         first.bits[i] = race.bits[0]
         first.converged[i] = race.converged[0]
         first.iterations[i] += race.iterations[0]

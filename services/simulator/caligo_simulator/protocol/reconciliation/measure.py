@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
 import numpy as np
@@ -79,7 +80,7 @@ def _fit(tried: NDArray[np.float64], failed: NDArray[np.float64], frames: int, p
     return float(centre), float(np.exp(log_width))
 
 
-def measured(n: int, rate: float, frames: int) -> dict[str, list[float]]:
+def measured(n: int, rate: float, frames: int) -> dict[str, Sequence[float]]:
     """The entry of one code in the table."""
     code = codes.load(n, rate)
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([SEED, n, round(100 * rate)])))

@@ -4,7 +4,7 @@ Edges are placed one at a time, variables in the order given. Each goes to a che
 variable cannot reach yet, or, where all can be reached, to one of those at the largest distance; among
 these, to the check that is furthest behind its own target degree. The search for the distance stops at
 `max_depth` levels, which bounds the cost for long codes and gives up only girths above 2 max_depth + 2. For variables
-of degrees 2 and 3 it never stops: cycles among them are, or are parts of, code words of few bits.
+of degrees up to `deep_degree` it never stops: cycles among them are, or are parts of, code words of few bits.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ def grow(
     check_targets: NDArray[np.int32],
     max_depth: int,
     rng: np.random.Generator,
+    deep_degree: int = 3,
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Parity-check matrix as edge lists `(edge_variable, edge_check)`, int32, sorted by variable.
 
@@ -68,7 +69,7 @@ def grow(
     queue = np.empty(m, np.int32)
     stamp = 0
     for v in range(n):
-        depth = max_depth if variable_degrees[v] > 3 else m
+        depth = max_depth if variable_degrees[v] > deep_degree else m
         for k in range(variable_degrees[v]):
             stamp += 1
             variable_seen[v] = stamp
