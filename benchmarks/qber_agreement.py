@@ -21,12 +21,12 @@ from typing import Any
 
 import numpy as np
 from caligo_sampler.design import LHSSampler
-from caligo_simulator.harness import FRAME, Setup
-from caligo_simulator.protocol.reconciliation.codes import payload_bits
+from caligo_simulator.harness import Setup
 from caligo_simulator.protocol.verification import TAG_BITS
 from caligo_simulator.simulation import DesignRow, Simulator
 
 from caligo.closed_form import expect
+from caligo.physics.efficiency import FRAME_SIZES, PAYLOADS
 from caligo.physics.finite_key import min_entropy, secret_bits
 from caligo.physics.prediction import expected_leakage_rate
 from caligo.results import ROW_DTYPE, ProtocolOutcome, ResultRows, count, metric
@@ -39,7 +39,6 @@ POINTS = 20
 SEED = 2
 LEAKAGE_ERROR = 0.06
 DROPPED_FRAMES = 0.02
-PAYLOAD = payload_bits(FRAME)
 
 
 def main() -> int:
@@ -118,7 +117,7 @@ def spread_over_the_cliff(design: np.ndarray) -> np.ndarray:
     table["index"], table["inputs"] = np.arange(len(design)), design
     predicted = [prediction(row) for row in table]
     margins = np.array([p.margin for p in predicted])
-    margins[[p.reconciled < 4 * PAYLOAD for p in predicted]] = np.inf
+    margins[[p.reconciled < 4 * PAYLOADS[0] for p in predicted]] = np.inf
     chosen: list[int] = []
     for j, target in enumerate(np.linspace(-0.15, 0.25, POINTS)):
         distance = np.abs(margins - target) + 10.0 * (design[:, 8] != j % 2)
@@ -148,18 +147,22 @@ def bounds(s: ExplorationSample, p: Any, side: int) -> tuple[float, int]:
     """The margin and key length at the lower (-1) or upper (+1) end of the stated uncertainty."""
     detected = p.detected + side * 3 * math.sqrt(p.detected)
     strings = detected * (0.45 if s.strategy is Strategy.BASELINE else 0.5)
-    frames = math.floor((strings - (3 if side < 0 else 0) * math.sqrt(strings / 2)) / PAYLOAD)
-    m = frames * PAYLOAD * (1.0 if side > 0 else 1.0 - DROPPED_FRAMES)
-    if m <= 0:
+    length = strings - (3 if side < 0 else 0) * math.sqrt(strings / 2)
+    if length < PAYLOADS[0]:
         return -1.0, 0
     q = design = p.qber
     if s.strategy is Strategy.BASELINE:
         k = 0.05 * p.detected
         estimate = max(0.0, q - side * 3 * math.sqrt(q * (1 - q) / k))
         design = estimate + 3 * math.sqrt(max(estimate, 1 / k) * (1 - estimate) / k)
-    leak = expected_leakage_rate(q, design, s.strategy) * (1.0 - side * LEAKAGE_ERROR)
-    entropy = min_entropy(m, p.r_eff, s.nu, 1e-10)
-    secret = secret_bits(entropy, (leak + TAG_BITS / PAYLOAD) * m, 1e-10)
+    ends = []
+    for frame_size, payload in zip(FRAME_SIZES, PAYLOADS, strict=True):
+        m = length // payload * payload * (1.0 if side > 0 else 1.0 - DROPPED_FRAMES)
+        if m > 0:
+            leak = expected_leakage_rate(q, design, s.strategy, frame_size) * (1.0 - side * LEAKAGE_ERROR)
+            secret = secret_bits(min_entropy(m, p.r_eff, s.nu, 1e-10), (leak + TAG_BITS / payload) * m, 1e-10)
+            ends.append((secret, m))
+    secret, m = max(ends)  # the simulator takes the frame size that leaves more
     return secret / m, max(0, math.floor(secret))
 
 

@@ -48,6 +48,8 @@ log = logs.get("harness")
 QBER_LIMIT: Final = 0.11
 """h(Q) = 1/2: no bound on the adversary leaves more (physics.md 2.3)."""
 _SHORTEST_PAYLOAD: Final = payload_bits(FRAME_SIZES[0])
+_FEWEST_LONG: Final = 4
+"""Long frames that are decoded however few the spec asks for: the loss of a single one must not be that of all."""
 _FRAMES_AT_ONCE: Final = 64
 """Decoded between two looks at the clock."""
 
@@ -335,8 +337,9 @@ class _Run:
             arena.free(reference)
 
     def most_decoded(self, n: int) -> int:
-        """Frames of n that are really decoded: `max_decoded_frames` of the shortest, or fewer, but not fewer bits."""
-        return -(-self.setup.protocol.max_decoded_frames * FRAME_SIZES[0] // n)
+        """Frames of n that are really decoded: `max_decoded_frames` of the shortest, or as many bits in longer ones."""
+        most = self.setup.protocol.max_decoded_frames
+        return most if n == FRAME_SIZES[0] else max(_FEWEST_LONG, most * FRAME_SIZES[0] // n)
 
     def generator(self, purpose: Purpose) -> np.random.Generator:
         return seeds.generator(self.setup.seed, self.setup.phase, self.sample.index, purpose)
