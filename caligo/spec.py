@@ -125,6 +125,10 @@ class ProtocolSpec(_Model):
     """Wall-clock limit of one sample."""
 
 
+BatchRule = Literal["straddle", "randomized_straddle", "joint_straddle", "q_straddle", "timse", "sur"]
+"""Rules that choose a batch of runs; `caligo_surrogate.acquisition` says what each of them values."""
+
+
 class SurrogateSpec(_Model):
     """How the surrogate learns and chooses."""
 
@@ -136,8 +140,14 @@ class SurrogateSpec(_Model):
     """Adam steps of the first fit; later ones start warm and take fewer."""
     learning_rate: float = Field(0.05, gt=0, le=1)
     """Adam's learning rate."""
+    acquisition: BatchRule = "straddle"
+    """How a batch is chosen."""
     straddle_weight: float = Field(1.96, ge=0, le=10)
     """Weight of the posterior's standard deviation against the distance to the cliff."""
+    refit_every: int = Field(1, ge=1, le=1000)
+    """Batches of the active phase from one fit of the hyper-parameters to the next; new rows count at once."""
+    training_rows: int = Field(4096, ge=64, le=1_000_000)
+    """Rows that hyper-parameters are learned from at most, drawn by the seed tree; every row counts in predictions."""
 
 
 class GuardrailSpec(_Model):
@@ -149,6 +159,11 @@ class GuardrailSpec(_Model):
     """A candidate is skipped where the probability of failure exceeds this."""
     audit_fraction: float = Field(0.02, ge=0, le=1)
     """Share of the skipped candidates simulated all the same, to keep the false-skip rate known."""
+    classifier: Literal["kernel_logistic", "random_forest"] = "kernel_logistic"
+    """What tells failures from successes."""
+    max_false_skip_rate: float = Field(0.01, gt=0, le=1)
+    """Share of the candidates above the threshold that may have given a key: where the bound on it is higher, the
+    threshold is raised or nothing is skipped."""
 
 
 class LhsSpec(_Model):

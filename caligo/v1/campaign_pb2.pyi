@@ -137,7 +137,7 @@ class Campaign(_message.Message):
     def __init__(self, name: _Optional[str] = ..., spec: _Optional[_Union[CampaignSpec, _Mapping]] = ..., state: _Optional[_Union[CampaignState, str]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., priority: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., problem: _Optional[_Union[Problem, _Mapping]] = ..., findings: _Optional[_Union[Findings, _Mapping]] = ...) -> None: ...
 
 class Findings(_message.Message):
-    __slots__ = ("rows", "simulated", "skipped_infeasible", "skipped_predicted", "succeeded", "best_efficiency", "median_efficiency", "relevant_parameters", "length_scales", "secure_fraction", "secure_fraction_error", "validation", "faults")
+    __slots__ = ("rows", "simulated", "skipped_infeasible", "skipped_predicted", "succeeded", "best_efficiency", "median_efficiency", "relevant_parameters", "length_scales", "secure_fraction", "secure_fraction_error", "validation", "faults", "calibration", "guardrail")
     ROWS_FIELD_NUMBER: _ClassVar[int]
     SIMULATED_FIELD_NUMBER: _ClassVar[int]
     SKIPPED_INFEASIBLE_FIELD_NUMBER: _ClassVar[int]
@@ -151,6 +151,8 @@ class Findings(_message.Message):
     SECURE_FRACTION_ERROR_FIELD_NUMBER: _ClassVar[int]
     VALIDATION_FIELD_NUMBER: _ClassVar[int]
     FAULTS_FIELD_NUMBER: _ClassVar[int]
+    CALIBRATION_FIELD_NUMBER: _ClassVar[int]
+    GUARDRAIL_FIELD_NUMBER: _ClassVar[int]
     rows: int
     simulated: int
     skipped_infeasible: int
@@ -164,7 +166,23 @@ class Findings(_message.Message):
     secure_fraction_error: float
     validation: _surrogate_pb2.Validation
     faults: int
-    def __init__(self, rows: _Optional[int] = ..., simulated: _Optional[int] = ..., skipped_infeasible: _Optional[int] = ..., skipped_predicted: _Optional[int] = ..., succeeded: _Optional[int] = ..., best_efficiency: _Optional[float] = ..., median_efficiency: _Optional[float] = ..., relevant_parameters: _Optional[_Iterable[str]] = ..., length_scales: _Optional[_Iterable[float]] = ..., secure_fraction: _Optional[float] = ..., secure_fraction_error: _Optional[float] = ..., validation: _Optional[_Union[_surrogate_pb2.Validation, _Mapping]] = ..., faults: _Optional[int] = ...) -> None: ...
+    calibration: Calibration
+    guardrail: _surrogate_pb2.GuardrailState
+    def __init__(self, rows: _Optional[int] = ..., simulated: _Optional[int] = ..., skipped_infeasible: _Optional[int] = ..., skipped_predicted: _Optional[int] = ..., succeeded: _Optional[int] = ..., best_efficiency: _Optional[float] = ..., median_efficiency: _Optional[float] = ..., relevant_parameters: _Optional[_Iterable[str]] = ..., length_scales: _Optional[_Iterable[float]] = ..., secure_fraction: _Optional[float] = ..., secure_fraction_error: _Optional[float] = ..., validation: _Optional[_Union[_surrogate_pb2.Validation, _Mapping]] = ..., faults: _Optional[int] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., guardrail: _Optional[_Union[_surrogate_pb2.GuardrailState, _Mapping]] = ...) -> None: ...
+
+class Calibration(_message.Message):
+    __slots__ = ("rows", "coverage50", "coverage90", "coverage95", "mean_z")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    COVERAGE50_FIELD_NUMBER: _ClassVar[int]
+    COVERAGE90_FIELD_NUMBER: _ClassVar[int]
+    COVERAGE95_FIELD_NUMBER: _ClassVar[int]
+    MEAN_Z_FIELD_NUMBER: _ClassVar[int]
+    rows: int
+    coverage50: float
+    coverage90: float
+    coverage95: float
+    mean_z: float
+    def __init__(self, rows: _Optional[int] = ..., coverage50: _Optional[float] = ..., coverage90: _Optional[float] = ..., coverage95: _Optional[float] = ..., mean_z: _Optional[float] = ...) -> None: ...
 
 class CreateCampaignRequest(_message.Message):
     __slots__ = ("spec", "request_id", "validate_only", "priority")

@@ -178,7 +178,8 @@ class CampaignServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PredictCampaign(self, request, context):
-        """Posterior of the campaign's surrogate at any rows.
+        """Posterior of the campaign's surrogate at any rows. Where the surrogate has forgotten the campaign, its model is made
+        again from the rows that are there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -7,28 +7,38 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class SurrogateSpec(_message.Message):
-    __slots__ = ("target", "solver", "training_steps", "learning_rate", "straddle_weight")
+    __slots__ = ("target", "solver", "training_steps", "learning_rate", "straddle_weight", "refit_every", "training_rows", "acquisition")
     TARGET_FIELD_NUMBER: _ClassVar[int]
     SOLVER_FIELD_NUMBER: _ClassVar[int]
     TRAINING_STEPS_FIELD_NUMBER: _ClassVar[int]
     LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
     STRADDLE_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    REFIT_EVERY_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_ROWS_FIELD_NUMBER: _ClassVar[int]
+    ACQUISITION_FIELD_NUMBER: _ClassVar[int]
     target: str
     solver: str
     training_steps: int
     learning_rate: float
     straddle_weight: float
-    def __init__(self, target: _Optional[str] = ..., solver: _Optional[str] = ..., training_steps: _Optional[int] = ..., learning_rate: _Optional[float] = ..., straddle_weight: _Optional[float] = ...) -> None: ...
+    refit_every: int
+    training_rows: int
+    acquisition: str
+    def __init__(self, target: _Optional[str] = ..., solver: _Optional[str] = ..., training_steps: _Optional[int] = ..., learning_rate: _Optional[float] = ..., straddle_weight: _Optional[float] = ..., refit_every: _Optional[int] = ..., training_rows: _Optional[int] = ..., acquisition: _Optional[str] = ...) -> None: ...
 
 class GuardrailSpec(_message.Message):
-    __slots__ = ("enabled", "threshold", "audit_fraction")
+    __slots__ = ("enabled", "threshold", "audit_fraction", "classifier", "max_false_skip_rate")
     ENABLED_FIELD_NUMBER: _ClassVar[int]
     THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     AUDIT_FRACTION_FIELD_NUMBER: _ClassVar[int]
+    CLASSIFIER_FIELD_NUMBER: _ClassVar[int]
+    MAX_FALSE_SKIP_RATE_FIELD_NUMBER: _ClassVar[int]
     enabled: bool
     threshold: float
     audit_fraction: float
-    def __init__(self, enabled: _Optional[bool] = ..., threshold: _Optional[float] = ..., audit_fraction: _Optional[float] = ...) -> None: ...
+    classifier: str
+    max_false_skip_rate: float
+    def __init__(self, enabled: _Optional[bool] = ..., threshold: _Optional[float] = ..., audit_fraction: _Optional[float] = ..., classifier: _Optional[str] = ..., max_false_skip_rate: _Optional[float] = ...) -> None: ...
 
 class CreateModelRequest(_message.Message):
     __slots__ = ("campaign", "space", "surrogate", "guardrail", "seed")
@@ -57,7 +67,7 @@ class GetModelRequest(_message.Message):
     def __init__(self, campaign: _Optional[str] = ...) -> None: ...
 
 class GetModelResponse(_message.Message):
-    __slots__ = ("rows_held", "fitted", "length_scales", "noise", "secure_fraction", "secure_fraction_error", "guardrail_active", "device", "solver")
+    __slots__ = ("rows_held", "fitted", "length_scales", "noise", "secure_fraction", "secure_fraction_error", "guardrail_active", "device", "solver", "guardrail", "health", "bytes_held")
     ROWS_HELD_FIELD_NUMBER: _ClassVar[int]
     FITTED_FIELD_NUMBER: _ClassVar[int]
     LENGTH_SCALES_FIELD_NUMBER: _ClassVar[int]
@@ -67,6 +77,9 @@ class GetModelResponse(_message.Message):
     GUARDRAIL_ACTIVE_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     SOLVER_FIELD_NUMBER: _ClassVar[int]
+    GUARDRAIL_FIELD_NUMBER: _ClassVar[int]
+    HEALTH_FIELD_NUMBER: _ClassVar[int]
+    BYTES_HELD_FIELD_NUMBER: _ClassVar[int]
     rows_held: int
     fitted: bool
     length_scales: _types_pb2.Tensor
@@ -76,7 +89,42 @@ class GetModelResponse(_message.Message):
     guardrail_active: bool
     device: str
     solver: str
-    def __init__(self, rows_held: _Optional[int] = ..., fitted: _Optional[bool] = ..., length_scales: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., noise: _Optional[float] = ..., secure_fraction: _Optional[float] = ..., secure_fraction_error: _Optional[float] = ..., guardrail_active: _Optional[bool] = ..., device: _Optional[str] = ..., solver: _Optional[str] = ...) -> None: ...
+    guardrail: GuardrailState
+    health: SolverHealth
+    bytes_held: int
+    def __init__(self, rows_held: _Optional[int] = ..., fitted: _Optional[bool] = ..., length_scales: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., noise: _Optional[float] = ..., secure_fraction: _Optional[float] = ..., secure_fraction_error: _Optional[float] = ..., guardrail_active: _Optional[bool] = ..., device: _Optional[str] = ..., solver: _Optional[str] = ..., guardrail: _Optional[_Union[GuardrailState, _Mapping]] = ..., health: _Optional[_Union[SolverHealth, _Mapping]] = ..., bytes_held: _Optional[int] = ...) -> None: ...
+
+class GuardrailState(_message.Message):
+    __slots__ = ("active", "threshold", "audits", "false_skips", "false_skip_bound", "evidence", "false_audits", "mode")
+    ACTIVE_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    AUDITS_FIELD_NUMBER: _ClassVar[int]
+    FALSE_SKIPS_FIELD_NUMBER: _ClassVar[int]
+    FALSE_SKIP_BOUND_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_FIELD_NUMBER: _ClassVar[int]
+    FALSE_AUDITS_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    active: bool
+    threshold: float
+    audits: int
+    false_skips: int
+    false_skip_bound: float
+    evidence: int
+    false_audits: int
+    mode: str
+    def __init__(self, active: _Optional[bool] = ..., threshold: _Optional[float] = ..., audits: _Optional[int] = ..., false_skips: _Optional[int] = ..., false_skip_bound: _Optional[float] = ..., evidence: _Optional[int] = ..., false_audits: _Optional[int] = ..., mode: _Optional[str] = ...) -> None: ...
+
+class SolverHealth(_message.Message):
+    __slots__ = ("detections", "escalations", "failures", "halvings")
+    DETECTIONS_FIELD_NUMBER: _ClassVar[int]
+    ESCALATIONS_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    HALVINGS_FIELD_NUMBER: _ClassVar[int]
+    detections: int
+    escalations: int
+    failures: int
+    halvings: int
+    def __init__(self, detections: _Optional[int] = ..., escalations: _Optional[int] = ..., failures: _Optional[int] = ..., halvings: _Optional[int] = ...) -> None: ...
 
 class DeleteModelRequest(_message.Message):
     __slots__ = ("campaign",)
@@ -89,14 +137,16 @@ class DeleteModelResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class ObserveRequest(_message.Message):
-    __slots__ = ("campaign", "phase", "rows")
+    __slots__ = ("campaign", "phase", "rows", "audited")
     CAMPAIGN_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
+    AUDITED_FIELD_NUMBER: _ClassVar[int]
     campaign: str
     phase: _types_pb2.Phase
     rows: _types_pb2.ResultBatch
-    def __init__(self, campaign: _Optional[str] = ..., phase: _Optional[_Union[_types_pb2.Phase, str]] = ..., rows: _Optional[_Union[_types_pb2.ResultBatch, _Mapping]] = ...) -> None: ...
+    audited: _types_pb2.Tensor
+    def __init__(self, campaign: _Optional[str] = ..., phase: _Optional[_Union[_types_pb2.Phase, str]] = ..., rows: _Optional[_Union[_types_pb2.ResultBatch, _Mapping]] = ..., audited: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ...) -> None: ...
 
 class ObserveResponse(_message.Message):
     __slots__ = ("rows_held",)
@@ -105,12 +155,14 @@ class ObserveResponse(_message.Message):
     def __init__(self, rows_held: _Optional[int] = ...) -> None: ...
 
 class FitModelRequest(_message.Message):
-    __slots__ = ("campaign", "holdout_fraction")
+    __slots__ = ("campaign", "holdout_fraction", "keep_current")
     CAMPAIGN_FIELD_NUMBER: _ClassVar[int]
     HOLDOUT_FRACTION_FIELD_NUMBER: _ClassVar[int]
+    KEEP_CURRENT_FIELD_NUMBER: _ClassVar[int]
     campaign: str
     holdout_fraction: float
-    def __init__(self, campaign: _Optional[str] = ..., holdout_fraction: _Optional[float] = ...) -> None: ...
+    keep_current: bool
+    def __init__(self, campaign: _Optional[str] = ..., holdout_fraction: _Optional[float] = ..., keep_current: _Optional[bool] = ...) -> None: ...
 
 class FitProgress(_message.Message):
     __slots__ = ("step", "steps", "loss")
@@ -141,20 +193,28 @@ class Validation(_message.Message):
     def __init__(self, rows: _Optional[int] = ..., rmse: _Optional[float] = ..., f1: _Optional[float] = ..., brier: _Optional[float] = ..., coverage50: _Optional[float] = ..., coverage90: _Optional[float] = ..., coverage95: _Optional[float] = ...) -> None: ...
 
 class FitSummary(_message.Message):
-    __slots__ = ("rows", "loss", "steps", "device", "solver", "validation")
+    __slots__ = ("rows", "loss", "steps", "device", "solver", "validation", "tensors", "metadata", "secure_fraction", "secure_fraction_error")
     ROWS_FIELD_NUMBER: _ClassVar[int]
     LOSS_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     SOLVER_FIELD_NUMBER: _ClassVar[int]
     VALIDATION_FIELD_NUMBER: _ClassVar[int]
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    SECURE_FRACTION_FIELD_NUMBER: _ClassVar[int]
+    SECURE_FRACTION_ERROR_FIELD_NUMBER: _ClassVar[int]
     rows: int
     loss: float
     steps: int
     device: str
     solver: str
     validation: Validation
-    def __init__(self, rows: _Optional[int] = ..., loss: _Optional[float] = ..., steps: _Optional[int] = ..., device: _Optional[str] = ..., solver: _Optional[str] = ..., validation: _Optional[_Union[Validation, _Mapping]] = ...) -> None: ...
+    tensors: bytes
+    metadata: str
+    secure_fraction: float
+    secure_fraction_error: float
+    def __init__(self, rows: _Optional[int] = ..., loss: _Optional[float] = ..., steps: _Optional[int] = ..., device: _Optional[str] = ..., solver: _Optional[str] = ..., validation: _Optional[_Union[Validation, _Mapping]] = ..., tensors: _Optional[bytes] = ..., metadata: _Optional[str] = ..., secure_fraction: _Optional[float] = ..., secure_fraction_error: _Optional[float] = ...) -> None: ...
 
 class FitModelResponse(_message.Message):
     __slots__ = ("progress", "summary")

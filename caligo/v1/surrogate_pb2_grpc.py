@@ -120,7 +120,8 @@ class SurrogateServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def FitModel(self, request, context):
-        """Trains the regressor and the guardrail on every row held; progress as it goes, the outcome last.
+        """Trains the regressor and the guardrail on every row held at the call; progress as it goes, the outcome last. Other
+        calls are answered meanwhile; initial metadata are sent as soon as rows that come later make no difference.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -148,14 +149,15 @@ class SurrogateServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ExportModel(self, request, context):
-        """Hyper-parameters as safetensors and JSON; the rows are not part of it.
+        """The state that a fit gave, as safetensors and JSON: hyper-parameters, and how many rows of each phase the guardrail
+        learned from. The rows are not part of it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ImportModel(self, request, context):
-        """Puts exported hyper-parameters into a model.
+        """Puts an exported state into a model that holds the rows.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -9,7 +9,7 @@ from caligo_surrogate.device import Device
 from caligo_surrogate.server import SERVICE_NAME, SurrogateServicer
 
 from caligo import rpc, wire
-from caligo.errors import AlreadyExists, CaligoError, FailedPrecondition, InvalidArgument, NotFound
+from caligo.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from caligo.seeds import Phase
 from caligo.v1 import surrogate_pb2 as pb
 from caligo.v1 import surrogate_pb2_grpc, types_pb2
@@ -21,7 +21,9 @@ NAME = "campaigns/one"
 def stub(tmp_path_factory):
     address = f"unix:{tmp_path_factory.mktemp('s')}/surrogate"
     register = surrogate_pb2_grpc.add_SurrogateServiceServicer_to_server
-    server = rpc.Server(address, [rpc.Service(SERVICE_NAME, register, SurrogateServicer(Device("cpu"), max_models=3))])
+    server = rpc.Server(
+        address, [rpc.Service(SERVICE_NAME, register, SurrogateServicer(Device("cpu"), memory_budget=2**30))]
+    )
     server.start()
     with rpc.channel(address) as channel:
         rpc.wait_ready(channel, address, 10)
@@ -72,7 +74,8 @@ def test_model_is_described(stub, ready):
     model = call(stub.GetModel, pb.GetModelRequest(campaign=NAME))
     assert model.rows_held == 150
     assert model.fitted
-    assert model.guardrail_active
+    assert model.bytes_held > 0
+    assert sum((model.health.detections, model.health.failures)) == 0
     assert model.noise > 0
     assert 0.3 < model.secure_fraction < 0.8
     assert model.secure_fraction_error > 0
@@ -104,6 +107,7 @@ def test_propose_screen_predict(stub, ready, cliff, space):
     assert probability.dtype == np.float32
     assert ((probability >= 0) & (probability <= 1)).all()
     assert not skip[probability <= 0.99].any()
+    assert set(skip) <= {0, 1, 2}
 
     predicted = call(stub.PredictRows, pb.PredictRowsRequest(campaign=NAME, inputs=inputs(rows)))
     mean, sd, key = wire.decode(predicted.prediction, wire.PREDICTION, 5, 3).T
@@ -214,20 +218,184 @@ def test_bad_observations(stub, ready, cliff):
         call(stub.Observe, iter([pb.ObserveRequest(campaign=NAME, phase=wire.encode_phase(Phase.LHS), rows=row)]))
 
 
-def test_least_recently_used_model_is_forgotten():
-    servicer = SurrogateServicer(Device("cpu"), max_models=2)
+# --- a fit beside other calls ---------------------------------------------------------------------------------------
 
-    def held(name: str) -> bool:
-        try:
-            servicer.GetModel(pb.GetModelRequest(campaign=name), None)
-        except CaligoError:
-            return False
+
+def test_a_fit_leaves_the_model_alone_until_it_is_imported(stub, cliff):
+    """While a fit is under way all else is answered from the state in force, and rows that come are not in the fit."""
+    name, query = "campaigns/background", inputs(cliff.design(20, seed=3))
+    call(stub.CreateModel, pb.CreateModelRequest(campaign=name, seed=7, surrogate=pb.SurrogateSpec(training_steps=40)))
+    call(stub.Observe, batches(cliff.rows(cliff.design(150, seed=1)), campaign=name))
+    call(stub.FitModel, pb.FitModelRequest(campaign=name))
+    rows = cliff.rows(cliff.design(40, seed=5), start=150)
+    call(stub.Observe, batches(rows[:20], campaign=name))
+
+    before = call(stub.ExportModel, pb.ExportModelRequest(campaign=name))
+    predicted = call(stub.PredictRows, pb.PredictRowsRequest(campaign=name, inputs=query))
+    fitting = stub.FitModel(pb.FitModelRequest(campaign=name, keep_current=True))
+    assert next(fitting).HasField("progress")
+    assert call(stub.PredictRows, pb.PredictRowsRequest(campaign=name, inputs=query)) == predicted
+    assert call(stub.Observe, batches(rows[20:], campaign=name)).rows_held == 190
+    *_, last = fitting
+    assert last.summary.rows == 170
+    assert 0.3 < last.summary.secure_fraction < 0.8
+    assert call(stub.ExportModel, pb.ExportModelRequest(campaign=name)) == before
+
+    fitted = {"tensors": last.summary.tensors, "metadata": last.summary.metadata}
+    assert fitted["tensors"] != before.tensors
+    call(stub.ImportModel, pb.ImportModelRequest(campaign=name, **fitted))
+    after = call(stub.ExportModel, pb.ExportModelRequest(campaign=name))
+    assert (after.tensors, after.metadata) == (last.summary.tensors, last.summary.metadata)
+
+    # The same state again from rows and import alone, in a model that never had a fit.
+    other = "campaigns/again"
+    call(stub.CreateModel, pb.CreateModelRequest(campaign=other, seed=7, surrogate=pb.SurrogateSpec(training_steps=40)))
+    call(stub.Observe, batches(cliff.rows(cliff.design(150, seed=1)), campaign=other))
+    call(stub.Observe, batches(rows, campaign=other))
+    call(stub.ImportModel, pb.ImportModelRequest(campaign=other, **fitted))
+    design = wire.encode_design(np.arange(40, dtype=np.int64), cliff.design(40, seed=8))
+    for method, request in (
+        (stub.PredictRows, pb.PredictRowsRequest(inputs=query)),
+        (stub.ScreenRows, pb.ScreenRowsRequest(rows=design)),
+        (stub.ProposeBatch, pb.ProposeBatchRequest(batch=4, size=2)),
+    ):
+        answers = []
+        for campaign in (name, other):
+            request.campaign = campaign
+            answers.append(call(method, request))
+        assert answers[0] == answers[1]
+    for campaign in (name, other):
+        call(stub.DeleteModel, pb.DeleteModelRequest(campaign=campaign))
+
+
+def test_a_fit_of_a_model_that_is_gone(stub, cliff):
+    """What was fitted without touching the model comes back all the same; there is nothing to put the other into."""
+    name = "campaigns/gone"
+    for keep_current in (True, False):
+        call(stub.CreateModel, pb.CreateModelRequest(campaign=name, surrogate=pb.SurrogateSpec(training_steps=40)))
+        call(stub.Observe, batches(cliff.rows(cliff.design(60, seed=1)), campaign=name))
+        fitting = stub.FitModel(pb.FitModelRequest(campaign=name, keep_current=keep_current))
+        next(fitting)
+        call(stub.DeleteModel, pb.DeleteModelRequest(campaign=name))
+        if keep_current:
+            *_, last = fitting
+            assert last.summary.rows == 60
+        else:
+            with pytest.raises(NotFound), rpc.calling("surrogate"):
+                list(fitting)
+
+
+# --- guardrail ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def guarded(stub, cliff):
+    """A model whose guardrail is active, with 600 rows of phase 1."""
+    name = "campaigns/guarded"
+    spec = pb.GuardrailSpec(threshold=0.9, max_false_skip_rate=0.1, audit_fraction=0.5)
+    call(stub.CreateModel, pb.CreateModelRequest(campaign=name, seed=7, guardrail=spec))
+    call(stub.Observe, batches(cliff.rows(cliff.design(600, seed=1)), campaign=name))
+    call(stub.FitModel, pb.FitModelRequest(campaign=name))
+    return name
+
+
+def test_the_guardrail_says_how_far_it_can_be_trusted(stub, guarded):
+    model = call(stub.GetModel, pb.GetModelRequest(campaign=guarded))
+    assert model.guardrail_active and model.guardrail.active
+    assert model.guardrail.mode == "as_specified"
+    assert model.guardrail.threshold == np.float32(0.9)
+    assert model.guardrail.evidence > 50
+    assert 0 < model.guardrail.false_skip_bound <= 0.1
+    assert (model.guardrail.audits, model.guardrail.false_audits) == (0, 0)
+
+
+def test_audits_are_told_from_skips_and_learned_of_at_the_next_fit(stub, guarded, cliff):
+    design = cliff.design(300, seed=4)
+    index = np.arange(300, dtype=np.int64)
+    screened = call(stub.ScreenRows, pb.ScreenRowsRequest(campaign=guarded, rows=wire.encode_design(index, design)))
+    probability = wire.decode(screened.failure_probability, wire.FAILURE, 300)
+    verdict = wire.decode(screened.skip, wire.CODE, 300)
+    np.testing.assert_array_equal(verdict > 0, probability > np.float32(0.9))
+    assert 0.3 < (verdict[verdict > 0] == 2).mean() < 0.7
+
+    rows = cliff.rows(design)
+    audited = verdict == 2
+    request = pb.ObserveRequest(
+        campaign=guarded,
+        phase=wire.encode_phase(Phase.ACTIVE),
+        rows=wire.encode_rows(rows[audited]),
+        audited=wire.encode(np.ones(audited.sum(), dtype=np.uint8), wire.CODE),
+    )
+    call(stub.Observe, iter([request]))
+    again = call(stub.ScreenRows, pb.ScreenRowsRequest(campaign=guarded, rows=wire.encode_design(index, design)))
+    assert again == screened  # it learns at a fit and not before
+    call(stub.FitModel, pb.FitModelRequest(campaign=guarded))
+    state = call(stub.GetModel, pb.GetModelRequest(campaign=guarded)).guardrail
+    assert 0.9 * audited.sum() <= state.audits <= audited.sum()
+    assert state.false_audits <= (rows["outcome"][audited] == 1).sum()
+
+    request.audited.shape[0] = 1
+    with pytest.raises(InvalidArgument, match="audited"):
+        call(stub.Observe, iter([request]))
+
+
+# --- memory ---------------------------------------------------------------------------------------------------------
+
+
+def test_models_share_a_memory_budget(cliff):
+    """The least recently used one gives up what can be made again, and is forgotten where that is not enough."""
+    rows = cliff.rows(cliff.design(200, seed=1))
+    query = pb.PredictRowsRequest(inputs=inputs(cliff.design(10, seed=2)))
+
+    def fitted(servicer: SurrogateServicer, name: str) -> None:
+        servicer.CreateModel(pb.CreateModelRequest(campaign=name, surrogate=pb.SurrogateSpec(training_steps=3)), None)
+        servicer.Observe(batches(rows, campaign=name), None)
+        list(servicer.FitModel(pb.FitModelRequest(campaign=name), _Context()))
+
+    def predict(servicer: SurrogateServicer, name: str) -> pb.PredictRowsResponse:
+        query.campaign = name
+        return servicer.PredictRows(query, None)
+
+    def held(servicer: SurrogateServicer) -> list[int]:
+        return [model.landscape.bytes_held() for model in servicer._models.values()]
+
+    names = [f"campaigns/{letter}" for letter in "abc"]
+    roomy = SurrogateServicer(Device("cpu"), memory_budget=2**30)
+    for name in names:
+        fitted(roomy, name)
+    expected = [predict(roomy, name) for name in names]
+    whole, bare = held(roomy)[0], rows.nbytes
+    assert whole > bare + 4 * 200**2  # at least a factor
+    assert roomy.GetModel(pb.GetModelRequest(campaign=names[0]), None).bytes_held == whole
+
+    tight = SurrogateServicer(Device("cpu"), memory_budget=whole + 2 * bare)
+    for name in names:
+        fitted(tight, name)
+    for name, answer in zip(names, expected, strict=True):
+        assert predict(tight, name) == answer  # to the last bit, though it has been given up in between
+        assert sorted(held(tight)) == [bare, bare, whole]
+
+    least = SurrogateServicer(Device("cpu"), memory_budget=whole + bare)
+    for name in names:
+        fitted(least, name)
+    with pytest.raises(NotFound):
+        predict(least, names[0])
+    assert [predict(least, name) for name in names[1:]] == expected[1:]
+
+    alone = SurrogateServicer(Device("cpu"), memory_budget=1)
+    fitted(alone, names[0])
+    assert predict(alone, names[0]) == expected[0]  # the one in use always stays
+    alone.CreateModel(pb.CreateModelRequest(campaign=names[1]), None)
+    alone.GetModel(pb.GetModelRequest(campaign=names[1]), None)
+    with pytest.raises(NotFound):
+        predict(alone, names[0])
+
+
+class _Context:
+    """Of a call that nobody gives up."""
+
+    def is_active(self) -> bool:
         return True
 
-    for name in ("campaigns/a", "campaigns/b"):
-        servicer.CreateModel(pb.CreateModelRequest(campaign=name), None)
-    assert held("campaigns/a")  # and with that used last
-    servicer.CreateModel(pb.CreateModelRequest(campaign="campaigns/c"), None)
-    assert not held("campaigns/b")
-    assert held("campaigns/a")
-    assert held("campaigns/c")
+    def send_initial_metadata(self, metadata: tuple[()]) -> None:
+        pass

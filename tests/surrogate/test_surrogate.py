@@ -1,4 +1,4 @@
-"""The landscape of a campaign: which rows count as what, quality, the guardrail, export; and 7.3 of the design."""
+"""The landscape of a campaign: which rows count as what, quality, the guardrail's rows, export."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from caligo_surrogate.guardrail import MIN_OF_EACH, Guardrail
 from caligo_surrogate.landscape import MIN_ROWS
 from sklearn.metrics import brier_score_loss, f1_score
 
 from caligo.errors import FailedPrecondition, InvalidArgument
 from caligo.results import METRIC, ProtocolOutcome
 from caligo.seeds import Phase
-from caligo.spec import GuardrailSpec
 
 NOTHING = np.zeros((0, 9), dtype=np.float32)
 
@@ -248,88 +246,6 @@ def test_secure_fraction_covers_the_truth(fitted, cliff, space):
 
 
 # --- guardrail ------------------------------------------------------------------------------------------------------
-
-
-def dead_valley(cliff, n, seed):
-    """Rows of which those of extreme loss (low F, few pairs) are dead for sure."""
-    unit = cliff.space.to_unit(cliff.design(n, seed))
-    dead = unit[:, 3] < 0.5
-    return unit, dead
-
-
-@pytest.fixture(scope="module")
-def guard(cliff):
-    unit, dead = dead_valley(cliff, 400, seed=1)
-    return Guardrail(GuardrailSpec(), 7, unit, dead, np.zeros((0, 9), dtype=np.float32))
-
-
-def test_known_dead_samples_are_pruned(guard, cliff):
-    unit, dead = dead_valley(cliff, 1000, seed=2)
-    probability = guard.failure_probability(unit)
-    skip = guard.skips(probability, np.arange(1000))
-    deep = unit[:, 3] < 0.3
-    assert probability.dtype == np.float32
-    assert (probability[deep] > 0.99).all()
-    assert skip[deep].mean() > 0.95
-    assert skip[~dead].mean() < 0.01
-
-
-def test_probability_means_what_it_says(cliff):
-    """On noisy outcomes, of the rows given a probability as many fail as it says."""
-    rng = np.random.default_rng(5)
-
-    def noisy(n, seed):
-        unit = cliff.space.to_unit(cliff.design(n, seed))
-        chance = 1 / (1 + np.exp(8 * (unit[:, 3] - 0.5)))
-        return unit, rng.random(n) < chance
-
-    guardrail = Guardrail(GuardrailSpec(), 7, *noisy(600, 1), np.zeros((0, 9), dtype=np.float32))
-    unit, failed = noisy(8000, 2)
-    probability = guardrail.failure_probability(unit)
-    for low, high in ((0, 0.2), (0.2, 0.5), (0.5, 0.8), (0.8, 1)):
-        chosen = (probability >= low) & (probability <= high)
-        assert chosen.sum() > 200
-        assert failed[chosen].mean() == pytest.approx(probability[chosen].mean(), abs=0.1)
-
-
-def test_audit_spares_its_share_by_index(guard, cliff):
-    probability = np.ones(4000, dtype=np.float32)
-    index = np.arange(4000, dtype=np.int64)
-    spared = ~guard.skips(probability, index)
-    assert 0.01 < spared.mean() < 0.03
-    order = np.random.default_rng(0).permutation(4000)
-    np.testing.assert_array_equal(~guard.skips(probability, index[order]), spared[order])
-
-
-@pytest.mark.parametrize(("fraction", "share"), [(0.0, 0.0), (1.0, 1.0)])
-def test_audit_of_none_and_of_all(cliff, fraction, share):
-    unit, dead = dead_valley(cliff, 200, seed=1)
-    guardrail = Guardrail(GuardrailSpec(audit_fraction=fraction), 7, unit, dead, unit[:0])
-    assert (~guardrail.skips(np.ones(100, dtype=np.float32), np.arange(100))).mean() == share
-
-
-@pytest.mark.parametrize("failures", [0, MIN_OF_EACH - 1, 200 - MIN_OF_EACH + 1, 200])
-def test_silent_with_too_few_of_either_class(cliff, failures):
-    unit = cliff.space.to_unit(cliff.design(200, seed=1))
-    failed = np.arange(200) < failures
-    guardrail = Guardrail(GuardrailSpec(), 7, unit, failed, unit)
-    assert not guardrail.is_active
-    assert not guardrail.failure_probability(unit).any()
-    assert not guardrail.skips(guardrail.failure_probability(unit), np.arange(200)).any()
-
-
-def test_switched_off(cliff):
-    unit, dead = dead_valley(cliff, 200, seed=1)
-    assert not Guardrail(GuardrailSpec(enabled=False), 7, unit, dead, unit[:0]).is_active
-
-
-def test_few_failures_make_no_certainty(cliff):
-    """Thirty failures without a success above them are no ground for 99 %."""
-    unit = cliff.space.to_unit(cliff.design(200, seed=1))
-    failed = np.argsort(np.argsort(unit[:, 3])) < 30
-    guardrail = Guardrail(GuardrailSpec(), 7, unit, failed, unit[:0])
-    assert guardrail.is_active
-    assert 0.8 < guardrail.failure_probability(unit).max() <= 30 / 30.5
 
 
 def test_own_skips_never_train_the_guardrail(make, cliff):

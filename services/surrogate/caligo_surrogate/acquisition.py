@@ -1,56 +1,72 @@
-"""Where to look next: the straddle at the cliff, for one point and for a joint batch.
+"""Where to look next: rules that choose a batch of runs to find where the target crosses a level.
 
-The straddle of Bryan, Nichol, Genovese, Schneider, Miller and Wasserman ("Active learning for identifying function
-level boundaries", NIPS 2005): `1.96 sd(x) - |mean(x) - level|`, large where the level set may pass and little is
-known.
+All work on a `Posterior` and on unit coordinates, and all know rows under way as rows of the posterior (`believe`): a
+Gaussian process's variances do not depend on outcomes, so what a batch will tell is known before it is run.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Final
 
 import torch
-from botorch.acquisition import AcquisitionFunction
+from botorch.acquisition import AcquisitionFunction, MCAcquisitionFunction
 from botorch.optim import optimize_acqf
-from botorch.utils.transforms import t_batch_mode_transform
-from torch.quasirandom import SobolEngine
+from botorch.sampling import SobolQMCNormalSampler
+from botorch.utils.transforms import concatenate_pending_points, t_batch_mode_transform
 
+from caligo import logs
 from caligo.space import STRATEGY_COLUMN, Space, Strategy
-from caligo_surrogate.gp import EfficiencyGP
-from caligo_surrogate.solvers import Numerics, UnsoundError
+from caligo.spec import BatchRule
+from caligo_surrogate.cg import UnsoundError
+from caligo_surrogate.posterior import FactorPosterior, Posterior
 
+log = logs.get("surrogate.acquisition")
+
+RULE_WITHOUT_COVARIANCES: Final[BatchRule] = "straddle"
+"""Taken instead of a rule that integrates, where only variances are known."""
+SWEEP: Final = 2048
+"""Points of a sweep that do for nine dimensions."""
 STARTS: Final = 4
-"""Joint optimisations, each from the best batch of a Sobol sweep of its own."""
-SWEEP: Final = 512
-"""Candidates a sweep."""
-ITERATIONS: Final = 2
-"""L-BFGS-B iterations. The straddle's maxima lie on edges and corners of the box, where the standard deviation is
-greatest and little of the volume is, so the last of an ascent costs more than it brings: on the closed-form margin of
-the `cliff` space, 150 Latin hypercube rows and then batches of 8 up to 300 rows, 3 seeds, the mean Brier score of
-"key" was 0.0426 with 2 iterations, 0.0440 with 5, 0.0476 with 40, and 0.0492 for a Latin hypercube of 300."""
+"""Ascents for each point, or each batch, from the best of the sweep."""
+ITERATIONS: Final = 5
+"""L-BFGS-B iterations of an ascent."""
+REFRESHED: Final = 64
+"""Points of the sweep valued again after each point chosen."""
+INTEGRATION_POINTS: Final = 256
+"""Points of the sweep, those of the greatest weight, that integrals go over."""
+SAMPLES: Final = 128
+"""Posterior samples of `qStraddle`."""
+_PIECE: Final = 256
+"""Points of a sweep valued at once."""
+_GAUSS_LEGENDRE: Final = ((0.5 - math.sqrt(0.15), 5 / 18), (0.5, 8 / 18), (0.5 + math.sqrt(0.15), 5 / 18))
+"""Nodes and weights on [0, 1]; exact enough for 2 T to 4e-5 on [0, 1] and far better on what a run takes off."""
 _TINY: Final = 1e-12
 """Keeps the gradient of a square root finite at zero."""
 
 
 class Straddle(AcquisitionFunction):
-    """The straddle of single points, analytic and differentiable."""
+    """`weight sd(x) - |mean(x) - level|`, large where the level set may pass and little is known.
 
-    def __init__(self, model: EfficiencyGP, level: float, weight: float) -> None:
+    Bryan, Nichol, Genovese, Schneider, Miller and Wasserman, "Active learning for identifying function level
+    boundaries" (NIPS 2005); they take the weight 1.96.
+    """
+
+    def __init__(self, posterior: Posterior, level: float, weight: float) -> None:
         """Args:
-        level: the level set's value in the model's units.
-        weight: of the standard deviation; Bryan et al. take 1.96.
+        level: the level set's value in the posterior's units.
+        weight: of the standard deviation.
         """
-        super().__init__(model)
-        self.gp = model
+        super().__init__(posterior)
+        self.seen = posterior
         self.level = level
         self.weight = weight
 
     @t_batch_mode_transform(expected_q=1)  # type: ignore[arg-type]  # its hint wants the base class itself
     def forward(self, X: torch.Tensor) -> torch.Tensor:
         """Values [b] at X [b, 1, 9]."""
-        posterior = self.gp.posterior(X)
-        mean = posterior.mean[..., 0, 0]
-        variance = posterior.variance[..., 0, 0]
+        mean, variance = self.seen.marginal(X.squeeze(-2))
         return self.weight * variance.clamp_min(_TINY).sqrt() - (mean - self.level).abs()
 
 
@@ -58,31 +74,126 @@ class JointStraddle(AcquisitionFunction):
     """The straddle of a batch: sum over i of `weight sd_i - |mean_i - level|`.
 
     sd_i is the posterior standard deviation of point i after the noisy runs of the points before it, that is
-    sqrt(L_ii^2 - noise) with L the Cholesky factor of the batch's posterior covariance plus noise. A Gaussian
-    process's variances do not depend on outcomes, so this is exact, without sampling, and it is what one gets by
-    choosing point after point, optimised over all points at once: two points that would tell the same count once.
-    The other joint form, the expectation of the batch's greatest straddle over posterior samples, rewards a batch for
-    its single best point and leaves the rest idle; in trials it found the cliff later than a Latin hypercube did.
-    With q = 1 the value is that of `Straddle`.
+    sqrt(L_ii^2 - noise) with L the Cholesky factor of the batch's posterior covariance plus noise: what one gets by
+    choosing point after point, optimised over all points at once. With q = 1 it is `Straddle`.
     """
 
-    def __init__(self, model: EfficiencyGP, level: float, weight: float) -> None:
-        """Arguments as for `Straddle`; pending points are rows of the model (`believe`)."""
-        super().__init__(model)
-        self.gp = model
+    def __init__(self, posterior: Posterior, level: float, weight: float) -> None:
+        """Arguments as for `Straddle`."""
+        super().__init__(posterior)
+        self.seen = posterior
         self.level = level
         self.weight = weight
 
     @t_batch_mode_transform()  # type: ignore[arg-type]
     def forward(self, X: torch.Tensor) -> torch.Tensor:
         """Values [b] at X [b, q, 9]."""
-        distribution = self.gp.posterior(X).distribution
-        noise = self.gp.noise
-        q = X.shape[-2]
-        covariance = distribution.covariance_matrix + noise * torch.eye(q, dtype=X.dtype, device=X.device)
-        diagonal = torch.linalg.cholesky(covariance).diagonal(dim1=-2, dim2=-1)
-        deviation = (diagonal.square() - noise).clamp_min(_TINY).sqrt()
-        return (self.weight * deviation - (distribution.mean - self.level).abs()).sum(-1)
+        mean, covariance = self.seen.joint(X)
+        noisy = covariance + self.seen.noise * torch.eye(X.shape[-2], dtype=X.dtype, device=X.device)
+        pivots = torch.linalg.cholesky(noisy).diagonal(dim1=-2, dim2=-1).square()
+        deviation = (pivots - self.seen.noise).clamp_min(_TINY).sqrt()
+        return (self.weight * deviation - (mean - self.level).abs()).sum(-1)
+
+
+class qStraddle(MCAcquisitionFunction):  # noqa: N801  # BoTorch names its Monte-Carlo functions so
+    """The expectation of the batch's greatest straddle, E max_i (weight sqrt(pi/2) |f_i - mean_i| - |mean_i - level|).
+
+    The form of Wilson, Hutter and Deisenroth, "Maximizing acquisition functions for Bayesian optimization" (NeurIPS
+    2018, table 1), for an upper confidence bound: E |f_i - mean_i| = sqrt(2/pi) sd_i, so that with q = 1 it is
+    `Straddle`. Pending points are part of every batch (`X_pending`).
+    """
+
+    def __init__(
+        self,
+        posterior: Posterior,
+        level: float,
+        weight: float,
+        sampler: SobolQMCNormalSampler,
+        pending: torch.Tensor | None = None,
+    ) -> None:
+        """Arguments as for `Straddle`, the base samples, and points under way [m, 9]."""
+        super().__init__(posterior, sampler=sampler, X_pending=pending)
+        self.level = level
+        self.weight = weight
+
+    @concatenate_pending_points  # type: ignore[arg-type]
+    @t_batch_mode_transform()  # type: ignore[arg-type]
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        """Values [b] at X [b, q, 9]."""
+        posterior = self.model.posterior(X)
+        mean = posterior.mean.squeeze(-1)
+        samples = self.get_posterior_samples(posterior).squeeze(-1)
+        spread = self.weight * math.sqrt(math.pi / 2) * (samples - mean).abs()
+        return (spread - (mean - self.level).abs()).amax(-1).mean(0)
+
+
+class TargetedError(AcquisitionFunction):
+    """What a run at x takes off the targeted integrated mean-square error: mean over u of W(u) c(u, x)^2 / (v(x) + n).
+
+    c and v are posterior covariance and variance, n the noise; c^2 / (v + n) is what the run takes off the variance at
+    u. W(u) is the posterior density of f(u) at the level: Picheny, Ginsbourger, Roustant, Haftka and Kim, "Adaptive
+    designs of experiments for accurate approximation of a target region" (J. Mech. Des. 132, 2010), with the width of
+    their target window let go to 0; Bect, Ginsbourger, Li, Picheny and Vazquez, "Sequential design of computer
+    experiments for the estimation of a probability of failure" (Stat. Comput. 22, 2012).
+    """
+
+    def __init__(self, posterior: Posterior, level: float, points: torch.Tensor) -> None:
+        """Args:
+        points: u, [m, 9], with equal shares of the measure.
+        """
+        super().__init__(posterior)
+        self.seen = posterior
+        self.covariance = posterior.covariance_with(points)
+        self.weights = level_density(*posterior.marginal(points), level)
+
+    @t_batch_mode_transform(expected_q=1)  # type: ignore[arg-type]
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        """Values [b] at X [b, 1, 9]."""
+        x = X.squeeze(-2)
+        variance = self.seen.marginal(x)[1].clamp_min(0) + self.seen.noise
+        return (self.weights * self.covariance(x).square()).mean(-1) / variance
+
+
+class ExpectedBrier(AcquisitionFunction):
+    """What a run at x is expected to take off the mean over u of p(u) (1 - p(u)), p the probability of a key.
+
+    That mean is the Brier score that the posterior expects of itself. Its expectation after the run is
+    P(y > level, y' <= level) for two runs y, y' at u that share what the run at x tells: normal, with correlation
+    r = c(u, x)^2 / ((v(x) + n) (v(u) + n)). This is 2 T(z, a) with Owen's T, z = (mean(u) - level) / sqrt(v(u) + n),
+    a = sqrt((1 - r) / (1 + r)), and what is taken off is 2 T(z, 1) - 2 T(z, a). Stepwise uncertainty reduction with
+    the loss p (1 - p): Bect et al. (as for `TargetedError`), in closed form by Chevalier, Bect, Ginsbourger, Vazquez,
+    Picheny and Richet, "Fast parallel kriging-based stepwise uncertainty reduction" (Technometrics 56, 2014).
+    """
+
+    def __init__(self, posterior: Posterior, level: float, points: torch.Tensor) -> None:
+        """Arguments as for `TargetedError`."""
+        super().__init__(posterior)
+        self.seen = posterior
+        self.covariance = posterior.covariance_with(points)
+        mean, variance = posterior.marginal(points)
+        self.variance = variance.clamp_min(0) + posterior.noise
+        self.z = (mean - level) / self.variance.sqrt()
+
+    @t_batch_mode_transform(expected_q=1)  # type: ignore[arg-type]
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        """Values [b] at X [b, 1, 9]."""
+        x = X.squeeze(-2)
+        variance = self.seen.marginal(x)[1].clamp_min(0) + self.seen.noise
+        r = self.covariance(x).square() / (variance.unsqueeze(-1) * self.variance)
+        a = ((1 - r).clamp_min(_TINY) / (1 + r)).sqrt()
+        # T(z, 1) - T(z, a), an integral over [a, 1], by Gauss-Legendre: a difference of two would be rounding.
+        width = 2 * r / ((1 + r) * (1 + a))
+        total = torch.zeros_like(a)
+        for node, share in _GAUSS_LEGENDRE:
+            t2 = 1 + (a + node * width).square()
+            total = total + share * torch.exp(-0.5 * self.z.square() * t2) / t2
+        return (width * total).mean(-1) / math.pi
+
+
+def level_density(mean: torch.Tensor, variance: torch.Tensor, level: float) -> torch.Tensor:
+    """Density at `level` of normal variables."""
+    sd = variance.clamp_min(_TINY).sqrt()
+    return torch.exp(-0.5 * ((mean - level) / sd).square()) / (math.sqrt(2 * math.pi) * sd)
 
 
 def search_box(space: Space, like: torch.Tensor) -> torch.Tensor:
@@ -95,92 +206,146 @@ def search_box(space: Space, like: torch.Tensor) -> torch.Tensor:
     return box
 
 
-def propose(gp: EfficiencyGP, box: torch.Tensor, size: int, level: float, weight: float, seed: int) -> torch.Tensor:
-    """The joint batch with the greatest straddle, unit coordinates [size, 9].
-
-    A scrambled Sobol sequence is cut into sweeps; the best batch of each, chosen point after point, starts a joint
-    ascent over all continuous coordinates at once (`optimize_acqf`, analytic gradients). A point's strategy is that of
-    its Sobol point during the ascent; afterwards strategies are exchanged one by one while that helps.
+def propose(
+    posterior: Posterior,
+    box: torch.Tensor,
+    sweep: torch.Tensor,
+    size: int,
+    rule: BatchRule,
+    level: float,
+    weight: float,
+    seed: int,
+) -> torch.Tensor:
+    """A batch of points to run, unit coordinates float32 [size, 9], on the posterior's device.
 
     Args:
-        gp: conditioned on the rows and on what is pending.
+        posterior: given the rows and what is under way.
         box: bounds from `search_box`.
-        level, weight: as for `Straddle`, in the model's units.
-        seed: of the Sobol sequence's scrambling.
+        sweep: float32 [m, 9], at least 256 points spread by the design's measure, strategies 0 or 1: ascents start
+            from the best of them, and integrals go over them.
+        rule: how a batch is valued; where the posterior cannot do it, `RULE_WITHOUT_COVARIANCES`.
+        level, weight: as for `Straddle`, in the posterior's units.
+        seed: of what a rule draws.
 
     Raises:
-        UnsoundError: the model's numbers cannot be right.
+        UnsoundError: the posterior's numbers cannot be right.
     """
-    acquisition = Straddle(gp, level, weight) if size == 1 else JointStraddle(gp, level, weight)
-    sobol = SobolEngine(box.shape[-1], scramble=True, seed=seed)
-    starts = torch.stack(
-        [_best_of_sweep(gp, _sweep(sobol, max(SWEEP, 4 * size), box), size, level, weight) for _ in range(STARTS)]
-    )
-    ascended, _ = optimize_acqf(
-        acquisition,
-        box,
-        size,
-        num_restarts=STARTS,
-        batch_initial_conditions=starts,
-        fixed_features={STRATEGY_COLUMN: starts[..., STRATEGY_COLUMN]},
-        options={"maxiter": ITERATIONS},
-        return_best_only=False,
-        retry_on_optimization_warning=False,
-    )
-    batches = torch.cat([starts, ascended])
+    sweep = sweep.clamp(box[0], box[1])
+    match _possible(rule, posterior):
+        case "straddle":
+            return _one_by_one(posterior, box, sweep, size, lambda now, _: Straddle(now, level, weight))
+        case "randomized_straddle":
+            weights = randomized_weights(size, seed)
+            return _one_by_one(posterior, box, sweep, size, lambda now, i: Straddle(now, level, weights[i]))
+        case "timse":
+            points = _decisive(posterior, sweep, level)
+            return _one_by_one(posterior, box, sweep, size, lambda now, _: TargetedError(now, level, points))
+        case "sur":
+            points = _decisive(posterior, sweep, level)
+            return _one_by_one(posterior, box, sweep, size, lambda now, _: ExpectedBrier(now, level, points))
+        case "joint_straddle":
+            joint: AcquisitionFunction = JointStraddle(posterior, level, weight)
+        case "q_straddle":
+            joint = qStraddle(posterior, level, weight, SobolQMCNormalSampler(torch.Size([SAMPLES]), seed=seed))
+    # Starts one after another without an ascent, each from a part of the sweep.
+    starts = [
+        _one_by_one(posterior, box, sweep[part::STARTS], size, lambda now, _: Straddle(now, level, weight), 0)
+        for part in range(STARTS)
+    ]
+    return _ascended(joint, box, torch.stack(starts), ITERATIONS)
+
+
+def _possible(rule: BatchRule, posterior: Posterior) -> BatchRule:
+    """Integrals over the space need covariances between points, which only a factor gives."""
+    if rule in ("timse", "sur") and not isinstance(posterior, FactorPosterior):
+        log.info("too many rows for a factor", asked=rule, rule=RULE_WITHOUT_COVARIANCES, rows=len(posterior.matrix))
+        return RULE_WITHOUT_COVARIANCES
+    return rule
+
+
+def randomized_weights(n: int, seed: int) -> list[float]:
+    """Weights of a straddle, square roots of draws from the chi-squared distribution with two degrees of freedom.
+
+    Inatsu, Takeno, Kutsukake and Takeuchi, "Active learning for level set estimation using randomized straddle
+    algorithms" (arXiv:2408.03144). That distribution is exponential with mean 2.
+    """
+    uniform = torch.rand(n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return (-2 * torch.log1p(-uniform)).sqrt().tolist()
+
+
+def _decisive(posterior: Posterior, sweep: torch.Tensor, level: float) -> torch.Tensor:
+    """The points of the sweep, [INTEGRATION_POINTS, 9], with the greatest shares of the targeted error."""
+    with torch.no_grad():
+        mean, variance = (torch.cat(parts) for parts in zip(*map(posterior.marginal, sweep.split(_PIECE)), strict=True))
+        share = variance * level_density(mean, variance, level)
+        return sweep[share.topk(INTEGRATION_POINTS).indices]
+
+
+def _one_by_one(
+    posterior: Posterior,
+    box: torch.Tensor,
+    sweep: torch.Tensor,
+    size: int,
+    acquire: Callable[[Posterior, int], AcquisitionFunction],
+    iterations: int = ITERATIONS,
+) -> torch.Tensor:
+    """Point after point [size, 9], each with the greatest value given those before it.
+
+    Args:
+        acquire: the value of the i-th point, given the posterior that believes those before it.
+    """
+    values = sweep.new_empty(len(sweep))
+    outdated = torch.arange(len(sweep), device=sweep.device)
+    batch: list[torch.Tensor] = []
+    for i in range(size):
+        acquisition = acquire(posterior, i)
+        with torch.no_grad():
+            for piece in outdated.split(_PIECE):
+                values[piece] = acquisition(sweep[piece].unsqueeze(-2))
+        starts = sweep[values.topk(STARTS).indices].unsqueeze(-2)
+        point = _ascended(acquisition, box, starts, iterations)
+        batch.append(point)
+        posterior = posterior.believe(point)
+        # Values fall as more is believed, so a point whose old value is small need not be valued again.
+        outdated = values.topk(REFRESHED).indices
+    return torch.cat(batch)
+
+
+def _ascended(
+    acquisition: AcquisitionFunction, box: torch.Tensor, starts: torch.Tensor, iterations: int
+) -> torch.Tensor:
+    """The best batch [q, 9] that ascents from `starts`, [b, q, 9], meet.
+
+    An ascent goes over all continuous coordinates at once; strategies are those of the start, and in the end they are
+    exchanged one by one while that helps.
+    """
+    batches = starts
+    if iterations:
+        ascended, _ = optimize_acqf(
+            acquisition,
+            box,
+            starts.shape[-2],
+            num_restarts=len(starts),
+            batch_initial_conditions=starts,
+            fixed_features={STRATEGY_COLUMN: starts[..., STRATEGY_COLUMN]},
+            options={"maxiter": iterations},
+            return_best_only=False,
+            retry_on_optimization_warning=False,
+        )
+        batches = torch.cat([starts, ascended])
     with torch.no_grad():
         values = acquisition(batches)
         if not bool(values.isfinite().all()):
             raise UnsoundError(f"acquisition values {values.tolist()}")
-        best = batches[values.argmax()]
-        if bool(box[0, STRATEGY_COLUMN] < box[1, STRATEGY_COLUMN]):
-            best = _exchange_strategies(acquisition, best, values.max())
-    return best
-
-
-def believe(gp: EfficiencyGP, pending: torch.Tensor, numerics: Numerics) -> EfficiencyGP:
-    """The process with the pending points [m, 9] as rows at their posterior means.
-
-    The mean stays what it was and the variance falls as it will when the runs come back, whatever they say.
-    """
-    with torch.no_grad():
-        expected = gp.posterior(pending).mean.squeeze(-1)
-    return gp.conditioned(torch.cat([gp.inputs, pending]), torch.cat([gp.targets, expected]), numerics)
-
-
-def _sweep(sobol: SobolEngine, n: int, box: torch.Tensor) -> torch.Tensor:
-    points = sobol.draw(n, dtype=torch.float32).to(box.device)
-    points[:, STRATEGY_COLUMN] = (points[:, STRATEGY_COLUMN] >= 0.5).to(points.dtype)
-    return torch.minimum(torch.maximum(box[0] + points * (box[1] - box[0]), box[0]), box[1])
-
-
-def _best_of_sweep(gp: EfficiencyGP, candidates: torch.Tensor, size: int, level: float, weight: float) -> torch.Tensor:
-    """The `size` candidates that a greedy ascent of the joint straddle takes: a pivoted Cholesky factorisation."""
-    with torch.no_grad():
-        distribution = gp.posterior(candidates).distribution
-        covariance = distribution.covariance_matrix
-        distance = (distribution.mean - level).abs()
-        variance = covariance.diagonal().clone()
-        factor = torch.zeros(size, len(candidates), dtype=covariance.dtype, device=covariance.device)
-        chosen: list[int] = []
-        for i in range(size):
-            value = weight * variance.clamp_min(0).sqrt() - distance
-            value[chosen] = -torch.inf
-            pivot = int(value.argmax())
-            chosen.append(pivot)
-            column = covariance[pivot] - factor[:i, pivot] @ factor[:i]
-            factor[i] = column / (variance[pivot].clamp_min(0) + gp.noise).sqrt()
-            variance = variance - factor[i].square()
-    return candidates[chosen]
-
-
-def _exchange_strategies(acquisition: AcquisitionFunction, batch: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    everyone = torch.arange(len(batch), device=batch.device)
-    for _ in range(len(batch)):
-        flipped = batch.repeat(len(batch), 1, 1)
-        flipped[everyone, everyone, STRATEGY_COLUMN] = Strategy.BLIND - batch[:, STRATEGY_COLUMN]
-        values = acquisition(flipped)
-        if not bool(values.max() > value):
-            break
-        batch, value = flipped[values.argmax()], values.max()
-    return batch
+        best, value = batches[values.argmax()], values.max()
+        if bool(box[0, STRATEGY_COLUMN] == box[1, STRATEGY_COLUMN]):
+            return best
+        everyone = torch.arange(len(best), device=best.device)
+        for _ in range(len(best)):
+            exchanged = best.repeat(len(best), 1, 1)
+            exchanged[everyone, everyone, STRATEGY_COLUMN] = Strategy.BLIND - best[:, STRATEGY_COLUMN]
+            values = acquisition(exchanged)
+            if not bool(values.max() > value):
+                break
+            best, value = exchanged[values.argmax()], values.max()
+        return best

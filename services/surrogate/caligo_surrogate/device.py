@@ -39,6 +39,8 @@ class Device:
             raise InvalidArgument("device", "no CUDA device here; use auto or cpu")
         use_cuda = choice != "cpu" and torch.cuda.is_available()
         self.torch_device = torch.device("cuda" if use_cuda else "cpu")
+        self.halvings = 0
+        """Pieces that did not fit and were halved, since the start."""
 
     @property
     def is_gpu(self) -> bool:
@@ -62,6 +64,12 @@ class Device:
         if self.is_gpu:
             return torch.cuda.mem_get_info(self.torch_device)[0]
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+    def total_bytes(self) -> int:
+        """Memory that the device has."""
+        if self.is_gpu:
+            return torch.cuda.get_device_properties(self.torch_device).total_memory
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
     def in_chunks(
         self,
@@ -91,6 +99,7 @@ class Device:
                 if chunk <= MIN_CHUNK:
                     raise ResourceExhausted(f"{self.name}: {chunk} rows do not fit into memory") from None
                 chunk = max(MIN_CHUNK, chunk // 2)
+                self.halvings += 1
                 log.warning("out of memory; chunk halved", rows=chunk, device=self.name)
                 if self.is_gpu:
                     torch.cuda.empty_cache()

@@ -9,14 +9,17 @@ from typing import Any, Final, cast
 
 import gpytorch
 import torch
-from botorch.models.gpytorch import GPyTorchModel
-from botorch.posteriors.gpytorch import GPyTorchPosterior
 from gpytorch.constraints import GreaterThan, Interval
 from gpytorch.kernels import MaternKernel, ScaleKernel
+from gpytorch.kernels.keops import MaternKernel as KeOpsMaternKernel
 from gpytorch.priors import LogNormalPrior
+from linear_operator.operators import KernelLinearOperator
+from torch.utils.checkpoint import checkpoint
 
 from caligo.space import DIMENSIONS
-from caligo_surrogate.solvers import Ladder, Numerics, UnsoundError
+from caligo_surrogate.cg import UnsoundError
+from caligo_surrogate.kernel import Backend, Matern, blocks
+from caligo_surrogate.solvers import Numerics, Plan, Solver
 
 PATIENCE: Final = 15
 """Training stops after this many steps that did not lower the loss by `LEAST_GAIN`."""
@@ -24,18 +27,64 @@ LEAST_GAIN: Final = 1e-3
 """Nats a row."""
 
 
-class EfficiencyGP(gpytorch.models.ExactGP, GPyTorchModel):
+class CheckpointedKernelLinearOperator(KernelLinearOperator):
+    """A kernel matrix whose products are made row block by row block, each block dropped and made again for gradients.
+
+    Trades a second evaluation of the kernel for the memory of all its intermediate results (Chen, Xu, Zhang and
+    Guestrin, "Training deep nets with sublinear memory cost", arXiv:1604.06174).
+    """
+
+    def _matmul(self, rhs: torch.Tensor) -> torch.Tensor:
+        rhs = rhs.contiguous()
+        pieces = [
+            checkpoint(self._block, self.x1[rows], rhs, use_reentrant=False) for rows in blocks(len(self.x2), self.x1)
+        ]
+        return torch.cat(pieces)
+
+    def _block(self, x1: torch.Tensor, rhs: torch.Tensor) -> torch.Tensor:
+        return self.covar_func(x1, self.x2, **self.tensor_params, **self.nontensor_params) @ rhs
+
+
+class CheckpointedMaternKernel(MaternKernel):
+    """`MaternKernel` with nu = 2.5 whose matrix is a `CheckpointedKernelLinearOperator`."""
+
+    def forward(self, x1: torch.Tensor, x2: torch.Tensor, diag: bool = False, **params: Any) -> Any:
+        if diag:
+            return super().forward(x1, x2, diag=True, **params)
+        centre = x1.detach().mean(dim=-2, keepdim=True)
+        scaled = [(x - centre) / self.lengthscale for x in (x1, x2)]
+        return CheckpointedKernelLinearOperator(*scaled, covar_func=_matern52)
+
+
+def _matern52(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return Matern(a.new_full((a.shape[-1],), 1.0), 1.0)(a, b)
+
+
+_KERNELS: Final[dict[str, type[gpytorch.kernels.Kernel]]] = {
+    "dense": MaternKernel,
+    "blocks": CheckpointedMaternKernel,
+    "keops": KeOpsMaternKernel,
+}
+
+
+class EfficiencyGP(gpytorch.models.ExactGP):
     """y = c + f(x) + noise with f ~ GP(0, s^2 k), k Matern-5/2 with one length scale a dimension.
 
     Inputs are unit coordinates, targets standardised, both float32. The length scales have the log-normal prior of
     Hvarfner, Hellsten and Nardi ("Vanilla Bayesian Optimization Performs Great in High Dimensions", ICML 2024), which
     lets dimensions that do not matter fade; the noise has the log-normal prior of the same paper.
+
+    It is there to learn hyper-parameters; `Posterior` predicts with them.
     """
 
-    _num_outputs = 1
+    def __init__(
+        self, inputs: torch.Tensor, targets: torch.Tensor, numerics: Numerics, kernel: Backend = "dense"
+    ) -> None:
+        """A process with prior hyper-parameters on float32 inputs [n, 9] and targets [n].
 
-    def __init__(self, inputs: torch.Tensor, targets: torch.Tensor, numerics: Numerics) -> None:
-        """A process with prior hyper-parameters on float32 inputs [n, 9] and targets [n]."""
+        Args:
+            kernel: how the kernel matrix is represented in training.
+        """
         likelihood = gpytorch.likelihoods.GaussianLikelihood(
             noise_prior=LogNormalPrior(-4.0, 1.0),
             noise_constraint=GreaterThan(numerics.noise_floor, initial_value=1e-2),
@@ -43,7 +92,7 @@ class EfficiencyGP(gpytorch.models.ExactGP, GPyTorchModel):
         super().__init__(inputs, targets, likelihood)
         self.mean_module = gpytorch.means.ConstantMean()
         self.covar_module = ScaleKernel(
-            MaternKernel(
+            _KERNELS[kernel](
                 nu=2.5,
                 ard_num_dims=DIMENSIONS,
                 lengthscale_prior=LogNormalPrior(math.sqrt(2) + math.log(DIMENSIONS) / 2, math.sqrt(3)),
@@ -56,17 +105,9 @@ class EfficiencyGP(gpytorch.models.ExactGP, GPyTorchModel):
     def forward(self, x: torch.Tensor) -> gpytorch.distributions.MultivariateNormal:
         return gpytorch.distributions.MultivariateNormal(self.mean_module(x), self.covar_module(x))
 
-    def posterior(self, X: torch.Tensor, *args: Any, **kwargs: Any) -> GPyTorchPosterior:
-        """Joint posterior of f at X [..., q, 9], without noise, under the settings of the `Ladder` around it.
-
-        BoTorch's own `posterior` would turn on Lanczos variances, which conjugate gradients make wrong.
-        """
-        self.eval()
-        return GPyTorchPosterior(self(X))
-
     @property
     def inputs(self) -> torch.Tensor:
-        """Rows that the process is conditioned on, float32 [n, 9]."""
+        """Rows that the process learns from, float32 [n, 9]."""
         return cast("tuple[torch.Tensor]", self.train_inputs)[0]
 
     @property
@@ -75,19 +116,20 @@ class EfficiencyGP(gpytorch.models.ExactGP, GPyTorchModel):
         return cast(torch.Tensor, self.train_targets)
 
     @property
-    def noise(self) -> torch.Tensor:
-        """Noise variance, a scalar."""
-        return self.likelihood.noise.squeeze()
+    def matern(self) -> Matern:
+        """The kernel with the present hyper-parameters."""
+        scales = self.covar_module.base_kernel.lengthscale.detach().squeeze(0)
+        return Matern(scales, self.covar_module.outputscale.item())
 
     @property
-    def prior_variance(self) -> torch.Tensor:
-        """Variance of f before any row, a scalar."""
-        return self.covar_module.outputscale
+    def noise(self) -> float:
+        """Noise variance."""
+        return self.likelihood.noise.item()
 
     @property
-    def length_scales(self) -> torch.Tensor:
-        """Length scales as fractions of each parameter's range, [9]."""
-        return self.covar_module.base_kernel.lengthscale.detach().squeeze(0)
+    def constant(self) -> float:
+        """Prior mean."""
+        return self.mean_module.constant.item()
 
     def hyper_parameters(self) -> dict[str, torch.Tensor]:
         """A copy of the unconstrained parameters by name."""
@@ -99,34 +141,6 @@ class EfficiencyGP(gpytorch.models.ExactGP, GPyTorchModel):
             for name, parameter in self.named_parameters():
                 parameter.copy_(values[name])
 
-    def conditioned(self, inputs: torch.Tensor, targets: torch.Tensor, numerics: Numerics) -> EfficiencyGP:
-        """A process with the same hyper-parameters on other rows, ready to predict."""
-        gp = EfficiencyGP(inputs, targets, numerics)
-        gp.set_hyper_parameters(self.hyper_parameters())
-        return gp.frozen()
-
-    def frozen(self) -> EfficiencyGP:
-        """Itself, ready to predict: gradients flow to inputs and no longer to hyper-parameters."""
-        self.requires_grad_(False)
-        self.eval()
-        return self
-
-    def moments(self, x: torch.Tensor, numerics: Numerics) -> tuple[torch.Tensor, torch.Tensor]:
-        """Posterior mean and variance of f at each row of x, float32 [n] each.
-
-        Raises:
-            UnsoundError: a NaN, or a variance that is negative beyond rounding.
-        """
-        with torch.no_grad():
-            posterior = self(x)
-            mean, variance = posterior.mean, posterior.lazy_covariance_matrix.diagonal(dim1=-1, dim2=-2)
-        lowest = float(variance.min())
-        prior = float(self.prior_variance)
-        if not bool(mean.isfinite().all()) or not lowest >= -numerics.variance_slack * prior:
-            spread = f"mean in [{mean.min():g}, {mean.max():g}]"
-            raise UnsoundError(f"{spread}, least variance {lowest:g}, prior variance {prior:g}")
-        return mean, variance.clamp_min(0)
-
 
 @dataclass(frozen=True)
 class Progress:
@@ -137,21 +151,31 @@ class Progress:
     loss: float
 
 
-def train(gp: EfficiencyGP, steps: int, learning_rate: float, ladder: Ladder) -> Generator[Progress, None, Progress]:
+def train(
+    gp: EfficiencyGP, steps: int, learning_rate: float, solver: Solver, seed: int
+) -> Generator[Progress, None, Progress]:
     """Lower the loss by Adam from the present hyper-parameters; yields each step, returns the best one.
 
-    Ends early once the loss stops falling. The process is left with the best hyper-parameters met, in evaluation
-    mode.
+    Ends early once the loss stops falling. The process is left with the best hyper-parameters met.
+
+    Args:
+        solver: says how the systems are solved.
+        seed: of the random probe vectors that conjugate gradients take.
+
+    Raises:
+        InternalError: no setting gave sound numbers.
     """
-    gp.requires_grad_(True)
     gp.train()
     likelihood_of = gpytorch.mlls.ExactMarginalLogLikelihood(gp.likelihood, gp)
     optimizer = torch.optim.Adam(gp.parameters(), lr=learning_rate)
 
-    def descend() -> float:
+    ladder = solver.training(len(gp.targets))
+
+    def descend(plan: Plan) -> float:
         optimizer.zero_grad()
-        loss = -likelihood_of(gp(gp.inputs), gp.targets)
-        loss.backward()
+        with solver.gpytorch_settings(plan, seed):
+            loss = -likelihood_of(gp(gp.inputs), gp.targets)
+            loss.backward()
         sound = all(bool(p.grad.isfinite().all()) for p in gp.parameters() if p.grad is not None)
         if not sound or not bool(loss.isfinite()):
             raise UnsoundError(f"loss {loss.item():g}, gradients finite: {sound}")
@@ -172,5 +196,4 @@ def train(gp: EfficiencyGP, steps: int, learning_rate: float, ladder: Ladder) ->
             break
         optimizer.step()
     gp.set_hyper_parameters(best_values)
-    gp.frozen()
     return Progress(step, steps, best.loss)

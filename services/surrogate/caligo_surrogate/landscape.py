@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Generator
-from typing import Any, Final
+from collections.abc import Callable, Generator
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import safetensors
@@ -23,20 +23,26 @@ from caligo.seeds import Phase, Purpose
 from caligo.space import COLUMNS, DIMENSIONS, PARAMETERS, STRATEGY_COLUMN, Scale, Space
 from caligo.spec import GuardrailSpec, SurrogateSpec
 from caligo_surrogate import acquisition
+from caligo_surrogate.cg import UnsoundError
 from caligo_surrogate.device import Device
 from caligo_surrogate.gp import EfficiencyGP, Progress, train
 from caligo_surrogate.guardrail import Guardrail
-from caligo_surrogate.solvers import Numerics, Solver, UnsoundError
+from caligo_surrogate.posterior import Posterior, condition
+from caligo_surrogate.solvers import Health, Ladder, Method, Numerics, Plan, Solver
+
+Result = TypeVar("Result")
 
 log = logs.get("surrogate.landscape")
 
 FORMAT: Final = "caligo.surrogate/1"
 MIN_ROWS: Final = 8
 """Rows below which there is nothing to fit."""
+BLOCK_ROWS: Final = 64
+"""Rows of the active phase that extend a posterior for good; fewer are added anew each time."""
 VOLUME_POINTS: Final = 2**14
 """Sobol points of the secure share of the space: they find it within half a per cent."""
-JOINT_POINTS: Final = 1024
-"""Of these, points of the joint posterior samples."""
+JOINT_POINTS: Final = {"cholesky": 1024, "cg": 256}
+"""Of these, points of the joint posterior samples, by solver: without a factor each costs a system."""
 VOLUME_SAMPLES: Final = 256
 """Posterior samples for its uncertainty."""
 _INTERVALS: Final = (0.50, 0.90, 0.95)
@@ -100,23 +106,24 @@ class _Standard:
 
 @dataclasses.dataclass(frozen=True)
 class _Fitted:
-    """The regressor conditioned on every row held."""
+    """The process given rows, and the units of its target."""
 
-    gp: EfficiencyGP
+    posterior: Posterior
     standard: _Standard
 
 
 class EfficiencyLandscape:
     """The surrogate of one campaign.
 
-    Its state is the rows held and the hyper-parameters; all else is a function of these two and the campaign's seed,
-    whatever the order in which rows came. Between fits, new rows count at once under the last hyper-parameters.
+    Its state is the rows held, the hyper-parameters, and how many rows of each phase were there when they were fitted;
+    all else is a function of these and the campaign's seed, whatever the order in which rows came. Between fits, new
+    rows count at once under the last hyper-parameters; the guardrail learns only from the rows that the fit saw.
 
     How rows are used:
 
     * simulated rows: the target as measured; the guardrail learns success or failure from them;
     * `skipped_infeasible`: the closed form's margin (or efficiency 0) is data like any other; failures for the
-      guardrail's forest, but not for its calibration;
+      guardrail's classifier, but not for its calibration;
     * `skipped_predicted_failure`: never shown to the guardrail. Target `efficiency`: 0, as data. Target `margin`: 0
       would say "on the cliff", so the regressor is conditioned on its own mean there, capped one standard deviation of
       the noise below 0; hyper-parameters are trained without them;
@@ -140,7 +147,17 @@ class EfficiencyLandscape:
         self.numerics = numerics or Numerics()
         self.solver = Solver(surrogate.solver, device, self.numerics)
         self._rows: dict[Phase, ResultRows] = {phase: empty_rows() for phase in Phase}
+        self._audited: dict[Phase, NDArray[np.int64]] = {phase: np.zeros(0, dtype=np.int64) for phase in Phase}
         self._hyper: dict[str, torch.Tensor] | None = None
+        self._fitted_below: dict[Phase, int] | None = None
+        """Rows with a smaller index, by phase, were there at the fit in force."""
+        self._guardrails: dict[tuple[int, ...], Guardrail] = {}
+        """The last ones made, by what decides them; twins share them."""
+        self._bases: dict[tuple[Any, ...], _Fitted] = {}
+        """The process given the rows that a fit saw, for the last fits, by what decides it; twins share them."""
+        self._chain: list[_Fitted] = []
+        """The process given those rows, then the same after one more block of rows each."""
+        self._ladder: Ladder | None = None
         self._derived: dict[str, Any] = {}
 
     # --- rows ---------------------------------------------------------------------------------------------------
@@ -153,13 +170,52 @@ class EfficiencyLandscape:
         """Every row held, sorted by (phase, index)."""
         return np.concatenate([self._rows[phase] for phase in Phase])
 
-    def observe(self, phase: Phase, rows: ResultRows) -> None:
-        """Add rows; one whose (phase, index) is held already changes nothing."""
+    def observe(self, phase: Phase, rows: ResultRows, audited: NDArray[np.bool_] | None = None) -> None:
+        """Add rows; one whose (phase, index) is held already changes nothing.
+
+        Args:
+            audited: bool [n], rows that the guardrail would have skipped.
+        """
+        if audited is not None:
+            self._audited[phase] = np.union1d(self._audited[phase], rows["index"][audited])
         merged = np.concatenate([self._rows[phase], rows])
         _, first = np.unique(merged["index"], return_index=True)
         if len(first) > len(self._rows[phase]):
             self._rows[phase] = merged[first]
             self._derived.clear()
+            if self._fitted_below is not None and rows["index"].min() < self._fitted_below[phase]:
+                self._chain.clear()  # a row that the fit saw and this landscape had not
+
+    def snapshot(self) -> EfficiencyLandscape:
+        """A landscape that holds what this one holds now; what is fitted there changes nothing here."""
+        twin = EfficiencyLandscape(self.space, self.spec, self.guardrail_spec, self.seed, self.device, self.numerics)
+        twin._rows, twin._audited = dict(self._rows), dict(self._audited)
+        twin._hyper, twin._fitted_below = self._hyper, self._fitted_below
+        twin._guardrails, twin._bases = self._guardrails, self._bases
+        twin.solver.health = self.solver.health
+        return twin
+
+    def bytes_held(self) -> int:
+        """Estimated memory of the rows and of what was derived from them."""
+        rows = sum(rows.nbytes for rows in self._rows.values())
+        return rows + sum(fitted.posterior.bytes_held() for fitted in self._bases.values())
+
+    def release(self) -> None:
+        """Give up what was derived from the rows; it is made again when it is asked for."""
+        self._forget_fit()
+        self._bases.clear()
+        self._guardrails.clear()
+
+    def method(self) -> Method:
+        """How the systems of the posterior are solved."""
+        if self.is_fitted:
+            return self._soundly(lambda fitted: fitted.posterior.plan.method)
+        return self.solver.posterior(self.rows_held).plan.method
+
+    @property
+    def health(self) -> Health:
+        """What went wrong and was mended."""
+        return dataclasses.replace(self.solver.health, halvings=self.device.halvings)
 
     # --- learning -----------------------------------------------------------------------------------------------
 
@@ -183,22 +239,32 @@ class EfficiencyLandscape:
         hyper, validation, before = self._hyper, None, 0
         held_out = self._holdout(learned, holdout_fraction)
         if held_out.any() and np.count_nonzero(~held_out) >= MIN_ROWS:
-            gp, standard = self._new_gp(learned[~held_out], hyper)
+            gp, _ = self._new_gp(self._sample(learned[~held_out]), hyper)
             first = yield from self._train(gp, offset=0)
             hyper, before = gp.hyper_parameters(), first.step
-            validation = self._validate(_Fitted(gp, standard), learned[held_out])
-        gp, _ = self._new_gp(learned, hyper)
+            ladder = self.solver.posterior(int(np.count_nonzero(~held_out)))
+            validation = ladder.run(
+                lambda plan: self._validate(self._base(hyper, learned[~held_out], plan), learned[held_out])
+            )
+        gp, _ = self._new_gp(self._sample(learned), hyper)
         last = yield from self._train(gp, offset=before)
         self._hyper = {name: value.cpu() for name, value in gp.hyper_parameters().items()}
-        self._derived.clear()
-        summary = Summary(len(learned), last.loss, before + last.step, self.solver.method(len(learned)), validation)
+        self._fitted_below = self._bounds()
+        self._forget_fit()
+        summary = Summary(len(learned), last.loss, before + last.step, self.method(), validation)
         log.info("fitted", **dataclasses.asdict(summary), length_scales=self.length_scales().tolist())
         return summary
 
+    def _sample(self, rows: ResultRows) -> ResultRows:
+        """The rows that hyper-parameters are learned from: all, or `training_rows` of them drawn by the seed tree."""
+        if len(rows) <= self.spec.training_rows:
+            return rows
+        rng = seeds.generator(self.seed, Phase.SURROGATE, 4, Purpose.TRAINING)
+        return rows[np.sort(rng.permutation(len(rows))[: self.spec.training_rows])]
+
     def _train(self, gp: EfficiencyGP, offset: int) -> Generator[Progress, None, Progress]:
-        seed = seeds.key(self.seed, Phase.SURROGATE, 0, Purpose.TRAINING)
-        ladder = self.solver.ladder(len(gp.targets), "training", seed=seed >> 1)
-        training = train(gp, self.spec.training_steps, self.spec.learning_rate, ladder)
+        seed = seeds.key(self.seed, Phase.SURROGATE, 0, Purpose.TRAINING) >> 1
+        training = train(gp, self.spec.training_steps, self.spec.learning_rate, self.solver, seed)
         while True:
             try:
                 progress = next(training)
@@ -236,8 +302,10 @@ class EfficiencyLandscape:
     def _new_gp(self, rows: ResultRows, hyper: dict[str, torch.Tensor] | None) -> tuple[EfficiencyGP, _Standard]:
         target = self._target(rows)
         standard = _Standard.of(target)
+        # While training, a dozen intermediate results of the matrix's size are alive.
+        kernel = self.solver.kernel(len(rows), matrices=12)
         inputs = self.device.to_device(self.space.to_unit(rows["inputs"]))
-        gp = EfficiencyGP(inputs, self.device.to_device(standard.apply(target)), self.numerics)
+        gp = EfficiencyGP(inputs, self.device.to_device(standard.apply(target)), self.numerics, kernel)
         if hyper is not None:
             gp.set_hyper_parameters(hyper)
         return gp, standard
@@ -258,50 +326,143 @@ class EfficiencyLandscape:
 
     # --- what follows from rows and hyper-parameters --------------------------------------------------------------
 
-    def _fitted(self) -> _Fitted:
-        if self._hyper is None:
+    def _forget_fit(self) -> None:
+        self._chain.clear()
+        self._ladder = None
+        self._derived.clear()
+
+    def _soundly(self, compute: Callable[[_Fitted], Result]) -> Result:
+        """`compute` of the process given every row held; where that is not sound, of one solved more carefully."""
+        if self._hyper is None or self._fitted_below is None:
             raise FailedPrecondition("the model is not fitted; call FitModel first")
+        if self._ladder is None:
+            self._ladder = self.solver.posterior(self.rows_held)
+        return self._ladder.run(lambda plan: compute(self._fitted(plan)))
+
+    def _fitted(self, plan: Plan) -> _Fitted:
+        """The process given every row held.
+
+        It is the process given the rows that the fit saw, extended by blocks of `BLOCK_ROWS` of the active phase and
+        by what is left over: a function of the rows held and of nothing else, rounding included.
+        """
+        if self._chain and self._chain[0].posterior.plan != plan:
+            self._chain.clear()
+            self._derived.clear()
         if "fitted" not in self._derived:
-            self._derived["fitted"] = self._condition(self._hyper)
+            self._derived["fitted"] = self._condition(plan)
         return self._derived["fitted"]
 
-    def _condition(self, hyper: dict[str, torch.Tensor]) -> _Fitted:
-        rows = self._usable(self.rows())
-        imputed = _imputed(rows) if self.spec.target == "margin" else np.zeros(len(rows), dtype=bool)
-        if np.count_nonzero(~imputed) < MIN_ROWS:
-            raise FailedPrecondition(f"{np.count_nonzero(~imputed)} rows to learn from; at least {MIN_ROWS} are needed")
-        gp, standard = self._new_gp(rows[~imputed], hyper)
-        gp.frozen()
-        if imputed.any():
-            skipped = self.space.to_unit(rows["inputs"][imputed])
-            mean = self.device.to_device(self._moments(gp, skipped)[0])
-            values = mean.clamp_max(standard.level - float(gp.noise.sqrt()))
-            gp = gp.conditioned(
-                torch.cat([gp.inputs, self.device.to_device(skipped)]),
-                torch.cat([gp.targets, values]),
-                self.numerics,
-            )
-        return _Fitted(gp, standard)
+    def _condition(self, plan: Plan) -> _Fitted:
+        assert self._hyper is not None
+        assert self._fitted_below is not None
+        rows, below = self._rows, self._fitted_below
+        seen = np.concatenate([rows[phase][rows[phase]["index"] < below[phase]] for phase in Phase])
+        later = {phase: rows[phase][rows[phase]["index"] >= below[phase]] for phase in Phase}
+        if not self._chain:
+            hyper = tuple(value.numpy().tobytes() for value in self._hyper.values())
+            key = (hyper, plan, *below.values(), len(seen))
+            if key not in self._bases:
+                for outdated in list(self._bases)[:-1]:
+                    self._bases.pop(outdated, None)
+                self._bases[key] = self._base(self._hyper, seen, plan)
+            self._chain.append(self._bases[key])
+        active = later[Phase.ACTIVE]
+        while True:
+            first = below[Phase.ACTIVE] + BLOCK_ROWS * (len(self._chain) - 1)
+            block = active[(active["index"] >= first) & (active["index"] < first + BLOCK_ROWS)]
+            if len(block) < BLOCK_ROWS:
+                break
+            self._chain.append(self._given(self._chain[-1], block))
+        rest = [later[phase] for phase in Phase if phase is not Phase.ACTIVE]
+        return self._given(self._chain[-1], np.concatenate([*rest, active[active["index"] >= first]]))
+
+    def _base(self, hyper: dict[str, torch.Tensor], rows: ResultRows, plan: Plan) -> _Fitted:
+        """The process given rows, under hyper-parameters."""
+        known, imputed = self._split(rows)
+        if len(known) < MIN_ROWS:
+            raise FailedPrecondition(f"{len(known)} rows to learn from; at least {MIN_ROWS} are needed")
+        target = self._target(known)
+        standard = _Standard.of(target)
+        gp = self._bare_gp(hyper)
+        posterior = condition(
+            dataclasses.replace(gp.matern, length_scales=gp.matern.length_scales.to(self.device.torch_device)),
+            gp.noise,
+            gp.constant,
+            self.device.to_device(self.space.to_unit(known["inputs"])),
+            self.device.to_device(standard.apply(target)),
+            self.solver,
+            plan,
+            seeds.key(self.seed, Phase.SURROGATE, 5, Purpose.TRAINING) >> 1,
+        )
+        return self._impute(_Fitted(posterior, standard), imputed)
+
+    def _given(self, fitted: _Fitted, rows: ResultRows) -> _Fitted:
+        """The process given more rows."""
+        known, imputed = self._split(rows)
+        if len(known):
+            inputs = self.device.to_device(self.space.to_unit(known["inputs"]))
+            targets = self.device.to_device(fitted.standard.apply(self._target(known)))
+            fitted = dataclasses.replace(fitted, posterior=fitted.posterior.extended(inputs, targets))
+        return self._impute(fitted, imputed)
+
+    def _split(self, rows: ResultRows) -> tuple[ResultRows, ResultRows]:
+        """Usable rows with a known target, and those whose target the process itself has to say."""
+        usable = self._usable(rows)
+        imputed = _imputed(usable) if self.spec.target == "margin" else np.zeros(len(usable), dtype=bool)
+        return usable[~imputed], usable[imputed]
+
+    def _impute(self, fitted: _Fitted, rows: ResultRows) -> _Fitted:
+        """The process given skipped rows, at its own mean, capped one standard deviation of the noise below 0."""
+        if not len(rows):
+            return fitted
+        unit = self.space.to_unit(rows["inputs"])
+        posterior = fitted.posterior
+        mean = self.device.to_device(self._moments(posterior, unit)[0])
+        values = mean.clamp_max(fitted.standard.level - posterior.noise**0.5)
+        return dataclasses.replace(fitted, posterior=posterior.extended(self.device.to_device(unit), values))
+
+    def _bare_gp(self, hyper: dict[str, torch.Tensor]) -> EfficiencyGP:
+        """Hyper-parameters with names, on the host."""
+        placeholder = torch.zeros(1, DIMENSIONS)
+        gp = EfficiencyGP(placeholder, placeholder[:, 0], self.numerics)
+        gp.set_hyper_parameters(hyper)
+        return gp
+
+    def _bounds(self) -> dict[Phase, int]:
+        return {phase: int(rows["index"].max(initial=-1)) + 1 for phase, rows in self._rows.items()}
 
     def guardrail(self) -> Guardrail:
-        """The classifier that the rows held make."""
-        if "guardrail" not in self._derived:
-            rows = self.rows()
-            simulated = rows[_simulated(rows)]
-            infeasible = rows[rows["outcome"] == ProtocolOutcome.SKIPPED_INFEASIBLE]
-            self._derived["guardrail"] = Guardrail(
-                self.guardrail_spec,
-                self.seed,
-                self.space.to_unit(simulated["inputs"]),
-                ~_succeeded(simulated),
-                self.space.to_unit(infeasible["inputs"]),
-            )
-        return self._derived["guardrail"]
+        """The classifier that the rows make which the fit in force saw; before a fit, every row held."""
+        bounds = self._fitted_below or self._bounds()
+        known = {phase: rows[rows["index"] < bounds[phase]] for phase, rows in self._rows.items()}
+        audited = {phase: np.isin(rows["index"], self._audited[phase]) for phase, rows in known.items()}
+        # Rows never change once they are there: how many there are below a bound says which.
+        key = (*bounds.values(), *map(len, known.values()), *(int(spared.sum()) for spared in audited.values()))
+        guardrail = self._guardrails.get(key)
+        if guardrail is None:
+            guardrail = self._new_guardrail(np.concatenate([*known.values()]), np.concatenate([*audited.values()]))
+            for outdated in list(self._guardrails)[:-1]:
+                self._guardrails.pop(outdated, None)
+            self._guardrails[key] = guardrail
+        return guardrail
+
+    def _new_guardrail(self, rows: ResultRows, audited: NDArray[np.bool_]) -> Guardrail:
+        chosen = _simulated(rows)
+        simulated = rows[chosen]
+        infeasible = rows[rows["outcome"] == ProtocolOutcome.SKIPPED_INFEASIBLE]
+        return Guardrail(
+            self.guardrail_spec,
+            self.seed,
+            self.space.to_unit(simulated["inputs"]),
+            ~_succeeded(simulated),
+            audited[chosen],
+            self.space.to_unit(infeasible["inputs"]),
+        )
 
     def screen(
         self, inputs: NDArray[np.float32], index: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Probability of failure, float32 [n], and which rows to skip, bool [n].
+    ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        """Probability of failure, float32 [n], and the guardrail's verdicts, codes of `guardrail.Verdict`, uint8 [n].
 
         Args:
             inputs: float32 [n, 9], model coordinates.
@@ -309,7 +470,7 @@ class EfficiencyLandscape:
         """
         guardrail = self.guardrail()
         probability = guardrail.failure_probability(self.space.to_unit(inputs))
-        return probability, guardrail.skips(probability, index)
+        return probability, guardrail.verdicts(probability, index)
 
     def predict(self, inputs: NDArray[np.float32]) -> Prediction:
         """What runs at rows [n, 9] in model coordinates would give.
@@ -317,29 +478,29 @@ class EfficiencyLandscape:
         Raises:
             FailedPrecondition: not fitted.
         """
-        return self._predict(self._fitted(), self.space.to_unit(inputs))
+        unit = self.space.to_unit(inputs)
+        return self._soundly(lambda fitted: self._predict(fitted, unit))
 
     def _predict(self, fitted: _Fitted, unit: NDArray[np.float32]) -> Prediction:
-        mean, variance = self._moments(fitted.gp, unit)
-        sd = np.sqrt(variance + float(fitted.gp.noise))
+        mean, variance = self._moments(fitted.posterior, unit)
+        sd = np.sqrt(variance + fitted.posterior.noise)
         return Prediction(
             mean=(fitted.standard.shift + fitted.standard.scale * mean).astype(np.float32),
             sd=(fitted.standard.scale * sd).astype(np.float32),
             key=ndtr((mean - fitted.standard.level) / sd).astype(np.float32),
         )
 
-    def _moments(self, gp: EfficiencyGP, unit: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _moments(
+        self, posterior: Posterior, unit: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Posterior mean and variance of the standardised target without noise, float32 [n] each."""
         if not len(unit):
             return np.zeros(0, dtype=np.float32), np.zeros(0, dtype=np.float32)
-        n = len(gp.targets)
-        ladder = self.solver.ladder(n, "prediction")
 
         def chunk(x: torch.Tensor) -> torch.Tensor:
-            return ladder.run(lambda: torch.stack(gp.moments(x, self.numerics), dim=-1))
+            return torch.stack(posterior.moments(x), dim=-1)
 
-        # Test-by-train and test-by-test covariances, each with a few temporaries.
-        moments = self.device.in_chunks(chunk, unit, bytes_per_row=4 * 6 * (n + 1024))
+        moments = self.device.in_chunks(chunk, unit, posterior.bytes_per_row())
         return moments[:, 0], moments[:, 1]
 
     def propose(self, batch: int, size: int, pending: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -353,20 +514,19 @@ class EfficiencyLandscape:
         Raises:
             FailedPrecondition: not fitted.
         """
-        fitted = self._fitted()
         # The scrambling of a Sobol sequence takes a signed 64-bit seed.
         seed = seeds.key(self.seed, Phase.ACTIVE, batch, Purpose.ACQUISITION) >> 1
         waiting = self.device.to_device(self.space.to_unit(pending))
+        box = acquisition.search_box(self.space, waiting)
 
-        def choose() -> torch.Tensor:
-            gp = fitted.gp
-            if len(waiting):
-                gp = acquisition.believe(gp, waiting, self.numerics)
-            box = acquisition.search_box(self.space, waiting)
-            return acquisition.propose(gp, box, size, fitted.standard.level, self.spec.straddle_weight, seed)
+        sweep = self.device.to_device(_design_points(self.space, acquisition.SWEEP, seed))
+        rule, weight = self.spec.acquisition, self.spec.straddle_weight
 
-        unit = self.solver.ladder(len(fitted.gp.targets) + len(pending), "proposal", repeated=True).run(choose)
-        return self.space.from_unit(self.device.to_host(unit))
+        def choose(fitted: _Fitted) -> torch.Tensor:
+            posterior = fitted.posterior.believe(waiting) if len(waiting) else fitted.posterior
+            return acquisition.propose(posterior, box, sweep, size, rule, fitted.standard.level, weight, seed)
+
+        return self.space.from_unit(self.device.to_host(self._soundly(choose)))
 
     # --- what the user learns -------------------------------------------------------------------------------------
 
@@ -380,18 +540,14 @@ class EfficiencyLandscape:
         """
         if self._hyper is None:
             raise FailedPrecondition("the model is not fitted; call FitModel first")
-        placeholder = torch.zeros(1, DIMENSIONS)
-        gp = EfficiencyGP(placeholder, placeholder[:, 0], self.numerics)
-        gp.set_hyper_parameters(self._hyper)
-        scales = gp.length_scales.numpy().copy()
-        box = acquisition.search_box(self.space, placeholder).numpy()
+        scales = self._bare_gp(self._hyper).matern.length_scales.numpy().copy()
+        box = acquisition.search_box(self.space, torch.zeros(0)).numpy()
         scales[box[0] == box[1]] = self.numerics.length_scales[1]
         return scales
 
     def noise(self) -> float:
         """Standard deviation of the noise between runs in units of the target."""
-        fitted = self._fitted()
-        return fitted.standard.scale * float(fitted.gp.noise.sqrt())
+        return self._soundly(lambda fitted: fitted.standard.scale * fitted.posterior.noise**0.5)
 
     def secure_fraction(self) -> tuple[float, float]:
         """Share of the space where the posterior mean puts a key, and the half width of its 95 % interval.
@@ -401,16 +557,17 @@ class EfficiencyLandscape:
         share in joint posterior samples of the whole surface, with the error of the points added.
         """
         if "secure" not in self._derived:
-            self._derived["secure"] = self._secure_fraction(self._fitted())
+            self._derived["secure"] = self._soundly(self._secure_fraction)
         return self._derived["secure"]
 
     def _secure_fraction(self, fitted: _Fitted) -> tuple[float, float]:
         seed = seeds.key(self.seed, Phase.SURROGATE, 3, Purpose.TRAINING) >> 1
         points = _design_points(self.space, VOLUME_POINTS, seed)
-        share = float(np.mean(self._moments(fitted.gp, points)[0] > fitted.standard.level))
-        uncertainty = self.solver.ladder(self.rows_held, "secure fraction").run(
-            lambda: self._share_uncertainty(fitted, points[:JOINT_POINTS])
+        means = self.device.in_chunks(
+            lambda x: fitted.posterior.mean(x).unsqueeze(-1), points, fitted.posterior.bytes_per_row()
         )
+        share = float(np.mean(means > fitted.standard.level))
+        uncertainty = self._share_uncertainty(fitted, points[: JOINT_POINTS[fitted.posterior.plan.method]])
         integration = np.sqrt(share * (1 - share) / VOLUME_POINTS)
         return share, 1.96 * float(np.hypot(uncertainty, integration))
 
@@ -419,11 +576,11 @@ class EfficiencyLandscape:
         rng = seeds.generator(self.seed, Phase.SURROGATE, 2, Purpose.TRAINING)
         normal = self.device.to_device(rng.standard_normal((len(unit), VOLUME_SAMPLES), dtype=np.float32))
         with torch.no_grad():
-            distribution = fitted.gp.posterior(self.device.to_device(unit)).distribution
-            mean = distribution.mean
+            x = self.device.to_device(unit)
+            mean, covariance = fitted.posterior.mean(x), fitted.posterior.covariance(x)
             # By eigenvectors: rounding leaves the covariance of a thousand points slightly indefinite, and the jitter
             # that a Cholesky factor needs would be uncertainty of our own making.
-            values, vectors = torch.linalg.eigh(distribution.covariance_matrix)
+            values, vectors = torch.linalg.eigh(covariance)
             samples = mean[:, None] + vectors @ (values.clamp_min(0).sqrt()[:, None] * normal)
             if not bool(samples.isfinite().all()):
                 raise UnsoundError("posterior samples are not finite")
@@ -441,7 +598,9 @@ class EfficiencyLandscape:
         """
         if self._hyper is None:
             raise FailedPrecondition("the model is not fitted; there is nothing to export")
-        return safetensors.torch.save(self._hyper), json.dumps(self._metadata())
+        assert self._fitted_below is not None
+        below = {phase.name.lower(): bound for phase, bound in self._fitted_below.items()}
+        return safetensors.torch.save(self._hyper), json.dumps({**self._metadata(), "fitted_below": below})
 
     def _metadata(self) -> dict[str, Any]:
         return {
@@ -452,7 +611,7 @@ class EfficiencyLandscape:
         }
 
     def load(self, tensors: bytes, metadata: str) -> None:
-        """Take over hyper-parameters that `export` gave.
+        """Take over what `export` gave; of rows that are not there the guardrail learns nothing.
 
         Raises:
             InvalidArgument: they are not such, or of a model with another target.
@@ -462,23 +621,28 @@ class EfficiencyLandscape:
             found = json.loads(metadata)
         except ValueError:
             raise InvalidArgument("metadata", "must be the JSON object of an export") from None
-        if found != expected:
+        below = found.pop("fitted_below", None) if isinstance(found, dict) else None
+        if found != expected or not _is_bounds(below):
             raise InvalidArgument("metadata", f"must be {json.dumps(expected)}")
         try:
             hyper = safetensors.torch.load(tensors)
         except safetensors.SafetensorError:
             raise InvalidArgument("tensors", "must be in safetensors format") from None
         placeholder = torch.zeros(1, DIMENSIONS)
-        shapes = {
-            name: value.shape
-            for name, value in EfficiencyGP(placeholder, placeholder[:, 0], self.numerics).named_parameters()
-        }
+        named = EfficiencyGP(placeholder, placeholder[:, 0], self.numerics).named_parameters()
+        shapes = {name: value.shape for name, value in named}
         if {name: value.shape for name, value in hyper.items()} != shapes:
             raise InvalidArgument("tensors", f"must hold {', '.join(shapes)} in an export's shapes")
         if any(value.dtype != torch.float32 or not bool(value.isfinite().all()) for value in hyper.values()):
             raise InvalidArgument("tensors", "must be finite float32")
         self._hyper = hyper
-        self._derived.clear()
+        self._fitted_below = {phase: min(below[phase.name.lower()], held) for phase, held in self._bounds().items()}
+        self._forget_fit()
+
+
+def _is_bounds(value: Any) -> bool:
+    names = {phase.name.lower() for phase in Phase}
+    return isinstance(value, dict) and value.keys() == names and all(isinstance(v, int) for v in value.values())
 
 
 def _simulated(rows: ResultRows) -> NDArray[np.bool_]:

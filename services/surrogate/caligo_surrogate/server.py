@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import threading
 from collections import OrderedDict
@@ -32,21 +33,30 @@ MAX_BATCH: Final = 256
 _CAMPAIGN: Final = re.compile(r"campaigns/[^/]+")
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Model:
-    """A campaign's landscape, the settings that it was made with, and the lock that its callers take in turn."""
+    """A campaign's landscape, the settings that it was made with, and the lock that its callers take in turn.
+
+    Attributes:
+        bytes_held: by the landscape when it was last used.
+    """
 
     settings: tuple[SpaceSpec, SurrogateSpec, GuardrailSpec, int]
     landscape: EfficiencyLandscape
     lock: threading.Lock = field(default_factory=threading.Lock)
+    bytes_held: int = 0
 
 
 class SurrogateServicer(surrogate_pb2_grpc.SurrogateServiceServicer):
-    """SurrogateService; at most `max_models` campaigns, the least recently used one is forgotten for a new one."""
+    """SurrogateService: several campaigns share a device.
 
-    def __init__(self, device: Device, max_models: int) -> None:
+    Where they hold more than `memory_budget` bytes together, those least recently used give up what can be computed
+    again; if that is not enough, they are forgotten whole. The one in use always stays.
+    """
+
+    def __init__(self, device: Device, memory_budget: int) -> None:
         self._device = device
-        self._max_models = max_models
+        self._memory_budget = memory_budget
         self._models: OrderedDict[str, _Model] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -65,9 +75,6 @@ class SurrogateServicer(surrogate_pb2_grpc.SurrogateServiceServicer):
                 landscape = EfficiencyLandscape(space.resolve(), surrogate, guardrail, request.seed, self._device)
                 held = self._models[request.campaign] = _Model(settings, landscape)
                 log.info("model made", campaign=request.campaign, device=self._device.name)
-                while len(self._models) > self._max_models:
-                    forgotten, _ = self._models.popitem(last=False)
-                    log.warning("model forgotten for a new one", campaign=forgotten, max_models=self._max_models)
             elif held.settings != settings:
                 raise AlreadyExists(f"{request.campaign}: there is a model with other settings")
             self._models.move_to_end(request.campaign)
@@ -77,12 +84,25 @@ class SurrogateServicer(surrogate_pb2_grpc.SurrogateServiceServicer):
         self, request: surrogate_pb2.GetModelRequest, context: grpc.ServicerContext
     ) -> surrogate_pb2.GetModelResponse:
         with self._holding(request.campaign) as landscape:
+            guardrail = landscape.guardrail().state
             response = surrogate_pb2.GetModelResponse(
                 rows_held=landscape.rows_held,
                 fitted=landscape.is_fitted,
-                guardrail_active=landscape.guardrail().is_active,
+                guardrail_active=guardrail.is_active,
                 device=self._device.name,
-                solver=landscape.solver.method(landscape.rows_held),
+                solver=landscape.method(),
+                guardrail=surrogate_pb2.GuardrailState(
+                    active=guardrail.is_active,
+                    threshold=guardrail.threshold,
+                    audits=guardrail.audits,
+                    false_skips=guardrail.false_skips,
+                    false_skip_bound=guardrail.false_skip_bound,
+                    evidence=guardrail.evidence,
+                    false_audits=guardrail.false_audits,
+                    mode=guardrail.mode.value,
+                ),
+                health=surrogate_pb2.SolverHealth(**dataclasses.asdict(landscape.health)),
+                bytes_held=landscape.bytes_held(),
             )
             if landscape.is_fitted:
                 fraction, error = landscape.secure_fraction()
@@ -111,8 +131,11 @@ class SurrogateServicer(surrogate_pb2_grpc.SurrogateServiceServicer):
             except ValueError:
                 raise InvalidArgument("phase", "must be a phase of the contract") from None
             rows = wire.decode_rows(request.rows)
+            audited = None
+            if request.HasField("audited"):
+                audited = wire.decode(request.audited, wire.CODE, len(rows), field="audited") == 1
             with self._holding(campaign) as landscape:
-                landscape.observe(phase, rows)
+                landscape.observe(phase, rows, audited)
                 held = landscape.rows_held
             log.debug("observed", campaign=campaign, message=number, rows=len(rows), held=held)
         if not campaign:
@@ -125,24 +148,37 @@ class SurrogateServicer(surrogate_pb2_grpc.SurrogateServiceServicer):
         if not 0 <= request.holdout_fraction <= 0.5:
             raise InvalidArgument("holdout_fraction", "must lie in [0, 0.5]")
         with self._holding(request.campaign) as landscape:
-            fitting = landscape.fit(request.holdout_fraction)
-            while context.is_active():
-                try:
-                    progress = next(fitting)
-                except StopIteration as end:
-                    yield surrogate_pb2.FitModelResponse(summary=self._summary(end.value))
-                    return
-                yield surrogate_pb2.FitModelResponse(
-                    progress=surrogate_pb2.FitProgress(step=progress.step, steps=progress.steps, loss=progress.loss)
-                )
+            twin = landscape.snapshot()
+        context.send_initial_metadata(())
+        fitting = twin.fit(request.holdout_fraction)  # minutes where rows are many: nobody waits for it
+        while context.is_active():
+            try:
+                progress = next(fitting)
+            except StopIteration as end:
+                summary = self._summary(end.value, twin)
+                if not request.keep_current:
+                    with self._holding(request.campaign) as landscape:
+                        landscape.load(summary.tensors, summary.metadata)
+                yield surrogate_pb2.FitModelResponse(summary=summary)
+                return
+            yield surrogate_pb2.FitModelResponse(
+                progress=surrogate_pb2.FitProgress(step=progress.step, steps=progress.steps, loss=progress.loss)
+            )
 
-    def _summary(self, summary: Summary) -> surrogate_pb2.FitSummary:
+    def _summary(self, summary: Summary, fitted: EfficiencyLandscape) -> surrogate_pb2.FitSummary:
+        fitted.guardrail()  # learned here, in the background, and not at the next screening
+        tensors, metadata = fitted.export()
+        fraction, error = fitted.secure_fraction()
         message = surrogate_pb2.FitSummary(
             rows=summary.rows,
             loss=summary.loss,
             steps=summary.steps,
             device=self._device.name,
             solver=summary.solver,
+            tensors=tensors,
+            metadata=metadata,
+            secure_fraction=fraction,
+            secure_fraction_error=error,
         )
         if summary.validation is not None:
             v = summary.validation
@@ -183,10 +219,10 @@ class SurrogateServicer(surrogate_pb2_grpc.SurrogateServiceServicer):
     ) -> surrogate_pb2.ScreenRowsResponse:
         index, inputs = wire.decode_design(request.rows)
         with self._holding(request.campaign) as landscape:
-            probability, skip = landscape.screen(inputs, index)
+            probability, verdicts = landscape.screen(inputs, index)
         return surrogate_pb2.ScreenRowsResponse(
             failure_probability=wire.encode(probability, wire.FAILURE),
-            skip=wire.encode(skip.astype(np.uint8), wire.CODE),
+            skip=wire.encode(verdicts, wire.CODE),
         )
 
     def PredictRows(
@@ -223,6 +259,28 @@ class SurrogateServicer(surrogate_pb2_grpc.SurrogateServiceServicer):
             self._models.move_to_end(campaign)
         with model.lock:
             yield model.landscape
+            model.bytes_held = model.landscape.bytes_held()
+        self._make_room(campaign)
+
+    def _make_room(self, wanted: str) -> None:
+        """Bring all models together below the budget, those least recently used first and `wanted` not at all."""
+        with self._lock:
+            others = [(name, model) for name, model in self._models.items() if name != wanted]
+            excess = sum(model.bytes_held for model in self._models.values()) - self._memory_budget
+            for name, model in others:
+                if excess > 0 and model.lock.acquire(blocking=False):  # one in use is not least recently used
+                    try:
+                        model.landscape.release()
+                        freed = model.bytes_held - model.landscape.bytes_held()
+                    finally:
+                        model.lock.release()
+                    model.bytes_held -= freed
+                    excess -= freed
+                    log.debug("model released to make room", campaign=name, bytes=freed)
+            for name, model in others:
+                if excess > 0 and not model.lock.locked():
+                    excess -= self._models.pop(name).bytes_held
+                    log.warning("model forgotten to make room", campaign=name, budget=self._memory_budget)
 
 
 def _unknown(campaign: str) -> NotFound:
@@ -236,6 +294,9 @@ def serve(settings: SurrogateSettings) -> None:
         InvalidArgument: the device or the address cannot be had.
     """
     torch.set_num_threads(settings.threads)
-    servicer = SurrogateServicer(Device(settings.device), settings.max_models)
+    device = Device(settings.device)
+    budget = device.total_bytes() // 2 if settings.memory_budget_mib is None else settings.memory_budget_mib * 2**20
+    log.info("memory budget", mib=budget // 2**20, device=device.name)
+    servicer = SurrogateServicer(device, budget)
     register = surrogate_pb2_grpc.add_SurrogateServiceServicer_to_server
     rpc.run(settings, [rpc.Service(SERVICE_NAME, register, servicer)])

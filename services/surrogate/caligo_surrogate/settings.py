@@ -18,5 +18,6 @@ class SurrogateSettings(ServiceSettings, section="surrogate"):
     """CPU threads of one computation. More help where cores are idle and above about a thousand rows; where simulators
     share the cores, threads that wait for one another cost more than they bring. With another number, sums are rounded
     in another order and a campaign's proposals differ."""
-    max_models: int = Field(8, ge=1, le=10_000)
-    """Campaigns held at once; beyond, the model least recently used is forgotten."""
+    memory_budget_mib: int | None = Field(None, ge=1)
+    """Memory that the models of all campaigns may hold together, by default half of the device's; beyond, those least
+    recently used give up what can be computed again, and are forgotten if that is not enough."""

@@ -1,0 +1,289 @@
+"""The guardrail: whom it skips, what its probabilities mean, and what it knows of its own errors (design 7.3)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from caligo_surrogate.guardrail import MIN_OF_EACH, MOST_ROWS, Guardrail, Mode, Verdict
+from numpy.typing import NDArray
+from scipy.stats import beta
+from structlog.testing import capture_logs
+
+from caligo.spec import GuardrailSpec
+
+CLASSIFIERS = ["kernel_logistic", "random_forest"]
+
+
+@pytest.fixture(scope="module")
+def design(cliff):
+    """Rows of a Latin hypercube in unit coordinates."""
+    return lambda n, seed: cliff.space.to_unit(cliff.design(n, seed))
+
+
+def made(unit, failed, audited=None, infeasible=None, **spec) -> Guardrail:
+    return Guardrail(
+        GuardrailSpec(**spec),
+        7,
+        unit,
+        failed,
+        np.zeros(len(unit), dtype=bool) if audited is None else audited,
+        unit[:0] if infeasible is None else infeasible,
+    )
+
+
+def dead(unit: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Rows of low fidelity give no key, and the others do."""
+    return unit[:, 3] < 0.5
+
+
+def by_chance(unit: NDArray[np.float32], steepness: float, seed: int) -> NDArray[np.bool_]:
+    """Failures of a probability that falls with the fidelity."""
+    return np.random.default_rng(seed).random(len(unit)) < 1 / (1 + np.exp(steepness * (unit[:, 3] - 0.5)))
+
+
+@pytest.fixture(scope="module", params=CLASSIFIERS)
+def guard(request, design):
+    unit = design(1500, 1)
+    return made(unit, dead(unit), classifier=request.param)
+
+
+# --- verdicts -------------------------------------------------------------------------------------------------------
+
+
+def test_known_dead_samples_are_pruned(guard, design):
+    unit = design(2000, 2)
+    probability = guard.failure_probability(unit)
+    verdict = guard.verdicts(probability, np.arange(2000))
+    deep = unit[:, 3] < 0.25
+    assert probability.dtype == np.float32
+    assert verdict.dtype == np.uint8
+    assert (probability[deep] > 0.99).mean() > 0.98
+    assert (verdict[deep] == Verdict.SKIP).mean() > 0.95
+    assert (verdict[~dead(unit)] == Verdict.SIMULATE).mean() > 0.99
+
+
+def test_only_what_is_above_the_threshold_is_skipped_or_audited(guard):
+    threshold = np.float32(guard.state.threshold)
+    probability = np.array([0, 0.5, threshold, np.nextafter(threshold, np.float32(1)), 1], dtype=np.float32)
+    verdict = guard.verdicts(np.repeat(probability, 500), np.arange(2500)).reshape(5, 500)
+    assert (verdict[:3] == Verdict.SIMULATE).all()
+    assert (verdict[3:] != Verdict.SIMULATE).all()
+    assert set(verdict[3:].ravel()) == {Verdict.SKIP, Verdict.AUDIT}
+
+
+def test_audit_spares_its_share_by_index(guard):
+    probability = np.ones(10_000, dtype=np.float32)
+    index = np.arange(10_000, dtype=np.int64)
+    verdict = guard.verdicts(probability, index)
+    assert 0.016 < (verdict == Verdict.AUDIT).mean() < 0.024
+    order = np.random.default_rng(0).permutation(10_000)
+    np.testing.assert_array_equal(guard.verdicts(probability, index[order]), verdict[order])
+    for i in (0, 1023, 1024, int(np.flatnonzero(verdict == Verdict.AUDIT)[-1])):
+        assert guard.verdicts(probability[:1], index[i : i + 1])[0] == verdict[i]
+
+
+@pytest.mark.parametrize(("fraction", "verdict"), [(0.0, Verdict.SKIP), (1.0, Verdict.AUDIT)])
+def test_audit_of_none_and_of_all(design, fraction, verdict):
+    unit = design(1500, 1)
+    guardrail = made(unit, dead(unit), audit_fraction=fraction)
+    assert (guardrail.verdicts(np.ones(100, dtype=np.float32), np.arange(100)) == verdict).all()
+
+
+def test_no_candidates_no_verdicts(guard):
+    nothing = guard.failure_probability(np.zeros((0, 9), dtype=np.float32))
+    assert nothing.shape == (0,)
+    assert guard.verdicts(nothing, np.zeros(0, dtype=np.int64)).shape == (0,)
+
+
+# --- probabilities --------------------------------------------------------------------------------------------------
+
+
+def test_evaluation_agrees_with_scikit_learn(guard, design):
+    """The trained numbers, evaluated here, and the estimator that they were taken from decide alike."""
+    unit = design(3000, 3)
+    ours = guard.classifier.log_odds(unit)
+    inputs = unit.astype(np.float64) if hasattr(guard.classifier.estimator, "steps") else unit
+    theirs = guard.classifier.estimator.predict_proba(inputs)[:, 1]
+    if hasattr(guard.classifier.estimator, "n_estimators"):  # half a vote for either class
+        trees = guard.classifier.estimator.n_estimators
+        theirs = (trees * theirs + 0.5) / (trees + 1)
+    np.testing.assert_allclose(1 / (1 + np.exp(-ours)), theirs, rtol=0, atol=1e-10)
+    np.testing.assert_array_equal(ours > 0, theirs > 0.5)
+    for i in range(0, 3000, 300):
+        np.testing.assert_allclose(guard.classifier.log_odds(unit[i : i + 1])[0], ours[i], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+def test_probability_means_what_it_says(design, classifier):
+    """On noisy outcomes, of the rows given a probability as many fail as it says."""
+    unit = design(800, 1)
+    guardrail = made(unit, by_chance(unit, 8, 1), classifier=classifier)
+    unit = design(8000, 2)
+    failed, probability = by_chance(unit, 8, 2), guardrail.failure_probability(unit)
+    for low, high in ((0, 0.2), (0.2, 0.5), (0.5, 0.8), (0.8, 1)):
+        chosen = (probability >= low) & (probability <= high)
+        assert chosen.sum() > 200
+        assert failed[chosen].mean() == pytest.approx(probability[chosen].mean(), abs=0.08)
+
+
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+def test_infeasible_rows_teach_but_do_not_calibrate(design, classifier):
+    """A corner that only infeasible rows occupy is called dead; elsewhere as many fail as the probability says."""
+    unit = design(2000, 1)
+    corner = unit[:, 5] > 0.6
+    failed = by_chance(unit, 12, 1)
+    guardrail = made(unit[~corner], failed[~corner], infeasible=unit[corner], classifier=classifier)
+    query = design(4000, 2)
+    probability = guardrail.failure_probability(query)
+    assert (probability[query[:, 5] > 0.7] > 0.9).mean() > 0.9
+    open_ = query[:, 5] < 0.6
+    assert probability[open_].mean() == pytest.approx(by_chance(query, 12, 2)[open_].mean(), abs=0.05)
+
+
+def test_same_rows_same_guardrail(design):
+    unit = design(400, 1)
+    first, second = (made(unit, by_chance(unit, 8, 1)).failure_probability(unit) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+# --- what it knows of its errors ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("failures", [0, MIN_OF_EACH - 1, 200 - MIN_OF_EACH + 1, 200])
+def test_silent_with_too_few_of_either_class(design, failures):
+    unit = design(200, 1)
+    guardrail = made(unit, np.arange(200) < failures, infeasible=unit)
+    assert guardrail.state.mode is Mode.TOO_FEW_ROWS
+    assert not guardrail.is_active
+    assert not guardrail.failure_probability(unit).any()
+    assert (guardrail.verdicts(np.ones(200, dtype=np.float32), np.arange(200)) == Verdict.SIMULATE).all()
+
+
+def test_switched_off(design):
+    unit = design(200, 1)
+    guardrail = made(unit, dead(unit), enabled=False)
+    assert guardrail.state.mode is Mode.DISABLED
+    assert not guardrail.is_active
+    assert (guardrail.verdicts(np.ones(200, dtype=np.float32), np.arange(200)) == Verdict.SIMULATE).all()
+
+
+@pytest.mark.parametrize("allowed", [0.01, 0.02, 0.05])
+def test_evidence_decides_when_it_begins(design, allowed):
+    """Rows above the threshold without a key among them: 1 - 0.05^(1/n) of the next may still have one."""
+    active = []
+    for n in (150, 400, 1000):
+        unit = design(n, 1)
+        guardrail = made(unit, dead(unit), max_false_skip_rate=allowed)
+        state = guardrail.state
+        assert state.false_skips == 0
+        assert state.false_skip_bound == pytest.approx(1 - 0.05 ** (1 / state.evidence), rel=1e-6)
+        assert guardrail.is_active == (state.false_skip_bound <= allowed)
+        assert state.mode is (Mode.AS_SPECIFIED if guardrail.is_active else Mode.UNPROVEN)
+        verdict = guardrail.verdicts(np.ones(n, dtype=np.float32), np.arange(n))
+        assert (verdict == Verdict.SKIP).any() == guardrail.is_active
+        active.append(guardrail.is_active)
+    assert not active[0]
+    assert active[-1]
+
+
+def test_bound_is_that_of_clopper_and_pearson(design):
+    unit = design(1000, 1)
+    state = made(unit, by_chance(unit, 12, 1), threshold=0.8, max_false_skip_rate=1).state
+    n, k = state.evidence, state.false_skips
+    assert 0 < k < n
+    assert state.false_skip_bound == pytest.approx(beta.ppf(0.95, k + 1, n - k))
+
+
+def test_bound_covers_the_truth(design):
+    """Of twenty guardrails on noisy rows, keys above the threshold are as rare as the bound says in at least 17."""
+    fresh = design(10_000, 99)
+    covered = 0
+    for seed in range(20):
+        unit = design(600, seed)
+        guardrail = made(unit, by_chance(unit, 12, seed), threshold=0.9, max_false_skip_rate=1)
+        above = guardrail.failure_probability(fresh) > guardrail.state.threshold
+        truth = (1 / (1 + np.exp(-12 * (fresh[above, 3] - 0.5)))).mean()
+        covered += truth <= guardrail.state.false_skip_bound
+    assert covered >= 17
+
+
+def test_threshold_is_raised_where_the_rate_is_too_high(design):
+    unit = design(3000, 1)
+    failed = by_chance(unit, 25, 1)
+    asked, raised = (made(unit, failed, threshold=0.7, max_false_skip_rate=rate) for rate in (1, 0.01))
+    assert asked.state.mode is Mode.AS_SPECIFIED
+    assert asked.state.false_skip_bound > 0.01
+    assert raised.state.mode is Mode.RAISED
+    assert raised.state.threshold > 0.7
+    assert raised.state.false_skip_bound <= 0.01
+    assert raised.state.evidence < asked.state.evidence
+    fresh = design(10_000, 2)
+    skipped = raised.verdicts(raised.failure_probability(fresh), np.arange(10_000)) == Verdict.SKIP
+    assert skipped.mean() > 0.1
+    assert (~by_chance(fresh, 25, 2))[skipped].mean() < 0.01
+
+
+def test_off_where_no_threshold_will_do_and_says_so(design):
+    """Keys are sprinkled over the dead part, too: nothing is sure enough there."""
+    unit = design(1500, 1)
+    failed = dead(unit) & (np.random.default_rng(0).random(1500) > 0.04)
+    with capture_logs() as logs:
+        guardrail = made(unit, failed, threshold=0.9)
+    assert guardrail.state.mode is Mode.UNPROVEN
+    assert guardrail.state.threshold == 0.9
+    assert guardrail.state.evidence > 400
+    assert guardrail.state.false_skip_bound > 0.01
+    assert (guardrail.verdicts(guardrail.failure_probability(unit), np.arange(1500)) == Verdict.SIMULATE).all()
+    (entry,) = [entry for entry in logs if entry["event"] == "guardrail"]
+    assert entry["mode"] == "unproven"
+    assert entry["false_skip_bound"] == guardrail.state.false_skip_bound
+
+
+def test_audits_outvote_the_design(design):
+    """Three keys in ten audits refute a rate of 5 %, however well the design's rows speak of it."""
+    unit = np.concatenate([design(1500, 1), design(400, 2)])
+    failed = dead(unit)
+    audited = np.zeros(len(unit), dtype=bool)
+    audited[1500 + np.flatnonzero(unit[1500:, 3] < 0.2)[:10]] = True
+    keys = np.flatnonzero(audited)[:3]
+    failed[keys] = False
+    unheard, heard = (
+        made(unit, failed, audited=which, threshold=0.9, max_false_skip_rate=0.05)
+        for which in (np.zeros_like(audited), audited)
+    )
+    assert unheard.state.mode is Mode.AS_SPECIFIED
+    assert unheard.state.false_skip_bound < 0.05
+    assert unheard.state.audits == 0
+    assert heard.state.mode is Mode.RAISED
+    assert heard.state.threshold > 0.9
+    assert heard.state.evidence < unheard.state.evidence
+    # What is left of the audits no longer refutes 5 %.
+    assert beta.ppf(0.05, heard.state.false_audits, heard.state.audits - heard.state.false_audits + 1) <= 0.05
+    assert beta.ppf(0.05, 3, 8) > 0.05
+
+
+def test_audits_that_agree_change_nothing(design):
+    unit = design(1500, 1)
+    audited = unit[:, 3] < 0.1
+    plain, with_audits = made(unit, dead(unit)), made(unit, dead(unit), audited=audited)
+    assert with_audits.state.audits > 50
+    assert with_audits.state.false_audits == 0
+    assert with_audits.state.mode is plain.state.mode
+    assert with_audits.state.false_skip_bound == pytest.approx(plain.state.false_skip_bound, rel=0.1)
+
+
+def test_of_many_rows_a_choice_is_learnt_from_and_every_audit(design):
+    unit = design(3 * MOST_ROWS, 1)
+    audited = unit[:, 3] < 0.05
+    guardrail = made(unit, dead(unit), audited=audited, infeasible=unit)
+    assert len(guardrail.classifier.unseen_log_odds) == 2 * MOST_ROWS
+    assert guardrail.state.audits == audited.sum()
+    assert guardrail.is_active
+
+
+def test_few_of_a_class_among_many_rows(design):
+    """A choice of rows that leaves too few keys is treated like rows that have too few."""
+    unit = design(4 * MOST_ROWS, 1)
+    failed = np.ones(len(unit), dtype=bool)
+    failed[: MIN_OF_EACH + 5] = False
+    assert made(unit, failed).state.mode is Mode.TOO_FEW_ROWS

@@ -1,0 +1,286 @@
+"""Posteriors against scikit-learn and float64, what extends them, and what bounds their errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from caligo_surrogate import cg
+from caligo_surrogate.cg import Nystrom, UnsoundError
+from caligo_surrogate.kernel import KernelMatrix, Matern, cross_product, keops_is_installed
+from caligo_surrogate.posterior import IterativePosterior, condition
+from caligo_surrogate.solvers import Numerics, Solver
+from gpytorch.kernels import MaternKernel
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import ConstantKernel
+from sklearn.gaussian_process.kernels import Matern as PeerMatern
+
+MATERN = Matern(torch.linspace(0.8, 4.0, 9), 1.7)
+NOISE = 1e-2
+CONSTANT = 0.3
+BACKENDS = [
+    "dense",
+    "blocks",
+    pytest.param("keops", marks=pytest.mark.skipif(not keops_is_installed(), reason="KeOps")),
+]
+
+
+@pytest.fixture
+def device(MockGPUBackend):
+    return MockGPUBackend()
+
+
+@pytest.fixture(scope="module")
+def data(cliff):
+    """Unit coordinates and standardised targets of 450 rows, and 80 test points, float32."""
+    inputs = cliff.space.to_unit(cliff.design(450, seed=3))
+    target = cliff.margin(inputs) + 0.02 * np.random.default_rng(0).standard_normal(450)
+    targets = torch.tensor((target - target.mean()) / target.std(), dtype=torch.float32)
+    return torch.tensor(inputs), targets, torch.tensor(cliff.space.to_unit(cliff.design(80, seed=4)))
+
+
+def posterior(data, device, choice="cholesky", backend="dense", n=450, noise=NOISE, numerics=None):
+    inputs, targets, _ = data
+    solver = Solver(choice, device, numerics or Numerics(nystrom_rank=100), backend)
+    return solver.posterior(n).run(
+        lambda plan: condition(MATERN, noise, CONSTANT, inputs[:n], targets[:n], solver, plan, seed=7)
+    )
+
+
+def exact(data, n=450):
+    """Mean and variance by scikit-learn in float64."""
+    inputs, targets, test = data
+    kernel = ConstantKernel(1.7, "fixed") * PeerMatern(np.linspace(0.8, 4.0, 9), "fixed", nu=2.5)
+    peer = GaussianProcessRegressor(kernel, alpha=NOISE, optimizer=None)
+    peer.fit(inputs[:n].double().numpy(), targets[:n].double().numpy() - CONSTANT)
+    mean, covariance = peer.predict(test.double().numpy(), return_cov=True)
+    return mean + CONSTANT, covariance
+
+
+# --- kernel ---------------------------------------------------------------------------------------------------------
+
+
+def test_kernel_is_that_of_gpytorch(data):
+    inputs, _, test = data
+    peer = MaternKernel(nu=2.5, ard_num_dims=9)
+    peer.lengthscale = MATERN.length_scales
+    expected = 1.7 * peer(test, inputs).to_dense().detach()
+    torch.testing.assert_close(MATERN(test, inputs), expected, atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("columns", [1, 3, 70])
+def test_products_of_all_kinds_agree(data, backend, columns):
+    """Also after rows were added, and for numbers of vectors that KeOps pads or splits."""
+    inputs, _, _ = data
+    v = torch.randn(450, columns, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    k = MATERN(inputs.double(), inputs.double())
+    expected = k @ v + NOISE * v
+    matrix = KernelMatrix.of(MATERN, NOISE, inputs[:300], backend).extended(inputs[300:310]).extended(inputs[310:])
+    torch.testing.assert_close(matrix.product(v), expected, atol=2e-4, rtol=1e-4)
+    torch.testing.assert_close(matrix.residual(expected, v), torch.zeros_like(v), atol=1e-5, rtol=0)
+
+
+def test_cross_product_is_float64(data):
+    inputs, _, test = data
+    v = torch.ones(450, 1, dtype=torch.float64)
+    expected = MATERN(test.double(), inputs.double()) @ v
+    torch.testing.assert_close(cross_product(MATERN, test, inputs, v), expected, rtol=1e-12, atol=0)
+
+
+# --- posteriors -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("choice", ["cholesky", "cg"])
+def test_moments_are_those_of_scikit_learn(data, device, choice, backend):
+    mean, variance = posterior(data, device, choice, backend).moments(data[2])
+    expected, covariance = exact(data)
+    assert mean.dtype == variance.dtype == torch.float32
+    np.testing.assert_allclose(mean.numpy(), expected, atol=1e-3)
+    np.testing.assert_allclose(variance.sqrt().numpy(), np.sqrt(covariance.diagonal()), rtol=1e-2)
+
+
+@pytest.mark.parametrize("choice", ["cholesky", "cg"])
+def test_covariance_is_that_of_scikit_learn(data, device, choice):
+    found = posterior(data, device, choice).covariance(data[2])
+    np.testing.assert_allclose(found.numpy(), exact(data)[1], atol=3e-4)
+
+
+@pytest.mark.parametrize("choice", ["cholesky", "cg"])
+def test_accuracy_at_4000_rows(cliff, device, choice):
+    """Mean within 1e-3 of the target's standard deviation, standard deviation within 5 %, of float64 Cholesky."""
+    inputs = torch.tensor(cliff.space.to_unit(cliff.design(4000, seed=3)))
+    target = cliff.margin(inputs.numpy()) + 0.02 * np.random.default_rng(0).standard_normal(4000)
+    targets = torch.tensor((target - target.mean()) / target.std(), dtype=torch.float32)
+    test = torch.tensor(cliff.space.to_unit(cliff.design(40, seed=4)))
+    solver = Solver(choice, device, Numerics(), "dense")
+    found = solver.posterior(4000).run(
+        lambda plan: condition(MATERN, 1e-3, CONSTANT, inputs, targets, solver, plan, seed=7)
+    )
+    mean, variance = found.moments(test)
+    k = MATERN(inputs.double(), inputs.double())
+    k.diagonal().add_(1e-3)
+    cross = MATERN(inputs.double(), test.double())
+    factor = torch.linalg.cholesky(k)
+    weights = torch.cholesky_solve((targets.double() - CONSTANT).unsqueeze(-1), factor)
+    expected = CONSTANT + (cross.mT @ weights).squeeze(-1)
+    spread = MATERN.variance - torch.linalg.solve_triangular(factor, cross, upper=False).square().sum(0)
+    torch.testing.assert_close(mean.double(), expected, atol=1e-3, rtol=0)
+    torch.testing.assert_close(variance.double().sqrt(), spread.sqrt(), atol=0, rtol=0.05)
+
+
+@pytest.mark.parametrize("choice", ["cholesky", "cg"])
+def test_extending_is_conditioning_anew(data, device, choice):
+    inputs, targets, test = data
+    grown = posterior(data, device, choice, n=400)
+    grown = grown.extended(inputs[400:403], targets[400:403]).extended(inputs[403:], targets[403:])
+    expected, covariance = exact(data)
+    mean, variance = grown.moments(test)
+    np.testing.assert_allclose(mean.numpy(), expected, atol=1e-3)
+    np.testing.assert_allclose(variance.sqrt().numpy(), np.sqrt(covariance.diagonal()), rtol=1e-2)
+
+
+@pytest.mark.parametrize("choice", ["cholesky", "cg"])
+def test_pending_rows_leave_the_mean_and_lower_the_variance(data, device, choice):
+    before = posterior(data, device, choice)
+    after = before.believe(data[2][:5])
+    (mean, variance), (same, lower) = before.moments(data[2]), after.moments(data[2])
+    torch.testing.assert_close(same, mean, atol=1e-6, rtol=0)
+    assert bool((lower <= variance + 1e-5).all())
+    # One run more at a point: 1 / v' = 1 / v + 1 / noise, others of the five only add to it.
+    assert bool((lower[:5] <= 1 / (1 / variance[:5] + 1 / before.noise) + 1e-5).all())
+
+
+@pytest.mark.parametrize("choice", ["cholesky", "cg"])
+def test_what_acquisition_sees_is_consistent(data, device, choice):
+    """Marginal, joint and BoTorch's posterior of the same points; iterative variances are never too small."""
+    found, test = posterior(data, device, choice), data[2]
+    mean, variance = found.marginal(test)
+    _, expected = found.moments(test)
+    batch = test[:6].reshape(2, 3, 9)
+    joint_mean, covariance = found.joint(batch)
+    torch.testing.assert_close(joint_mean, mean[:6].reshape(2, 3), atol=1e-4, rtol=0)
+    botorch = found.posterior(batch)
+    torch.testing.assert_close(botorch.mean.squeeze(-1), joint_mean)
+    if choice == "cholesky":
+        torch.testing.assert_close(variance, expected, atol=1e-4, rtol=0)
+        torch.testing.assert_close(covariance.diagonal(dim1=-2, dim2=-1), variance[:6].reshape(2, 3))
+        between = found.covariance_with(test[1:3])(batch[:1])
+        torch.testing.assert_close(between[0, 0], covariance[0, 0, 1:], atol=1e-5, rtol=0)
+    else:
+        assert bool((variance >= expected - 1e-4).all())
+        assert bool((variance.sqrt() <= 1.3 * expected.sqrt()).all())
+
+
+@pytest.mark.parametrize("choice", ["cholesky", "cg"])
+def test_gradients_are_those_of_finite_differences(data, device, choice):
+    found, x = posterior(data, device, choice, n=60), data[2][:2].double().requires_grad_(True)
+    assert torch.autograd.gradcheck(lambda x: found.marginal(x), x, eps=1e-5, atol=1e-4)
+    assert torch.autograd.gradcheck(lambda x: found.joint(x), x, eps=1e-5, atol=1e-4)
+
+
+def test_noise_is_raised_to_what_float32_needs(data, device):
+    assert posterior(data, device, noise=1e-7).noise == Numerics().noise_floor
+    assert Numerics().noise_for(1e-7, 100_000) == pytest.approx(3e-3)
+    assert Numerics().noise_for(0.5, 100_000) == 0.5
+
+
+# --- conjugate gradients --------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None)
+@given(n=st.integers(2, 60), rank=st.integers(1, 60), iterations=st.integers(0, 12), seed=st.integers(0, 10**6))
+def test_the_error_is_never_above_its_bound(n, rank, iterations, seed):
+    """e' (K + noise I) e <= r' P^-1 r, wherever conjugate gradients stop."""
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.rand(n, 9, generator=generator)
+    b = torch.randn(n, 2, generator=generator, dtype=torch.float64)
+    matrix = KernelMatrix.of(MATERN, NOISE, inputs, "dense")
+    preconditioner = Nystrom.of(MATERN, NOISE, inputs, rank, seed)
+    x, _ = cg._descend(matrix, b, preconditioner, torch.tensor(0.0), iterations)
+    residual = matrix.residual(b, x)
+    bound = (residual * preconditioner.solve(residual)).sum(0)
+    k = MATERN(inputs.double(), inputs.double()) + NOISE * torch.eye(n, dtype=torch.float64)
+    error = x - torch.linalg.solve(k, b)
+    squared = (error * (k @ error)).sum(0)
+    assert bool((squared <= bound * (1 + 1e-4) + 1e-9).all())
+
+
+def test_a_full_preconditioner_leaves_nothing_to_do(data):
+    inputs, targets, _ = data
+    matrix = KernelMatrix.of(MATERN, NOISE, inputs, "dense")
+    preconditioner = Nystrom.of(MATERN, NOISE, inputs, 10**6, seed=1)
+    b = targets.double().unsqueeze(-1)
+    solution = cg.solve(matrix, b, preconditioner, 1e-6, 10)
+    assert solution.products <= 6
+    torch.testing.assert_close(matrix.product(solution.x), b, atol=1e-3, rtol=0)
+
+
+def test_a_warm_start_costs_less(data, device):
+    inputs, targets, _ = data
+    known = posterior(data, device, "cg", n=440)
+    matrix, preconditioner = known.matrix.extended(inputs[440:]), known.preconditioner.extended(inputs[440:])
+    b = (targets.double() - CONSTANT).unsqueeze(-1)
+    start = torch.cat([known.weights, torch.zeros(10, 1, dtype=torch.float64)])
+    cold = cg.solve(matrix, b, preconditioner, 1e-3, 1000)
+    warm = cg.solve(matrix, b, preconditioner, 1e-3, 1000, start)
+    assert warm.products < cold.products
+
+
+def test_an_unreached_tolerance_is_answered_by_stronger_settings(data, device):
+    """2 iterations do not do, nor 8; the factor does. Each is counted."""
+    inputs, targets, test = data
+    solver = Solver("cg", device, Numerics(nystrom_rank=5, cg_iterations=2), "dense")
+    found = solver.posterior(450).run(
+        lambda plan: condition(MATERN, NOISE, CONSTANT, inputs, targets, solver, plan, seed=7)
+    )
+    assert found.plan.method == "cholesky"
+    assert (solver.health.detections, solver.health.escalations, solver.health.failures) == (2, 2, 0)
+    np.testing.assert_allclose(found.moments(test)[0].numpy(), exact(data)[0], atol=1e-3)
+
+
+def test_more_rank_and_iterations_before_a_factor(data, device):
+    found = posterior(data, device, "cg", numerics=Numerics(nystrom_rank=100, cg_iterations=4))
+    assert found.plan == Solver("cg", device, Numerics()).posterior(450)._plans[1]
+    assert isinstance(found, IterativePosterior)
+    assert len(found.preconditioner.landmarks) == 400
+
+
+def test_nan_is_never_a_posterior(data, device):
+    inputs, targets, _ = data
+    spoilt = targets.clone()
+    spoilt[3] = torch.nan
+    solver = Solver("auto", device, Numerics(), "dense")
+    with pytest.raises(UnsoundError):
+        condition(MATERN, NOISE, CONSTANT, inputs, spoilt, solver, solver.posterior(450).plan, seed=7)
+
+
+def test_duplicate_rows_stay_sound(data, device):
+    inputs, targets, _ = data
+    many = (inputs[:40].repeat(6, 1), targets[:40].repeat(6), inputs[:40])
+    for choice in ("cholesky", "cg"):
+        mean, variance = posterior(many, device, choice, n=240, noise=1e-4).moments(inputs[:40])
+        assert bool((variance >= 0).all())
+        torch.testing.assert_close(mean, targets[:40], atol=0.05, rtol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("choice", ["cholesky", "cg"])
+def test_cuda_agrees_with_the_cpu(data, device, choice):
+    from caligo_surrogate.device import Device
+
+    gpu = Device("cuda")
+    there = tuple(t.to(gpu.torch_device) for t in data)
+    solver = Solver(choice, gpu, Numerics(nystrom_rank=100))
+    matern = Matern(MATERN.length_scales.to(gpu.torch_device), MATERN.variance)
+    found = solver.posterior(450).run(
+        lambda plan: condition(matern, NOISE, CONSTANT, there[0], there[1], solver, plan, seed=7)
+    )
+    mean, variance = found.moments(there[2])
+    expected, spread = posterior(data, device, choice).moments(data[2])
+    torch.testing.assert_close(mean.cpu(), expected, atol=1e-3, rtol=0)
+    torch.testing.assert_close(variance.sqrt().cpu(), spread.sqrt(), atol=0, rtol=0.02)
