@@ -115,7 +115,7 @@ def main() -> None:
     for backend in get_args(Backend):
         if backend == "keops" and not keops_is_installed():
             continue
-        solver = Solver("cg", device, Numerics(), backend)
+        solver = Solver("cg", device, Numerics())
         gp = EfficiencyGP(inputs, targets, Numerics(), backend)
         peak[backend] = peak_of_step(gp, solver)
         seconds[backend] = seconds_of_step(gp, solver)

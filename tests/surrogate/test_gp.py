@@ -162,7 +162,8 @@ def test_choice_of_kernel(on_cpu, monkeypatch):
     assert solver.kernel(1000, matrices=1) == "dense"
     assert solver.kernel(1000, matrices=2) == solver.kernel(1001, matrices=1)
     assert solver.kernel(1001, matrices=1) == ("keops" if keops_is_installed() else "blocks")
-    assert Solver("auto", on_cpu, NUMERICS, "blocks").kernel(10, matrices=1) == "blocks"
+    on_cpu.kernel = "blocks"
+    assert solver.kernel(10, matrices=1) == "blocks"
 
 
 def test_unsound_numbers_are_solved_again_with_a_stronger_setting(device):
@@ -208,7 +209,8 @@ def test_nan_in_the_data_is_not_a_fit(cliff, device):
 
 # --- memory ---------------------------------------------------------------------------------------------------------
 
-BACKENDS = ["blocks", pytest.param("keops", marks=pytest.mark.skipif(not keops_is_installed(), reason="KeOps"))]
+KEOPS = pytest.mark.skipif(not keops_is_installed(), reason="KeOps is not installed")
+BACKENDS = ["blocks", pytest.param("keops", marks=KEOPS)]
 
 
 @pytest.mark.parametrize("kernel", BACKENDS)
@@ -224,7 +226,7 @@ def test_checkpointing_takes_less_than_half_of_the_memory(cliff, device):
     peaks = {}
     for kernel in ("dense", "blocks"):
         gp = shaped(process(cliff, 2000, device, kernel=kernel))
-        peaks[kernel] = peak_of_step(gp, Solver("cg", device, Numerics(training_tolerance=0.5), kernel))
+        peaks[kernel] = peak_of_step(gp, Solver("cg", device, Numerics(training_tolerance=0.5)))
     assert peaks["blocks"] < 0.5 * peaks["dense"]
 
 
@@ -233,6 +235,6 @@ def test_training_finds_the_same_with_every_representation(cliff, device, drain,
     found = {}
     for k in ("dense", kernel):
         gp = shaped(process(cliff, 150, device, kernel=k))
-        _, best = drain(train(gp, 12, 0.05, Solver("cg", device, NUMERICS, k), SEED))
+        _, best = drain(train(gp, 12, 0.05, Solver("cg", device, NUMERICS), SEED))
         found[k] = best.loss
     assert found[kernel] == pytest.approx(found["dense"], abs=0.05)

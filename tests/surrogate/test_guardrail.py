@@ -199,7 +199,7 @@ def test_bound_covers_the_truth(design):
     fresh = design(10_000, 99)
     covered = 0
     for seed in range(20):
-        unit = design(600, seed)
+        unit = design(400, seed)
         guardrail = made(unit, by_chance(unit, 12, seed), threshold=0.9, max_false_skip_rate=1)
         above = guardrail.failure_probability(fresh) > guardrail.state.threshold
         truth = (1 / (1 + np.exp(-12 * (fresh[above, 3] - 0.5)))).mean()

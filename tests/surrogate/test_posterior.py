@@ -7,7 +7,7 @@ import pytest
 import torch
 from caligo_surrogate import cg
 from caligo_surrogate.cg import Nystrom, UnsoundError
-from caligo_surrogate.kernel import KernelMatrix, Matern, cross_product, keops_is_installed
+from caligo_surrogate.kernel import KernelMatrix, Matern, keops_is_installed
 from caligo_surrogate.posterior import IterativePosterior, condition
 from caligo_surrogate.solvers import Numerics, Solver
 from gpytorch.kernels import MaternKernel
@@ -20,11 +20,8 @@ from sklearn.gaussian_process.kernels import Matern as PeerMatern
 MATERN = Matern(torch.linspace(0.8, 4.0, 9), 1.7)
 NOISE = 1e-2
 CONSTANT = 0.3
-BACKENDS = [
-    "dense",
-    "blocks",
-    pytest.param("keops", marks=pytest.mark.skipif(not keops_is_installed(), reason="KeOps")),
-]
+KEOPS = pytest.mark.skipif(not keops_is_installed(), reason="KeOps is not installed")
+BACKENDS = ["dense", "blocks", pytest.param("keops", marks=KEOPS)]
 
 
 @pytest.fixture
@@ -43,7 +40,8 @@ def data(cliff):
 
 def posterior(data, device, choice="cholesky", backend="dense", n=450, noise=NOISE, numerics=None):
     inputs, targets, _ = data
-    solver = Solver(choice, device, numerics or Numerics(nystrom_rank=100), backend)
+    device.kernel = backend
+    solver = Solver(choice, device, numerics or Numerics(nystrom_rank=100))
     return solver.posterior(n).run(
         lambda plan: condition(MATERN, noise, CONSTANT, inputs[:n], targets[:n], solver, plan, seed=7)
     )
@@ -70,8 +68,14 @@ def test_kernel_is_that_of_gpytorch(data):
     torch.testing.assert_close(MATERN(test, inputs), expected, atol=2e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("columns", [1, 3, 70])
+@pytest.mark.parametrize(
+    ("backend", "columns"),
+    [
+        *((backend, columns) for backend in ("dense", "blocks") for columns in (1, 3, 70)),
+        pytest.param("keops", 3, marks=KEOPS),
+        pytest.param("keops", 70, marks=[KEOPS, pytest.mark.slow]),  # half a minute of compiling
+    ],
+)
 def test_products_of_all_kinds_agree(data, backend, columns):
     """Also after rows were added, and for numbers of vectors that KeOps pads or splits."""
     inputs, _, _ = data
@@ -87,7 +91,8 @@ def test_cross_product_is_float64(data):
     inputs, _, test = data
     v = torch.ones(450, 1, dtype=torch.float64)
     expected = MATERN(test.double(), inputs.double()) @ v
-    torch.testing.assert_close(cross_product(MATERN, test, inputs, v), expected, rtol=1e-12, atol=0)
+    found = KernelMatrix.of(MATERN, NOISE, inputs, "blocks").cross(test, v)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
 
 
 # --- posteriors -----------------------------------------------------------------------------------------------------
@@ -116,7 +121,7 @@ def test_accuracy_at_4000_rows(cliff, device, choice):
     target = cliff.margin(inputs.numpy()) + 0.02 * np.random.default_rng(0).standard_normal(4000)
     targets = torch.tensor((target - target.mean()) / target.std(), dtype=torch.float32)
     test = torch.tensor(cliff.space.to_unit(cliff.design(40, seed=4)))
-    solver = Solver(choice, device, Numerics(), "dense")
+    solver = Solver(choice, device, Numerics())
     found = solver.posterior(4000).run(
         lambda plan: condition(MATERN, 1e-3, CONSTANT, inputs, targets, solver, plan, seed=7)
     )
@@ -233,7 +238,7 @@ def test_a_warm_start_costs_less(data, device):
 def test_an_unreached_tolerance_is_answered_by_stronger_settings(data, device):
     """2 iterations do not do, nor 8; the factor does. Each is counted."""
     inputs, targets, test = data
-    solver = Solver("cg", device, Numerics(nystrom_rank=5, cg_iterations=2), "dense")
+    solver = Solver("cg", device, Numerics(nystrom_rank=5, cg_iterations=2))
     found = solver.posterior(450).run(
         lambda plan: condition(MATERN, NOISE, CONSTANT, inputs, targets, solver, plan, seed=7)
     )
@@ -253,7 +258,7 @@ def test_nan_is_never_a_posterior(data, device):
     inputs, targets, _ = data
     spoilt = targets.clone()
     spoilt[3] = torch.nan
-    solver = Solver("auto", device, Numerics(), "dense")
+    solver = Solver("auto", device, Numerics())
     with pytest.raises(UnsoundError):
         condition(MATERN, NOISE, CONSTANT, inputs, spoilt, solver, solver.posterior(450).plan, seed=7)
 

@@ -302,9 +302,11 @@ def _one_by_one(
         with torch.no_grad():
             for piece in outdated.split(_PIECE):
                 values[piece] = acquisition(sweep[piece].unsqueeze(-2))
-        starts = sweep[values.topk(STARTS).indices].unsqueeze(-2)
-        point = _ascended(acquisition, box, starts, iterations)
+        best = values.topk(STARTS).indices
+        point = _ascended(acquisition, box, sweep[best].unsqueeze(-2), iterations)
         batch.append(point)
+        # Never first again: two equal points of a batch have no gradient apart.
+        values[best[0]] = -torch.inf
         posterior = posterior.believe(point)
         # Values fall as more is believed, so a point whose old value is small need not be valued again.
         outdated = values.topk(REFRESHED).indices

@@ -29,8 +29,15 @@ class Device:
     Everything that enters or leaves goes through `to_device` and `to_host`, float32 both ways.
     """
 
-    def __init__(self, choice: Literal["auto", "cuda", "cpu"] = "auto") -> None:
+    def __init__(
+        self,
+        choice: Literal["auto", "cuda", "cpu"] = "auto",
+        kernel: Literal["auto", "dense", "blocks", "keops"] = "auto",
+    ) -> None:
         """Take a device; `auto` is CUDA where there is any.
+
+        Args:
+            kernel: how kernel matrices are represented on it; `auto` leaves it to `Solver.kernel`.
 
         Raises:
             InvalidArgument: `cuda` was asked for and there is none.
@@ -39,6 +46,7 @@ class Device:
             raise InvalidArgument("device", "no CUDA device here; use auto or cpu")
         use_cuda = choice != "cpu" and torch.cuda.is_available()
         self.torch_device = torch.device("cuda" if use_cuda else "cpu")
+        self.kernel = kernel
         self.halvings = 0
         """Pieces that did not fit and were halved, since the start."""
 

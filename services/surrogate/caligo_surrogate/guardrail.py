@@ -35,7 +35,7 @@ FOLDS: Final = 5
 LANDMARKS: Final = 300
 TREES: Final = 200
 _AUDIT_BLOCK: Final = 1024
-_CHUNK_BYTES: Final = 2**21
+_CHUNK_BYTES: Final = 2**20
 """Of a temporary array of a prediction: it has to stay in a core's cache."""
 
 Floats = NDArray[np.float64]
@@ -339,12 +339,12 @@ class RandomForest:
         votes = np.empty(len(unit))
         for rows in _chunks(len(unit), 8 * TREES):
             x = unit[rows]
-            start = DIMENSIONS * np.arange(len(x))[:, None]
-            node = np.broadcast_to(self._roots, (len(x), TREES))
+            first = DIMENSIONS * np.arange(len(x))[:, None]
+            node = np.tile(self._roots, (len(x), 1))
             for _ in range(self._depth):
-                left = x.ravel()[start + self._feature[node]] <= self._threshold[node]
-                node = self._children[node, left.view(np.uint8)]
-            votes[rows] = self._failures[node].mean(1)
+                left = x.take(first + self._feature.take(node)) <= self._threshold.take(node)
+                node = self._children.take(2 * node + left)
+            votes[rows] = self._failures.take(node).mean(1)
         return self._of_votes(votes)
 
     @staticmethod

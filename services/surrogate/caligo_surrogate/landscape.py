@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Generator
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeGuard, TypeVar
 
 import numpy as np
 import safetensors
@@ -623,7 +623,7 @@ class EfficiencyLandscape:
             raise InvalidArgument("metadata", "must be the JSON object of an export") from None
         below = found.pop("fitted_below", None) if isinstance(found, dict) else None
         if found != expected or not _is_bounds(below):
-            raise InvalidArgument("metadata", f"must be {json.dumps(expected)}")
+            raise InvalidArgument("metadata", f"must be {json.dumps(expected)} and `fitted_below`, rows by phase")
         try:
             hyper = safetensors.torch.load(tensors)
         except safetensors.SafetensorError:
@@ -640,7 +640,7 @@ class EfficiencyLandscape:
         self._forget_fit()
 
 
-def _is_bounds(value: Any) -> bool:
+def _is_bounds(value: Any) -> TypeGuard[dict[str, int]]:
     names = {phase.name.lower() for phase in Phase}
     return isinstance(value, dict) and value.keys() == names and all(isinstance(v, int) for v in value.values())
 

@@ -15,11 +15,12 @@ import torch
 from botorch.models.model import Model
 from botorch.posteriors.gpytorch import GPyTorchPosterior
 from gpytorch.distributions import MultivariateNormal
+from linear_operator import to_linear_operator
 
 from caligo import logs
 from caligo_surrogate import cg
 from caligo_surrogate.cg import Nystrom, Preconditioner, UnsoundError
-from caligo_surrogate.kernel import KernelMatrix, Matern, cross_product
+from caligo_surrogate.kernel import KernelMatrix, Matern
 from caligo_surrogate.solvers import Numerics, Plan, Solver
 
 log = logs.get("surrogate.posterior")
@@ -95,7 +96,8 @@ class Posterior(Model):
     def posterior(self, X: torch.Tensor, *args: Any, **kwargs: Any) -> GPyTorchPosterior:
         """Joint posterior at X [..., q, 9], as BoTorch's acquisition functions ask for it."""
         mean, covariance = self.joint(X)
-        return GPyTorchPosterior(MultivariateNormal(mean, covariance))
+        # As an operator: a plain tensor has to be positive definite at once, an operator gets the jitter that it needs.
+        return GPyTorchPosterior(MultivariateNormal(mean, to_linear_operator(covariance)))
 
     # --- what people see ------------------------------------------------------------------------------------------
 
@@ -106,9 +108,7 @@ class Posterior(Model):
             UnsoundError: a NaN, a variance that is negative beyond rounding, or a tolerance that was not reached.
         """
         with torch.no_grad():
-            every = self.matrix.inputs
-            keops = isinstance(self, IterativePosterior) and self.matrix.backend == "keops"
-            mean = self.constant + cross_product(self.matrix.matern, x, every, self.weights, keops=keops).squeeze(-1)
+            mean = self.constant + self.matrix.cross(x, self.weights).squeeze(-1)
             variance = self._variance(x)
         lowest = float(variance.min()) if len(variance) else 0.0
         if not bool(mean.isfinite().all()) or not lowest >= -self.numerics.variance_slack * self.prior_variance:

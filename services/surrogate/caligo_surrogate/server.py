@@ -294,7 +294,7 @@ def serve(settings: SurrogateSettings) -> None:
         InvalidArgument: the device or the address cannot be had.
     """
     torch.set_num_threads(settings.threads)
-    device = Device(settings.device)
+    device = Device(settings.device, settings.kernel)
     budget = device.total_bytes() // 2 if settings.memory_budget_mib is None else settings.memory_budget_mib * 2**20
     log.info("memory budget", mib=budget // 2**20, device=device.name)
     servicer = SurrogateServicer(device, budget)

@@ -160,21 +160,10 @@ class Ladder:
 class Solver:
     """Chooses how the systems of N rows are solved on a device."""
 
-    def __init__(
-        self,
-        choice: Choice,
-        device: Device,
-        numerics: Numerics,
-        kernel: Literal["auto", "dense", "blocks", "keops"] = "auto",
-    ) -> None:
-        """Args:
-        choice: of the method.
-        kernel: how a kernel matrix is represented.
-        """
+    def __init__(self, choice: Choice, device: Device, numerics: Numerics) -> None:
         self._choice = choice
         self._device = device
         self.numerics = numerics
-        self._kernel = kernel
         self.health = Health()
 
     def training(self, rows: int) -> Ladder:
@@ -216,8 +205,8 @@ class Solver:
         Args:
             matrices: N x N float32 tensors alive at the peak.
         """
-        if self._kernel != "auto":
-            return self._kernel
+        if self._device.kernel != "auto":
+            return self._device.kernel
         if 4 * matrices * rows**2 <= 0.5 * self._device.total_bytes():
             return "dense"
         return "keops" if keops_is_installed() else "blocks"
