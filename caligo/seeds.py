@@ -38,7 +38,7 @@ class Purpose(enum.IntEnum):
     ACQUISITION = 7
     """Start points and base samples of a proposal (index: number of the batch)."""
     AUDIT = 8
-    """Which rows are simulated though the guardrail would skip them."""
+    """Which rows are simulated though the guardrail would skip them (index: block of rows)."""
     EXTRAPOLATION = 9
     """Failed frames among those that were not decoded."""
 

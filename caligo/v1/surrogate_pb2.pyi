@@ -7,24 +7,24 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class SurrogateSpec(_message.Message):
-    __slots__ = ("target", "solver", "training_steps", "learning_rate", "straddle_weight", "refit_every", "training_rows", "acquisition")
+    __slots__ = ("target", "solver", "training_steps", "learning_rate", "acquisition", "straddle_weight", "refit_every", "training_rows")
     TARGET_FIELD_NUMBER: _ClassVar[int]
     SOLVER_FIELD_NUMBER: _ClassVar[int]
     TRAINING_STEPS_FIELD_NUMBER: _ClassVar[int]
     LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
+    ACQUISITION_FIELD_NUMBER: _ClassVar[int]
     STRADDLE_WEIGHT_FIELD_NUMBER: _ClassVar[int]
     REFIT_EVERY_FIELD_NUMBER: _ClassVar[int]
     TRAINING_ROWS_FIELD_NUMBER: _ClassVar[int]
-    ACQUISITION_FIELD_NUMBER: _ClassVar[int]
     target: str
     solver: str
     training_steps: int
     learning_rate: float
+    acquisition: str
     straddle_weight: float
     refit_every: int
     training_rows: int
-    acquisition: str
-    def __init__(self, target: _Optional[str] = ..., solver: _Optional[str] = ..., training_steps: _Optional[int] = ..., learning_rate: _Optional[float] = ..., straddle_weight: _Optional[float] = ..., refit_every: _Optional[int] = ..., training_rows: _Optional[int] = ..., acquisition: _Optional[str] = ...) -> None: ...
+    def __init__(self, target: _Optional[str] = ..., solver: _Optional[str] = ..., training_steps: _Optional[int] = ..., learning_rate: _Optional[float] = ..., acquisition: _Optional[str] = ..., straddle_weight: _Optional[float] = ..., refit_every: _Optional[int] = ..., training_rows: _Optional[int] = ...) -> None: ...
 
 class GuardrailSpec(_message.Message):
     __slots__ = ("enabled", "threshold", "audit_fraction", "classifier", "max_false_skip_rate")

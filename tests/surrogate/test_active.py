@@ -268,7 +268,7 @@ def test_a_batch_for_an_integral_takes_off_more_than_other_batches(posterior, bo
 
 def test_rules_that_integrate_give_way_where_there_is_no_factor(rows, box, sweep):
     iterative = conditioned(*rows, solver="cg")
-    expected = chosen(iterative, box, sweep[:256], 2, acquisition.RULE_WITHOUT_COVARIANCES)
+    expected = chosen(iterative, box, sweep[:256], 2, acquisition.RULE_WITHOUT_FACTOR)
     for rule in ("timse", "sur"):
         assert torch.equal(chosen(iterative, box, sweep[:256], 2, rule), expected)
 

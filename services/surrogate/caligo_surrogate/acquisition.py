@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
 
 import torch
 from botorch.acquisition import AcquisitionFunction, MCAcquisitionFunction
@@ -24,13 +24,13 @@ from caligo_surrogate.posterior import FactorPosterior, Posterior
 
 log = logs.get("surrogate.acquisition")
 
-RULE_WITHOUT_COVARIANCES: Final[BatchRule] = "straddle"
-"""Taken instead of a rule that integrates, where only variances are known."""
+RULE_WITHOUT_FACTOR: Final[BatchRule] = "straddle"
+"""Taken instead of a rule that integrates, where a posterior has no factor: its covariances are not good enough."""
 SWEEP: Final = 2048
 """Points of a sweep that do for nine dimensions."""
 STARTS: Final = 4
 """Ascents for each point, or each batch, from the best of the sweep."""
-ITERATIONS: Final = 5
+ITERATIONS: Final = 3
 """L-BFGS-B iterations of an ascent."""
 REFRESHED: Final = 64
 """Points of the sweep valued again after each point chosen."""
@@ -38,6 +38,8 @@ INTEGRATION_POINTS: Final = 256
 """Points of the sweep, those of the greatest weight, that integrals go over."""
 SAMPLES: Final = 128
 """Posterior samples of `qStraddle`."""
+Seen = TypeVar("Seen", bound=Posterior)
+
 _PIECE: Final = 256
 """Points of a sweep valued at once."""
 _GAUSS_LEGENDRE: Final = ((0.5 - math.sqrt(0.15), 5 / 18), (0.5, 8 / 18), (0.5 + math.sqrt(0.15), 5 / 18))
@@ -70,20 +72,13 @@ class Straddle(AcquisitionFunction):
         return self.weight * variance.clamp_min(_TINY).sqrt() - (mean - self.level).abs()
 
 
-class JointStraddle(AcquisitionFunction):
+class JointStraddle(Straddle):
     """The straddle of a batch: sum over i of `weight sd_i - |mean_i - level|`.
 
     sd_i is the posterior standard deviation of point i after the noisy runs of the points before it, that is
     sqrt(L_ii^2 - noise) with L the Cholesky factor of the batch's posterior covariance plus noise: what one gets by
     choosing point after point, optimised over all points at once. With q = 1 it is `Straddle`.
     """
-
-    def __init__(self, posterior: Posterior, level: float, weight: float) -> None:
-        """Arguments as for `Straddle`."""
-        super().__init__(posterior)
-        self.seen = posterior
-        self.level = level
-        self.weight = weight
 
     @t_batch_mode_transform()  # type: ignore[arg-type]
     def forward(self, X: torch.Tensor) -> torch.Tensor:
@@ -98,64 +93,74 @@ class JointStraddle(AcquisitionFunction):
 class qStraddle(MCAcquisitionFunction):  # noqa: N801  # BoTorch names its Monte-Carlo functions so
     """The expectation of the batch's greatest straddle, E max_i (weight sqrt(pi/2) |f_i - mean_i| - |mean_i - level|).
 
-    The form of Wilson, Hutter and Deisenroth, "Maximizing acquisition functions for Bayesian optimization" (NeurIPS
-    2018, table 1), for an upper confidence bound: E |f_i - mean_i| = sqrt(2/pi) sd_i, so that with q = 1 it is
-    `Straddle`. Pending points are part of every batch (`X_pending`).
+    The form that Wilson, Hutter and Deisenroth give an upper confidence bound ("Maximizing acquisition functions for
+    Bayesian optimization", NeurIPS 2018): E |f_i - mean_i| = sqrt(2/pi) sd_i, so that with q = 1 it is `Straddle`.
+    Points under way can also be made part of every batch (`set_X_pending`).
     """
 
-    def __init__(
-        self,
-        posterior: Posterior,
-        level: float,
-        weight: float,
-        sampler: SobolQMCNormalSampler,
-        pending: torch.Tensor | None = None,
-    ) -> None:
-        """Arguments as for `Straddle`, the base samples, and points under way [m, 9]."""
-        super().__init__(posterior, sampler=sampler, X_pending=pending)
+    def __init__(self, posterior: Posterior, level: float, weight: float, sampler: SobolQMCNormalSampler) -> None:
+        """Arguments as for `Straddle`, and the base samples."""
+        super().__init__(posterior, sampler=sampler)
+        self.seen = posterior
         self.level = level
         self.weight = weight
 
-    @concatenate_pending_points  # type: ignore[arg-type]
+    @concatenate_pending_points
     @t_batch_mode_transform()  # type: ignore[arg-type]
     def forward(self, X: torch.Tensor) -> torch.Tensor:
         """Values [b] at X [b, q, 9]."""
-        posterior = self.model.posterior(X)
+        posterior = self.seen.posterior(X)
         mean = posterior.mean.squeeze(-1)
         samples = self.get_posterior_samples(posterior).squeeze(-1)
         spread = self.weight * math.sqrt(math.pi / 2) * (samples - mean).abs()
         return (spread - (mean - self.level).abs()).amax(-1).mean(0)
 
 
-class TargetedError(AcquisitionFunction):
-    """What a run at x takes off the targeted integrated mean-square error: mean over u of W(u) c(u, x)^2 / (v(x) + n).
+class Integral(AcquisitionFunction):
+    """What a run at x takes off an integral over the space, where integrals are means over points u."""
 
-    c and v are posterior covariance and variance, n the noise; c^2 / (v + n) is what the run takes off the variance at
-    u. W(u) is the posterior density of f(u) at the level: Picheny, Ginsbourger, Roustant, Haftka and Kim, "Adaptive
+    def __init__(self, posterior: FactorPosterior, level: float, points: torch.Tensor) -> None:
+        """Args:
+        level: as for `Straddle`.
+        points: u, [m, 9].
+        """
+        super().__init__(posterior)
+        self.seen = posterior
+        self.level = level
+        self.points = points
+        self.whitened = posterior.whitened(points)
+        self.mean = posterior.mean(points)
+        self.variance = (posterior.prior_variance - self.whitened.square().sum(0)).clamp_min(_TINY).to(points.dtype)
+
+    def off_variance(self, x: torch.Tensor) -> torch.Tensor:
+        """What runs at x [b, 9], each by itself, take off the variance at every u: c(u, x)^2 / (v(x) + n), [b, m].
+
+        c and v are posterior covariance and variance, n is the noise.
+        """
+        whitened = self.seen.whitened(x)
+        covariance = self.seen.matrix.matern(x, self.points) - whitened.mT @ self.whitened
+        variance = (self.seen.prior_variance - whitened.square().sum(0)).clamp_min(0) + self.seen.noise
+        return (covariance.square() / variance.unsqueeze(-1)).to(x.dtype)
+
+
+class TargetedError(Integral):
+    """What a run takes off the targeted integrated mean-square error, the mean over u of W(u) v(u).
+
+    W(u) is the posterior density of f(u) at the level: Picheny, Ginsbourger, Roustant, Haftka and Kim, "Adaptive
     designs of experiments for accurate approximation of a target region" (J. Mech. Des. 132, 2010), with the width of
     their target window let go to 0; Bect, Ginsbourger, Li, Picheny and Vazquez, "Sequential design of computer
     experiments for the estimation of a probability of failure" (Stat. Comput. 22, 2012).
     """
 
-    def __init__(self, posterior: Posterior, level: float, points: torch.Tensor) -> None:
-        """Args:
-        points: u, [m, 9], with equal shares of the measure.
-        """
-        super().__init__(posterior)
-        self.seen = posterior
-        self.covariance = posterior.covariance_with(points)
-        self.weights = level_density(*posterior.marginal(points), level)
-
     @t_batch_mode_transform(expected_q=1)  # type: ignore[arg-type]
     def forward(self, X: torch.Tensor) -> torch.Tensor:
         """Values [b] at X [b, 1, 9]."""
-        x = X.squeeze(-2)
-        variance = self.seen.marginal(x)[1].clamp_min(0) + self.seen.noise
-        return (self.weights * self.covariance(x).square()).mean(-1) / variance
+        weights = level_density(self.mean, self.variance, self.level)
+        return (weights * self.off_variance(X.squeeze(-2))).mean(-1)
 
 
-class ExpectedBrier(AcquisitionFunction):
-    """What a run at x is expected to take off the mean over u of p(u) (1 - p(u)), p the probability of a key.
+class ExpectedBrier(Integral):
+    """What a run is expected to take off the mean over u of p(u) (1 - p(u)), p the probability of a key.
 
     That mean is the Brier score that the posterior expects of itself. Its expectation after the run is
     P(y > level, y' <= level) for two runs y, y' at u that share what the run at x tells: normal, with correlation
@@ -165,28 +170,19 @@ class ExpectedBrier(AcquisitionFunction):
     Picheny and Richet, "Fast parallel kriging-based stepwise uncertainty reduction" (Technometrics 56, 2014).
     """
 
-    def __init__(self, posterior: Posterior, level: float, points: torch.Tensor) -> None:
-        """Arguments as for `TargetedError`."""
-        super().__init__(posterior)
-        self.seen = posterior
-        self.covariance = posterior.covariance_with(points)
-        mean, variance = posterior.marginal(points)
-        self.variance = variance.clamp_min(0) + posterior.noise
-        self.z = (mean - level) / self.variance.sqrt()
-
     @t_batch_mode_transform(expected_q=1)  # type: ignore[arg-type]
     def forward(self, X: torch.Tensor) -> torch.Tensor:
         """Values [b] at X [b, 1, 9]."""
-        x = X.squeeze(-2)
-        variance = self.seen.marginal(x)[1].clamp_min(0) + self.seen.noise
-        r = self.covariance(x).square() / (variance.unsqueeze(-1) * self.variance)
+        variance = self.variance + self.seen.noise
+        exponent = -0.5 * (self.mean - self.level).square() / variance
+        r = self.off_variance(X.squeeze(-2)) / variance
         a = ((1 - r).clamp_min(_TINY) / (1 + r)).sqrt()
         # T(z, 1) - T(z, a), an integral over [a, 1], by Gauss-Legendre: a difference of two would be rounding.
         width = 2 * r / ((1 + r) * (1 + a))
         total = torch.zeros_like(a)
         for node, share in _GAUSS_LEGENDRE:
-            t2 = 1 + (a + node * width).square()
-            total = total + share * torch.exp(-0.5 * self.z.square() * t2) / t2
+            t = 1 + (a + node * width).square()
+            total = total + share * torch.exp(exponent * t) / t
         return (width * total).mean(-1) / math.pi
 
 
@@ -223,7 +219,7 @@ def propose(
         box: bounds from `search_box`.
         sweep: float32 [m, 9], at least 256 points spread by the design's measure, strategies 0 or 1: ascents start
             from the best of them, and integrals go over them.
-        rule: how a batch is valued; where the posterior cannot do it, `RULE_WITHOUT_COVARIANCES`.
+        rule: how a batch is valued; where the posterior cannot do it, `RULE_WITHOUT_FACTOR`.
         level, weight: as for `Straddle`, in the posterior's units.
         seed: of what a rule draws.
 
@@ -231,36 +227,28 @@ def propose(
         UnsoundError: the posterior's numbers cannot be right.
     """
     sweep = sweep.clamp(box[0], box[1])
-    match _possible(rule, posterior):
-        case "straddle":
-            return _one_by_one(posterior, box, sweep, size, lambda now, _: Straddle(now, level, weight))
-        case "randomized_straddle":
-            weights = randomized_weights(size, seed)
-            return _one_by_one(posterior, box, sweep, size, lambda now, i: Straddle(now, level, weights[i]))
-        case "timse":
+    if rule in ("timse", "sur"):
+        if isinstance(posterior, FactorPosterior):
+            integral = TargetedError if rule == "timse" else ExpectedBrier
             points = _decisive(posterior, sweep, level)
-            return _one_by_one(posterior, box, sweep, size, lambda now, _: TargetedError(now, level, points))
-        case "sur":
-            points = _decisive(posterior, sweep, level)
-            return _one_by_one(posterior, box, sweep, size, lambda now, _: ExpectedBrier(now, level, points))
-        case "joint_straddle":
-            joint: AcquisitionFunction = JointStraddle(posterior, level, weight)
-        case "q_straddle":
-            joint = qStraddle(posterior, level, weight, SobolQMCNormalSampler(torch.Size([SAMPLES]), seed=seed))
-    # Starts one after another without an ascent, each from a part of the sweep.
+            return _one_by_one(posterior, box, sweep, size, lambda now, _: integral(now, level, points))
+        log.info("no covariances without a factor", asked=rule, rule=RULE_WITHOUT_FACTOR, rows=len(posterior.matrix))
+        rule = RULE_WITHOUT_FACTOR
+    if rule == "straddle":
+        return _one_by_one(posterior, box, sweep, size, lambda now, _: Straddle(now, level, weight))
+    if rule == "randomized_straddle":
+        weights = randomized_weights(size, seed)
+        return _one_by_one(posterior, box, sweep, size, lambda now, i: Straddle(now, level, weights[i]))
+    # Starts one point after another without an ascent, each from a part of the sweep.
     starts = [
         _one_by_one(posterior, box, sweep[part::STARTS], size, lambda now, _: Straddle(now, level, weight), 0)
         for part in range(STARTS)
     ]
+    if rule == "joint_straddle":
+        joint: AcquisitionFunction = JointStraddle(posterior, level, weight)
+    else:
+        joint = qStraddle(posterior, level, weight, SobolQMCNormalSampler(torch.Size([SAMPLES]), seed=seed))
     return _ascended(joint, box, torch.stack(starts), ITERATIONS)
-
-
-def _possible(rule: BatchRule, posterior: Posterior) -> BatchRule:
-    """Integrals over the space need covariances between points, which only a factor gives."""
-    if rule in ("timse", "sur") and not isinstance(posterior, FactorPosterior):
-        log.info("too many rows for a factor", asked=rule, rule=RULE_WITHOUT_COVARIANCES, rows=len(posterior.matrix))
-        return RULE_WITHOUT_COVARIANCES
-    return rule
 
 
 def randomized_weights(n: int, seed: int) -> list[float]:
@@ -282,11 +270,11 @@ def _decisive(posterior: Posterior, sweep: torch.Tensor, level: float) -> torch.
 
 
 def _one_by_one(
-    posterior: Posterior,
+    posterior: Seen,
     box: torch.Tensor,
     sweep: torch.Tensor,
     size: int,
-    acquire: Callable[[Posterior, int], AcquisitionFunction],
+    acquire: Callable[[Seen, int], AcquisitionFunction],
     iterations: int = ITERATIONS,
 ) -> torch.Tensor:
     """Point after point [size, 9], each with the greatest value given those before it.

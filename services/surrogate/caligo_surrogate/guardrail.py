@@ -208,7 +208,7 @@ class Guardrail:
 
 def _audits(spec: GuardrailSpec, seed: int, index: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Which rows of the active phase, int64 [n], an audit spares, bool [n]."""
-    # One leaf a block of indices: to make one takes as long as to screen fifty rows.
+    # One leaf a block of indices: making a generator takes far longer than a draw.
     block, place = np.divmod(index, _AUDIT_BLOCK)
     blocks, row = np.unique(block, return_inverse=True)
     draws = [

@@ -336,7 +336,7 @@ class EfficiencyLandscape:
         if self._hyper is None or self._fitted_below is None:
             raise FailedPrecondition("the model is not fitted; call FitModel first")
         if self._ladder is None:
-            self._ladder = self.solver.posterior(self.rows_held)
+            self._ladder = self.solver.posterior(sum(self._fitted_below.values()))  # whenever it is asked for
         return self._ladder.run(lambda plan: compute(self._fitted(plan)))
 
     def _fitted(self, plan: Plan) -> _Fitted:
@@ -359,7 +359,7 @@ class EfficiencyLandscape:
         seen = np.concatenate([rows[phase][rows[phase]["index"] < below[phase]] for phase in Phase])
         later = {phase: rows[phase][rows[phase]["index"] >= below[phase]] for phase in Phase}
         if not self._chain:
-            hyper = tuple(value.numpy().tobytes() for value in self._hyper.values())
+            hyper = tuple(self._hyper[name].numpy().tobytes() for name in sorted(self._hyper))
             key = (hyper, plan, *below.values(), len(seen))
             if key not in self._bases:
                 for outdated in list(self._bases)[:-1]:

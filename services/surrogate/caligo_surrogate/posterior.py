@@ -270,7 +270,7 @@ class FactorPosterior(Posterior):
         super().__init__(matrix, targets, constant, weights, plan, numerics)
         self.factor = factor
 
-    def _whitened(self, x: torch.Tensor) -> torch.Tensor:
+    def whitened(self, x: torch.Tensor) -> torch.Tensor:
         """L^-1 k(X, x), [..., n, q] at x [..., q, 9]."""
         flat = x.reshape(-1, x.shape[-1])
         v = self.factor.forward(self.matrix.matern(self.matrix.inputs.to(x.dtype), flat))
@@ -280,15 +280,15 @@ class FactorPosterior(Posterior):
         return self.mean(x), self._variance(x).to(x.dtype)
 
     def joint(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        v = self._whitened(x)
+        v = self.whitened(x)
         return self.mean(x), (self.matrix.matern(x, x) - v.mT @ v).to(x.dtype)
 
     def covariance_with(self, u: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-        whitened = self._whitened(u)
-        return lambda x: (self.matrix.matern(x, u) - self._whitened(x).mT @ whitened).to(x.dtype)
+        whitened = self.whitened(u)
+        return lambda x: (self.matrix.matern(x, u) - self.whitened(x).mT @ whitened).to(x.dtype)
 
     def _variance(self, x: torch.Tensor) -> torch.Tensor:
-        return self.prior_variance - self._whitened(x).square().sum(-2)
+        return self.prior_variance - self.whitened(x).square().sum(-2)
 
     def covariance(self, x: torch.Tensor) -> torch.Tensor:
         return self.joint(x)[1]
