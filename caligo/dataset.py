@@ -23,6 +23,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from caligo.calibration import Calibration, calibrate
 from caligo.errors import InvalidArgument
 from caligo.results import (
     COUNT_NAMES,
@@ -35,6 +36,7 @@ from caligo.results import (
     ResultRows,
 )
 from caligo.seeds import Phase
+from caligo.slices import CliffSlice
 from caligo.space import PARAMETERS, STRATEGY_COLUMN, Strategy
 from caligo.spec import CampaignSpec, validate
 
@@ -57,22 +59,24 @@ NOT_YET: Final = 255
 
 
 @dataclasses.dataclass(frozen=True)
-class CliffSlice:
-    """The surrogate's posterior on a grid through the space.
+class GuardrailFindings:
+    """What is known of the guardrail's errors.
 
     Attributes:
-        axes: the two columns of the inputs that vary, x then y.
-        x, y: float32 [41] each, model coordinates.
-        at: float32 [9], model coordinates of the point that the slice goes through.
-        mean, deviation: float32 [2, 41, 41] each, units of the target: by strategy, y, x.
+        threshold: probability of failure that the evidence is for.
+        false_skip_bound: 95 % bound on the share of the rows above it that would have given a key.
+        evidence: simulated rows above the threshold that the classifier had not seen.
+        false_skips: of these, rows with a key.
+        audits: of the evidence, rows that would have been skipped and that an audit had simulated.
+        false_audits: of these, rows with a key.
     """
 
-    axes: tuple[int, int]
-    x: NDArray[np.float32]
-    y: NDArray[np.float32]
-    at: NDArray[np.float32]
-    mean: NDArray[np.float32]
-    deviation: NDArray[np.float32]
+    threshold: float
+    false_skip_bound: float
+    evidence: int
+    false_skips: int
+    audits: int
+    false_audits: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +90,8 @@ class SurrogateFindings:
         history: float32 [h, 6], a line a fit: rows, rmse, f1, brier, coverage90, secure_fraction, the errors
             being those on the held-out rows.
         cliff: a slice in the two most relevant dimensions.
+        calibration: how what it foretold of the rows of the active phase fared.
+        guardrail: how far the guardrail can be trusted.
     """
 
     length_scales: NDArray[np.float32] | None
@@ -93,8 +99,12 @@ class SurrogateFindings:
     secure_fraction: tuple[float, float] | None
     history: NDArray[np.float32]
     cliff: CliffSlice | None
+    calibration: Calibration | None
+    guardrail: GuardrailFindings | None
 
 
+GUARDRAIL_COLUMNS: Final = ("threshold", "false_skip_bound")
+GUARDRAIL_ROWS: Final = ("evidence", "false_skips", "audits", "false_audits")
 HISTORY_COLUMNS: Final = ("rows", "rmse", "f1", "brier", "coverage90", "secure_fraction")
 
 
@@ -219,7 +229,21 @@ class CampaignDataset:
                 mean=margin[..., 0],
                 deviation=margin[..., 1],
             ),
+            calibration=self._calibration(),
+            guardrail=self._guardrail(),
         )
+
+    def _calibration(self) -> Calibration | None:
+        rows = self.rows(Phase.ACTIVE)
+        forecast = self._file["surrogate"].get("forecast")  # not in files of release 0.1
+        return None if forecast is None else calibrate(rows, forecast[:][rows["index"]], self.spec.surrogate.target)
+
+    def _guardrail(self) -> GuardrailFindings | None:
+        group = self._file["surrogate"]
+        if "guardrail" not in group or (rates := _known(group["guardrail"][:])) is None:
+            return None
+        threshold, bound = map(float, rates)
+        return GuardrailFindings(threshold, bound, *map(int, group["guardrail_rows"][:]))
 
 
 def row_columns(rows: ResultRows) -> dict[str, NDArray[Any]]:

@@ -139,30 +139,35 @@ def run(
         on_start: called when the address is ours and before anything is answered.
         on_stop: called when health says NOT_SERVING and before calls under way are given their grace.
     """
-    stopping = threading.Event()
+    # Signals and lifeline write to a pipe: unlike a lock, it may be used in the middle of anything, by any thread.
+    asked, ask = os.pipe()
+    os.set_blocking(ask, False)
+    signal.set_wakeup_fd(ask, warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+        signal.signal(number, lambda *_: None)
     if settings.lifeline:
-        threading.Thread(target=_follow_lifeline, args=(stopping,), daemon=True, name="lifeline").start()
+        threading.Thread(target=_follow_lifeline, args=(ask,), daemon=True, name="lifeline").start()
     server = Server(settings.address, services, insecure=settings.insecure)
     on_start()
     server.start()
     log.info("serving", address=server.address)
     try:
-        stopping.wait()
+        os.read(asked, 1)
     finally:
         log.info("draining", grace_seconds=settings.grace_seconds)
         server.refuse()
-        on_stop()
-        server.stop(settings.grace_seconds)
-        log.info("stopped")
+        try:
+            on_stop()
+        finally:
+            server.stop(settings.grace_seconds)
+            log.info("stopped")
 
 
-def _follow_lifeline(stopping: threading.Event) -> None:
+def _follow_lifeline(ask: int) -> None:
     # Not through sys.stdin: its lock, held here, would abort the interpreter's shutdown.
     while os.read(0, 1):
         pass
-    stopping.set()
+    os.write(ask, b"\0")
 
 
 def main(settings_type: type[ServiceSettings], serve: Callable[[Any], None]) -> int:

@@ -140,7 +140,7 @@ class SurrogateSpec(_Model):
     """Adam steps of the first fit; later ones start warm and take fewer."""
     learning_rate: float = Field(0.05, gt=0, le=1)
     """Adam's learning rate."""
-    acquisition: BatchRule = "straddle"
+    acquisition: BatchRule = "sur"
     """How a batch is chosen."""
     straddle_weight: float = Field(1.96, ge=0, le=10)
     """Weight of the posterior's standard deviation against the distance to the cliff."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 import yaml
@@ -77,6 +78,13 @@ Assignments = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option(help="Root of the seed tree.", show_default=False)]
 Name = Annotated[str, typer.Argument(metavar="CAMPAIGN", help="`campaigns/ID`, or the id alone.")]
+Points = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SYMBOL=VALUE...",
+        help="A point in physical units; what is left out takes the middle of the campaign's space.",
+    ),
+]
 DEFAULT_ADDRESS = "127.0.0.1:50050"
 
 
@@ -389,31 +397,85 @@ def download(
 @app.command(rich_help_panel=REMOTE)
 def predict(
     name: Name,
-    point: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SYMBOL=VALUE...",
-            help="A point in physical units; what is left out takes the middle of the campaign's space.",
+    point: Points = [],  # noqa: B006
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            "--table",
+            metavar="FILE",
+            help="Points from a table instead, a line each under a heading of symbols, commas or tabs; `-` for "
+            "standard input. `caligo results` prints such a table.",
+            show_default=False,
         ),
-    ] = [],  # noqa: B006
+    ] = None,
     address: Address = DEFAULT_ADDRESS,
     json: Json = False,
 ) -> None:
-    """Ask a campaign's surrogate about a point: margin, its uncertainty, and the probability of a key.
+    """Ask a campaign's surrogate about points: margin, its uncertainty, and the probability of a key.
 
-    Example: `caligo predict 3f2a r=0.75 nu=0.1 F=0.98 eta=0.5 N=1e6 strategy=blind`
+    Of one run: the standard deviation includes the noise between runs.
+
+    Example: `caligo predict 3f2a r=0.75 nu=0.1 F=0.98 eta=0.5 N=1e6 strategy=blind`, or
+    `caligo predict 3f2a --table points.csv --json`
     """
-    from caligo.cli.rows import parse_point, point_to_plain
+    from caligo.cli.rows import parse_point, point_to_plain, prediction_to_plain, print_predictions, read_points
+
+    if point and table:
+        raise InvalidArgument("--table", "takes the place of a point; give one of the two")
+    with CampaignClient(address) as client:
+        space = client.get(name).spec.space.resolve()
+        if table:
+            with _open_table(table) as file:
+                rows = read_points(file, str(table), space)
+        else:
+            rows = parse_point(point, space)
+        predicted = client.predict(name, rows)
+    if table:
+        print_predictions(rows, predicted, json=json)
+        return
+    place, answer = point_to_plain(rows), prediction_to_plain(predicted[0])
+    if json:
+        print_json({"point": place, **answer})
+    else:
+        mean, deviation, probability = answer.values()
+        console.print(" ".join(f"{key}={value}" for key, value in place.items()), soft_wrap=True)
+        console.print(f"target {mean:.4g} ± {deviation:.2g}, key with probability {probability:.1%}")
+
+
+@app.command("slice", rich_help_panel=REMOTE)
+def slice_command(
+    name: Name,
+    x: Annotated[str, typer.Argument(metavar="X", help="Symbol of the first parameter.", show_default=False)],
+    y: Annotated[str, typer.Argument(metavar="Y", help="Symbol of the second one.", show_default=False)],
+    point: Points = [],  # noqa: B006
+    points: Annotated[int, typer.Option(min=2, max=501, help="Points of the grid along each parameter.")] = 41,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE.png", help="Draw it instead of printing it.", show_default=False),
+    ] = None,
+    address: Address = DEFAULT_ADDRESS,
+    json: Json = False,
+) -> None:
+    """Cut through the cliff: the surrogate's posterior over two parameters, the others held at a point.
+
+    Example: `caligo slice 3f2a F N r=0.75 eta=0.5 --output slice.png`
+    """
+    from caligo.cli.rows import parse_point, print_slice
 
     with CampaignClient(address) as client:
-        row = parse_point(point, client.get(name).spec.space.resolve())
-        mean, deviation, probability = (float(v) for v in client.predict(name, row)[0])
-    answer = {"mean": mean, "standard_deviation": deviation, "probability_of_key": probability}
+        spec = client.get(name).spec
+        at = parse_point(point, spec.space.resolve())[0]
+        piece = client.slice(name, x, y, at=at, points=points)
+    if output is None:
+        print_slice(piece, json=json)
+        return
+    from caligo.cli.report import draw_slice
+
+    path = draw_slice(piece, spec, output)
     if json:
-        print_json({"point": point_to_plain(row), **answer})
+        print_json({"path": str(path)})
     else:
-        console.print(" ".join(f"{key}={value}" for key, value in point_to_plain(row).items()), soft_wrap=True)
-        console.print(f"target {mean:.4g} ± {deviation:.2g}, key with probability {probability:.1%}")
+        console.print(f"{path}", soft_wrap=True)
 
 
 # --- shared ---------------------------------------------------------------------------------------------------------
@@ -439,6 +501,15 @@ def _print_state(campaign: Campaign, json: bool) -> None:
         print_json(campaign_to_plain(campaign))
     else:
         console.print(f"{campaign.name}: {campaign.state.name.lower()}")
+
+
+def _open_table(path: Path) -> AbstractContextManager[TextIO]:
+    if str(path) == "-":
+        return nullcontext(sys.stdin)
+    try:
+        return path.open(encoding="utf-8", newline="")
+    except OSError as error:
+        raise InvalidArgument(str(path), error.strerror or "cannot be read") from None
 
 
 def _state(text: str) -> CampaignState:

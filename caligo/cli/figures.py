@@ -17,10 +17,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 from numpy.typing import NDArray
 
-from caligo.dataset import HISTORY_COLUMNS, CliffSlice
+from caligo.dataset import HISTORY_COLUMNS
 from caligo.physics.vectorized import binary_entropy
 from caligo.results import ProtocolOutcome, ResultRows, metric
 from caligo.seeds import Phase
+from caligo.slices import CliffSlice
 from caligo.space import PARAMETERS, STRATEGY_COLUMN, Space, Strategy
 
 # Okabe and Ito's palette.
@@ -89,7 +90,8 @@ def cliff(
             if bound.min() < 0.0 < bound.max():
                 panel.contour(x, y, bound, levels=[0.0], colors="black", linewidths=1.0, linestyles="dashed")
         own = rows["inputs"][:, STRATEGY_COLUMN].round() == strategy
-        _samples(panel, piece.axes, rows[own], closeness[own])
+        if own.any():
+            _samples(panel, piece.axes, rows[own], closeness[own])
         panel.set_title(_STRATEGY_NAMES[strategy])
         panel.set_xlabel(_axis_label(piece.axes[0]))
         _scale(panel, piece.axes, x, y)
@@ -101,11 +103,14 @@ def cliff(
     handles = [
         Line2D([], [], color="black", linewidth=2.8, label="cliff (zero contour)"),
         Line2D([], [], color="black", linewidth=1.0, linestyle="dashed", label="its 95 % band"),
+    ]
+    samples = [
         Line2D([], [], linestyle="", marker="o", color="white", markeredgecolor="black", label="key"),
         Line2D([], [], linestyle="", marker="X", color="black", markersize=7, label="no key"),
         Line2D([], [], linestyle="", marker=".", color="black", label="skipped"),
         Line2D([], [], linestyle="", marker="o", color="black", alpha=0.2, label="faint: far from this slice"),
     ]
+    handles += samples if len(rows) else []
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
 

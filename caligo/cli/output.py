@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from caligo.client import Campaign, Changed, Event, Noted, Progressed
-from caligo.v1 import campaign_pb2, types_pb2
+from caligo.v1 import campaign_pb2, surrogate_pb2, types_pb2
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 notices = Console(stderr=True, highlight=False)
@@ -171,7 +171,29 @@ def findings_pairs(findings: campaign_pb2.Findings) -> list[tuple[str, str]]:
     if findings.HasField("validation"):
         v = findings.validation
         pairs.append(("held-out rows", f"F1 {v.f1:.3f}, Brier {v.brier:.3f} on {v.rows:,} rows"))
+    if findings.HasField("calibration"):
+        c = findings.calibration
+        pairs.append(
+            (
+                "foretold",
+                f"{c.coverage50:.1%} inside the 50% interval, {c.coverage90:.1%} inside 90%, {c.coverage95:.1%} "
+                f"inside 95%, mean z {c.mean_z:+.2f}, on {c.rows:,} rows",
+            )
+        )
+    if findings.HasField("guardrail"):
+        pairs.append(("guardrail", guardrail_text(findings.guardrail)))
     return pairs
+
+
+def guardrail_text(state: surrogate_pb2.GuardrailState) -> str:
+    """What the guardrail does and how often it is wrong, as one line."""
+    does = f"skips above {state.threshold:.4g}" if state.active else f"skips nothing ({state.mode.replace('_', ' ')})"
+    if not state.evidence:
+        return does
+    return (
+        f"{does}; {state.false_skips:,} of {state.evidence:,} unseen rows above {state.threshold:.4g} had a key "
+        f"({state.false_audits:,} of {state.audits:,} audits): at most {state.false_skip_bound:.2%}"
+    )
 
 
 def print_findings(findings: campaign_pb2.Findings, *more: tuple[str, str]) -> None:

@@ -14,8 +14,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from caligo.cli import figures
 from caligo.dataset import GROUPS, CampaignDataset, SurrogateFindings, open_campaign
 from caligo.errors import InvalidArgument
-from caligo.results import ProtocolOutcome, Reason, ResultRows, metric
+from caligo.results import ROW_DTYPE, ProtocolOutcome, Reason, ResultRows, metric
+from caligo.slices import CliffSlice
 from caligo.space import COLUMNS, PARAMETERS, STRATEGY_COLUMN, Strategy
+from caligo.spec import CampaignSpec
 
 PAGE: Final = "report.md"
 
@@ -114,6 +116,24 @@ def write_report(path: Path, directory: Path) -> Path:
     except OSError as error:
         raise InvalidArgument(str(directory), error.strerror or "cannot be written") from None
     return target
+
+
+def draw_slice(piece: CliffSlice, spec: CampaignSpec, path: Path) -> Path:
+    """Draw a slice through a campaign's cliff to a picture.
+
+    Raises:
+        InvalidArgument: `path` cannot be written, or names no kind of picture.
+    """
+    nothing = np.empty(0, dtype=ROW_DTYPE)
+    with matplotlib.rc_context(figures.STYLE):
+        figure = figures.cliff(piece, nothing, spec.space.resolve(), None, spec.surrogate.target)
+        try:
+            figure.savefig(path)
+        except OSError as error:
+            raise InvalidArgument(str(path), error.strerror or "cannot be written") from None
+        except ValueError as error:
+            raise InvalidArgument(str(path), str(error)) from None
+    return path
 
 
 def _environment() -> Environment:

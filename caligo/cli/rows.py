@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import itertools
 import sys
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +16,8 @@ from caligo.dataset import row_columns
 from caligo.errors import InvalidArgument
 from caligo.results import ResultRows
 from caligo.seeds import Phase
-from caligo.space import LOG_COLUMNS, PARAMETERS, STRATEGY_COLUMN, SYMBOLS, Space, Strategy
+from caligo.slices import CliffSlice
+from caligo.space import DIMENSIONS, LOG_COLUMNS, PARAMETERS, STRATEGY_COLUMN, SYMBOLS, Space, Strategy
 
 
 def print_rows(batches: Iterable[tuple[Phase, ResultRows]], *, json: bool) -> None:
@@ -65,6 +68,76 @@ def parse_point(assignments: Iterable[str], space: Space) -> NDArray[np.float32]
             raise InvalidArgument(symbol, f"must lie in [{parameter.lowest:g}, {parameter.highest:g}]")
         row[column] = np.log10(value) if parameter.is_log else value
     return row.astype(np.float32)[None, :]
+
+
+def read_points(file: TextIO, name: str, space: Space) -> NDArray[np.float32]:
+    """The points of a table as design rows, float32 [n, 9].
+
+    A heading and a line a point, separated by commas or tabs, physical units. Of the columns those named after a
+    parameter or `strategy` count, the rest, as of `caligo results`, is passed over; a parameter without a column
+    takes the middle of `space`.
+
+    Args:
+        name: of the file, for errors.
+
+    Raises:
+        InvalidArgument: no column that counts, or a value that `parse_point` does not take.
+    """
+    heading = file.readline()
+    lines = csv.DictReader(itertools.chain([heading], file), delimiter="\t" if "\t" in heading else ",")
+    known = [column for column in lines.fieldnames or () if column in (*SYMBOLS, "strategy")]
+    if not known:
+        raise InvalidArgument(name, f"must have a heading with some of {', '.join(SYMBOLS)}, strategy")
+    rows = [np.empty((0, DIMENSIONS), dtype=np.float32)]
+    for line in lines:
+        try:
+            rows.append(parse_point([f"{column}={line[column] or ''}" for column in known], space))
+        except InvalidArgument as error:
+            raise InvalidArgument(f"{name}: line {lines.line_num}", str(error)) from None
+    return np.concatenate(rows)
+
+
+def print_predictions(rows: NDArray[np.float32], predicted: NDArray[np.float32], *, json: bool) -> None:
+    """A line a point, float32 [n, 9] and [n, 3]: JSON objects, or tab-separated under a heading."""
+    lines = (
+        {**point_to_plain(row[None, :]), **prediction_to_plain(answer)}
+        for row, answer in zip(rows, predicted, strict=True)
+    )
+    _print_lines(lines, json=json)
+
+
+def print_slice(piece: CliffSlice, *, json: bool) -> None:
+    """A line a point of the grid: its place, mean and standard deviation of the target, by strategy."""
+    _print_lines(_slice_lines(piece), json=json)
+
+
+def _slice_lines(piece: CliffSlice) -> Iterator[dict[str, Any]]:
+    for strategy in Strategy:
+        for i in range(len(piece.y)):
+            for j in range(len(piece.x)):
+                mean, deviation = piece.mean[strategy, i, j], piece.deviation[strategy, i, j]
+                if np.isfinite(mean):
+                    row = piece.at.copy()
+                    row[list(piece.axes)], row[STRATEGY_COLUMN] = (piece.x[j], piece.y[i]), strategy
+                    moments = {"mean": shortest(mean), "standard_deviation": shortest(deviation)}
+                    yield {**point_to_plain(row[None, :]), **moments}
+
+
+def _print_lines(lines: Iterable[dict[str, Any]], *, json: bool) -> None:
+    for number, line in enumerate(lines):
+        if json:
+            print_json(line)
+        else:
+            if not number:
+                print("\t".join(line))
+            print("\t".join(str(value) for value in line.values()))
+    sys.stdout.flush()
+
+
+def prediction_to_plain(answer: NDArray[np.float32]) -> dict[str, float]:
+    """What the surrogate says of one point, float32 [3], by name."""
+    names = ("mean", "standard_deviation", "probability_of_key")
+    return {name: shortest(value) for name, value in zip(names, answer, strict=True)}
 
 
 def point_to_plain(row: NDArray[np.float32]) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from caligo import rpc
 from caligo.errors import BY_STATUS, CaligoError, FieldViolation, InternalError, InvalidArgument, Unreachable
+from caligo.settings import ServiceSettings
 from caligo.spec import CampaignSpec
 from caligo.v1 import campaign_pb2 as pb
 from caligo.v1 import campaign_pb2_grpc
@@ -130,3 +133,50 @@ def test_a_port_in_use_is_an_error() -> None:
     assert int(first.address.rpartition(":")[2]) > 0
     with pytest.raises(InvalidArgument, match="cannot be bound"):
         rpc.Server(first.address, [])
+
+
+class KettleSettings(ServiceSettings, section="kettle"):
+    """A service that is only this."""
+
+
+@pytest.fixture
+def own_signals() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    signal.set_wakeup_fd(-1)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("own_signals")
+@pytest.mark.parametrize("signals", [1, 70_000])  # a pipe holds 65,536 bytes
+def test_signals_end_a_service_even_before_it_waits(tmp_path: Path, signals: int) -> None:
+    def interrupt() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT)[:signals]:
+            for _ in range((signals + 1) // 2):
+                os.kill(os.getpid(), number)
+
+    stopped: list[bool] = []
+    rpc.run(KettleSettings(address=f"unix:{tmp_path}/s"), [], on_start=interrupt, on_stop=lambda: stopped.append(True))
+    assert stopped == [True]
+
+
+@pytest.mark.usefixtures("own_signals")
+def test_a_service_stops_even_where_its_clean_up_fails(tmp_path: Path, servicer: Raising) -> None:
+    def fail() -> None:
+        raise RuntimeError("clean-up")
+
+    address = f"unix:{tmp_path}/s"
+    register = campaign_pb2_grpc.add_CampaignServiceServicer_to_server
+    # `caught` keeps the frame, and with it the server, alive.
+    with pytest.raises(RuntimeError, match="clean-up") as caught:
+        rpc.run(
+            KettleSettings(address=address),
+            [rpc.Service(NAME, register, servicer)],
+            on_start=lambda: os.kill(os.getpid(), signal.SIGTERM),
+            on_stop=fail,
+        )
+    servicer.error = InvalidArgument("a", "b")
+    with pytest.raises(Unreachable):
+        call(address)
+    assert caught.traceback

@@ -112,6 +112,9 @@ def make_campaign(path: Path, *, lhs: int = 300, active: int = 96, missing: int 
             group["metrics"].attrs["columns"] = [n for n, _ in METRICS]
             group["counts"].attrs["columns"] = [n for n, _ in COUNTS]
         _write_surrogate(file.create_group("surrogate"), space, fitted)
+        margin = phases[Phase.ACTIVE]["metrics"][:, 1]
+        foretold = np.stack([margin + 0.05 * rng.standard_normal(active), np.full(active, 0.05)], axis=1)
+        file["surrogate/forecast"] = foretold.astype(np.float32) if fitted else np.full((active, 2), np.float32(np.nan))
     return path
 
 
@@ -140,6 +143,8 @@ def _write_surrogate(group: h5py.Group, space: Space, fitted: bool) -> None:
     group["noise"] = np.array([0.012 if fitted else nan], dtype=np.float32)
     group["secure_fraction"] = np.array([0.437, 0.021] if fitted else [nan, nan], dtype=np.float32)
     group["history"] = history if fitted else np.full_like(history, nan)
+    group["guardrail"] = np.array([0.995, 0.0085] if fitted else [nan, nan], dtype=np.float32)
+    group["guardrail_rows"] = np.array([412, 1, 23, 0] if fitted else [0, 0, 0, 0], dtype=np.int64)
     group["cliff_axes"] = np.array(axes, dtype=np.uint8)
     group["cliff_x"], group["cliff_y"], group["cliff_at"] = x, y, at
     margin = cliff_margin(space, axes, x, y, at) if fitted else np.full((2, 41, 41, 2), nan)

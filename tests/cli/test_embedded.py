@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from caligo_simulator.epr.source import installed_sources
 
 from caligo.dataset import open_campaign
 from caligo.results import ProtocolOutcome
@@ -169,6 +170,7 @@ def test_interrupted_resumed_and_refused(run: Run) -> None:
     assert (run.directory / answer["report"]).exists()
 
 
+@pytest.mark.skipif("netsquid" in installed_sources(), reason="NetSquid is installed")
 def test_a_campaign_that_the_orchestrator_refuses_leaves_nothing(run: Run) -> None:
     process = run.start("--set", "protocol.epr_source=netsquid")
     _, errors = process.communicate(timeout=SECONDS)

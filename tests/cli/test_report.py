@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from caligo.cli import main
-from caligo.dataset import open_campaign
+from caligo.dataset import GuardrailFindings, open_campaign
 from caligo.errors import InvalidArgument
 from caligo.results import METRIC, ROW_DTYPE
 from caligo.seeds import Phase
@@ -51,6 +51,9 @@ def test_page_holds_the_numbers(page: Path, campaign_file: Path) -> None:
         "| secure share of the space | 43.7% ± 2.1% |",
         "| 1 | pair fidelity (F) | 0.21 |",
         'F1 of "key > 0" 0.945',
+        "412 simulated rows whose probability of failure exceeded 0.995",
+        "1 gave a key; 23 of them had been audits. With 95 % confidence, at most 0.9%",
+        "standard deviations",
         "arXiv:2302.04236",
         "Attacks that encode several qubits into the memory are **not** covered",
         "r_eff = r^(Δt / 1 s)",
@@ -146,15 +149,34 @@ def test_a_missing_library_is_named(campaign_file: Path, monkeypatch: pytest.Mon
 
 def test_surrogate_findings(campaign_file: Path, write_campaign: Callable[..., Path], tmp_path: Path) -> None:
     with open_campaign(campaign_file) as campaign:
-        found = campaign.surrogate
+        found, active = campaign.surrogate, campaign.rows(Phase.ACTIVE)
     assert found.secure_fraction == pytest.approx((0.437, 0.021))
     assert found.history.shape == (13, 6)
+    assert found.guardrail == GuardrailFindings(pytest.approx(0.995), pytest.approx(0.0085), 412, 1, 23, 0)
+    assert found.calibration is not None
+    simulated = np.count_nonzero(active["outcome"] < 7)
+    assert found.calibration.rows == simulated > 50
+    assert found.calibration.coverage == pytest.approx((0.5, 0.9, 0.95), abs=0.2)
     assert found.cliff is not None and found.cliff.axes == (3, 7)
     assert found.cliff.mean.shape == found.cliff.deviation.shape == (2, 41, 41)
     with open_campaign(write_campaign(tmp_path / "young.h5", lhs=4, active=1, fitted=False)) as campaign:
         young = campaign.surrogate
     assert (young.length_scales, young.noise, young.secure_fraction, young.cliff) == (None, None, None, None)
+    assert (young.calibration, young.guardrail) == (None, None)
     assert len(young.history) == 0
+
+
+def test_a_file_of_the_first_release_is_read(campaign_file: Path, tmp_path: Path) -> None:
+    from caligo.cli.report import write_report
+
+    path = tmp_path / "old.h5"
+    path.write_bytes(campaign_file.read_bytes())
+    with h5py.File(path, "r+") as file:
+        for name in ("forecast", "guardrail", "guardrail_rows"):
+            del file["surrogate"][name]
+    with open_campaign(path) as campaign:
+        assert (campaign.surrogate.calibration, campaign.surrogate.guardrail) == (None, None)
+    assert "foretold" not in write_report(path, tmp_path / "report").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable
@@ -10,11 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from caligo.cli import main
 from caligo.client import CampaignClient
+from caligo.errors import InvalidArgument
 from caligo.results import METRIC, ROW_DTYPE
 from caligo.v1 import campaign_pb2 as pb
+from caligo.v1 import surrogate_pb2
 
 Caligo = Callable[..., tuple[int, str, str]]
 
@@ -146,6 +150,98 @@ def test_predict(caligo: Caligo, ended: pb.Campaign) -> None:
     assert caligo("predict", "c", "F=2")[0::2] == (2, "caligo: F: must lie in [0.5, 1]\n")
     assert caligo("predict", "c", "Q=2")[0] == 2
     assert "key with probability 50.0%" in caligo("predict", "c")[1]
+
+
+def test_predict_a_table(caligo: Caligo, ended: pb.Campaign, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("points.csv").write_text("F,colour,strategy\n0.97,red,blind\n0.9,blue,baseline\n")
+    code, out, _ = caligo("predict", "c", "--table", "points.csv", "--json")
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert [(a["F"], a["strategy"], a["mean"], a["standard_deviation"]) for a in answers] == [
+        (0.97, "blind", 0.97, 0.25),
+        (0.9, "baseline", 0.9, 0.25),
+    ]
+    table = [line.split("\t") for line in caligo("predict", "c", "--table", "points.csv")[1].splitlines()]
+    assert table[0] == [*answers[0]]
+    assert [float(row[table[0].index("mean")]) for row in table[1:]] == [0.97, 0.9]
+    # What `results` prints goes in as it is.
+    monkeypatch.setattr("sys.stdin", io.StringIO(caligo("results", "c", "--phase", "active")[1]))
+    answers = [json.loads(line) for line in caligo("predict", "c", "--table", "-", "--json")[1].splitlines()]
+    assert [(a["r"], a["nu"], a["F"], a["N"], a["strategy"]) for a in answers] == [(0.75, 0.1, 0.98, 1e6, "blind")] * 4
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("colour\nred\n", "points.csv: must have a heading with some of r, nu"),
+        ("", "points.csv: must have a heading"),
+        ("F\n0.9\n2\n", "points.csv: line 3: F: must lie in [0.5, 1]"),
+        ("F,N\n0.9\n", "points.csv: line 2: N: must be a number, not ''"),
+    ],
+)
+def test_a_bad_table_is_one_line(caligo: Caligo, ended: pb.Campaign, text: str, words: str) -> None:
+    Path("points.csv").write_text(text)
+    code, out, err = caligo("predict", "c", "--table", "points.csv")
+    assert (code, out) == (2, "")
+    assert words in err
+    assert caligo("predict", "c", "F=0.9", "--table", "points.csv")[0] == 2
+    assert caligo("predict", "c", "--table", "nowhere.csv")[0] == 2
+
+
+def test_slice(caligo: Caligo, client: CampaignClient, ended: pb.Campaign) -> None:
+    ended.spec.space.blind_fraction = 1.0
+    code, out, _ = caligo("slice", "c", "N", "F", "r=0.8", "--points", 3, "--json")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert {(line["r"], line["strategy"], line["eta"]) for line in lines} == {(0.8, "blind", lines[0]["eta"])}
+    assert len({(line["N"], line["F"]) for line in lines}) == 9
+    assert all(line["mean"] == pytest.approx(line["F"], abs=1e-6) for line in lines)
+    assert caligo("slice", "c", "N", "F", "--output", "slice.png") == (0, "slice.png\n", "")
+    with Image.open("slice.png") as image:
+        assert min(image.size) > 500
+    assert caligo("slice", "c", "N", "N")[0] == 2
+    assert caligo("slice", "c", "N", "Q")[0::2] == (
+        2, "caligo: y: must be one of r, nu, dt_ns, F, eta, e_det, P_dark, N, not 'Q'\n"
+    )  # fmt: skip
+    assert caligo("slice", "c", "N", "F", "--output", "slice.nothing")[0] == 2
+
+    piece = client.slice("c", "F", "N", points=5)
+    assert piece.axes == (3, 7)
+    assert np.isnan(piece.mean[0]).all()
+    np.testing.assert_array_equal(piece.mean[1], np.tile(piece.x, (5, 1)))
+    with pytest.raises(InvalidArgument, match="points"):
+        client.slice("c", "F", "N", points=1)
+
+
+def test_many_rows_are_predicted_in_several_calls(
+    client: CampaignClient, ended: pb.Campaign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("caligo.client._PREDICT_ROWS", 4)
+    rows = np.zeros((10, 9), dtype=np.float32)
+    rows[:, 3] = np.linspace(0.9, 1, 10)
+    np.testing.assert_array_equal(client.predict("c", rows)[:, 0], rows[:, 3])
+    assert client.predict("c", rows[:0]).shape == (0, 3)
+
+
+def test_what_is_known_of_the_surrogate_is_shown(caligo: Caligo, ended: pb.Campaign) -> None:
+    ended.findings.calibration.MergeFrom(
+        pb.Calibration(rows=1234, coverage50=0.48, coverage90=0.91, coverage95=0.962, mean_z=-0.034)
+    )
+    guardrail = ended.findings.guardrail
+    guardrail.MergeFrom(surrogate_pb2.GuardrailState(mode="too_few_rows", threshold=0.99, false_skip_bound=1))
+    out = caligo("show", "c")[1]
+    assert "48.0% inside the 50% interval, 91.0% inside 90%, 96.2% inside 95%, mean z -0.03, on 1,234 rows" in out
+    assert "skips nothing (too few rows)" in out
+    guardrail.MergeFrom(
+        surrogate_pb2.GuardrailState(
+            active=True, mode="raised", threshold=0.995, evidence=400, false_skips=1, audits=20, false_skip_bound=0.0118
+        )
+    )
+    out = caligo("show", "c")[1]
+    assert "skips above 0.995; 1 of 400 unseen rows above 0.995 had a key (0 of 20 audits): at most 1.18%" in out
+    shown = json.loads(caligo("show", "c", "--json")[1])["findings"]
+    assert shown["calibration"]["coverage90"] == 0.91
+    assert shown["guardrail"]["mode"] == "raised"
 
 
 def test_report_of_what_is_no_campaign_file(caligo: Caligo, ended: pb.Campaign, orchestrator: Any) -> None:

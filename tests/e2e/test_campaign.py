@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -14,8 +16,12 @@ import h5py
 import numpy as np
 import pytest
 
+from caligo.cli.embedded import embedded_services
+from caligo.cli.interrupts import Interrupts
+from caligo.client import CampaignClient
 from caligo.dataset import open_campaign
 from caligo.results import ProtocolOutcome
+from caligo.space import SYMBOLS
 
 SPEC = """
 name: small
@@ -122,25 +128,63 @@ def test_report_and_findings(directory, first) -> None:
     assert f'"simulated": {simulated}' in json.dumps(found)
 
 
-def test_ctrl_c_stops_cleanly_and_resuming_ends_in_the_same_rows(directory, first) -> None:
+def has_begun(journal: Path) -> bool:
+    return journal.exists()
+
+
+def fits_in_the_background(journal: Path) -> bool:
+    """The third batch is proposed right after the first one's results have gone into a fit."""
+    if not journal.exists():
+        return False
+    with contextlib.closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True)) as db:
+        tables = db.execute("SELECT name FROM sqlite_master").fetchall()
+        return ("proposals",) in tables and db.execute("SELECT COUNT(*) FROM proposals").fetchone()[0] >= 3
+
+
+@pytest.mark.parametrize(("moment", "seconds"), [(has_begun, 1.0), (fits_in_the_background, 0.0)])
+def test_ctrl_c_stops_cleanly_and_resuming_ends_in_the_same_rows(directory, first, moment, seconds) -> None:
     before = segments()
-    command = caligo("run", directory / "spec.yaml", "--output", directory / "third")
+    output = directory / moment.__name__
+    command = caligo("run", directory / "spec.yaml", "--output", output)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    journal = directory / "third" / "journal.sqlite3"
-    deadline = time.monotonic() + 120
-    while not journal.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(1.0)
+    deadline = time.monotonic() + 240
+    while not moment(output / "journal.sqlite3") and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(seconds)
     process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=60)
+    out, errors = process.communicate(timeout=60)
     if process.returncode != 0:  # 0: it was quicker than we were
         assert process.returncode == 130, errors
-        assert "--resume" in output + errors
+        assert "--resume" in out + errors
         assert segments() <= before
-        assert children(str(directory / "third")) == []
+        assert children(str(output)) == []
         resumed = subprocess.run([*command, "--resume"], capture_output=True, text=True, timeout=280)
         assert resumed.returncode == 0, resumed.stderr
-    with h5py.File(directory / "third/campaigns/small/exploration_data.h5") as h5:
-        for phase in ("lhs_warmup", "active_learning"):
-            for name in ("inputs", "counts", "outcome", "reason", "index"):
-                assert h5[phase][name][...].tobytes() == first[1][f"{phase}/{name}"].tobytes(), (phase, name)
+    with h5py.File(output / "campaigns/small/exploration_data.h5") as h5:
+        for group, name in (path.split("/") for path in first[1]):
+            one, other = first[1][f"{group}/{name}"], h5[group][name][...]
+            if name == "metrics":
+                one, other = one[:, :-1], other[:, :-1]  # wall_seconds
+            assert one.tobytes() == other.tobytes(), (group, name)
+
+
+def test_an_ended_campaign_predicts_what_its_file_says(directory, first) -> None:
+    """The model made again from the journal is the one that drew the slice at the end, to the last bit."""
+    with (
+        open_campaign(directory / "first/campaigns/small/exploration_data.h5") as campaign,
+        Interrupts() as interrupts,
+        embedded_services(directory / "first", interrupts) as services,
+        CampaignClient(services.address) as client,
+    ):
+        cliff = campaign.surrogate.cliff
+        assert cliff is not None
+        x, y = (SYMBOLS[axis] for axis in cliff.axes)
+        again = client.slice("small", x, y, points=len(cliff.x))
+        calibration = campaign.surrogate.calibration
+        findings = client.get("small").findings
+    for name in ("at", "x", "y", "mean", "deviation"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(cliff, name))
+    assert calibration is not None and findings is not None
+    assert (calibration.rows, calibration.mean_z) == (
+        findings.calibration.rows, pytest.approx(findings.calibration.mean_z)
+    )  # fmt: skip

@@ -85,20 +85,45 @@ def closed_form_row(
 @dataclasses.dataclass
 class _Model:
     rows: dict[tuple[int, int], bytes] = dataclasses.field(default_factory=dict)
-    fits: int = 0
+    fitted: str = "nothing"
+    """What was fitted: a hash of the rows and of the state that the fit began from."""
+    fitted_to: int = 0
+    """Active rows that the fit saw."""
+    history: str = ""
+    """A hash of all rows at the last import, and of each block of rows since then in the order in which they came."""
+    audited: set[int] = dataclasses.field(default_factory=set)
+
+    def active(self) -> int:
+        return sum(phase == 3 for phase, _ in self.rows)
+
+    def content(self) -> str:
+        return _hash(sorted(self.rows.items()), sorted(self.audited))
+
+
+def _hash(*content: object) -> str:
+    return hashlib.sha256(repr(content).encode()).hexdigest()
 
 
 class StandInSurrogate(surrogate_pb2_grpc.SurrogateServiceServicer):
-    """Proposes rows that are a hash of all it holds, so that any other history gives other rows."""
+    """Proposes rows that are a hash of all it holds and of how it came there, so that any other history gives others.
+
+    A fit works on what the model held when it was called, and takes its time.
+    """
 
     def __init__(self) -> None:
         self.models: dict[str, _Model] = {}
-        self.proposals: list[tuple[int, int, int]] = []
-        """(batch, active rows held, rows pending) of every proposal."""
+        self.proposals: list[tuple[int, int, int, int]] = []
+        """(batch, active rows held, active rows in the fit in force, rows pending) of every proposal."""
+        self.fitting = 0
+        """Fits under way."""
+        self.proposed_while_fitting = 0
         self.skip_every = 0
         """Skip rows whose active index is a multiple of this; 0: none."""
+        self.audit_every = 0
+        """Audit rows whose active index is a multiple of this instead; 0: none."""
         self.think_seconds = 0.0
         self.validates = True
+        self._lock = threading.Lock()
 
     def _model(self, campaign: str) -> _Model:
         if campaign not in self.models:
@@ -106,8 +131,8 @@ class StandInSurrogate(surrogate_pb2_grpc.SurrogateServiceServicer):
         return self.models[campaign]
 
     def CreateModel(self, request, context):
-        self.models.setdefault(request.campaign, _Model())
-        return surrogate_pb2.CreateModelResponse()
+        model = self.models.setdefault(request.campaign, _Model())
+        return surrogate_pb2.CreateModelResponse(rows_held=len(model.rows))
 
     def DeleteModel(self, request, context):
         self._model(request.campaign)
@@ -118,62 +143,97 @@ class StandInSurrogate(surrogate_pb2_grpc.SurrogateServiceServicer):
         model = self._model(request.campaign)
         scales = np.linspace(1, 2, DIMENSIONS, dtype=np.float32)
         return surrogate_pb2.GetModelResponse(
-            rows_held=len(model.rows), fitted=True, length_scales=wire.encode(scales, wire.INPUTS), secure_fraction=0.5
+            rows_held=len(model.rows),
+            fitted=True,
+            length_scales=wire.encode(scales, wire.INPUTS),
+            secure_fraction=0.5,
+            guardrail=surrogate_pb2.GuardrailState(
+                active=True, threshold=0.99, audits=len(model.audited), false_skips=0, false_skip_bound=0.25
+            ),
         )
 
     def Observe(self, request_iterator, context):
-        held = 0
+        held, campaign = 0, ""
         for request in request_iterator:
-            model = self._model(request.campaign)
+            campaign = campaign or request.campaign
+            model = self._model(campaign)
             rows = wire.decode_rows(request.rows)
+            if request.HasField("audited"):
+                model.audited.update(rows["index"][wire.decode(request.audited, wire.CODE, len(rows)) == 1].tolist())
             for row in rows:
                 stable = row.copy()
                 stable["metrics"][-1] = 0  # wall_seconds
                 model.rows[request.phase, int(row["index"])] = stable.tobytes()
+            model.history = _hash(model.history, model.content())
             held = len(model.rows)
         return surrogate_pb2.ObserveResponse(rows_held=held)
 
     def FitModel(self, request, context):
         model = self._model(request.campaign)
-        time.sleep(self.think_seconds)
-        model.fits += 1
-        yield surrogate_pb2.FitModelResponse(progress=surrogate_pb2.FitProgress(step=1, steps=2, loss=1.0))
+        fitted, fitted_to, rows = _hash(model.content(), model.fitted), model.active(), len(model.rows)
+        context.send_initial_metadata(())
+        with self._lock:
+            self.fitting += 1
+        try:
+            yield surrogate_pb2.FitModelResponse(progress=surrogate_pb2.FitProgress(step=1, steps=2, loss=1.0))
+            time.sleep(self.think_seconds)
+        finally:
+            with self._lock:
+                self.fitting -= 1
+        if not request.keep_current:
+            self._import(self._model(request.campaign), fitted, fitted_to)
         scores = surrogate_pb2.Validation(rows=3, rmse=0.1, f1=0.9, brier=0.05) if self.validates else None
-        yield surrogate_pb2.FitModelResponse(summary=surrogate_pb2.FitSummary(rows=len(model.rows), validation=scores))
+        summary = surrogate_pb2.FitSummary(
+            rows=rows, validation=scores, tensors=fitted.encode(), metadata=str(fitted_to), secure_fraction=0.5
+        )
+        yield surrogate_pb2.FitModelResponse(summary=summary)
 
     def ProposeBatch(self, request, context):
         model = self._model(request.campaign)
+        self.proposed_while_fitting += self.fitting > 0
         pending = wire.decode_inputs(request.pending)
-        digest = hashlib.sha256(repr((request.batch, model.fits, sorted(model.rows.items()))).encode())
-        digest.update(pending.tobytes())
-        generator = np.random.default_rng(list(digest.digest()))
+        digest = bytes.fromhex(_hash(request.batch, model.fitted, model.history, model.content(), pending.tobytes()))
+        generator = np.random.default_rng(list(digest))
         unit = generator.random((request.size, DIMENSIONS), dtype=np.float32)
         unit[:, -1] = unit[:, -1].round()
         inputs = SpaceSpec().resolve().from_unit(unit)
-        active = sum(phase == 3 for phase, _ in model.rows)
-        self.proposals.append((request.batch, active, len(pending)))
-        return surrogate_pb2.ProposeBatchResponse(inputs=wire.encode(inputs, wire.INPUTS))
+        self.proposals.append((request.batch, model.active(), model.fitted_to, len(pending)))
+        # Foretold as it is, give or take: the mean is the closed form's margin, a standard deviation of 1 too high.
+        mean = np.concatenate([closed_form_row(0, row)["metrics"][:, 1] for row in inputs]) + np.float32(0.5)
+        posterior = np.stack([mean, np.full(len(mean), 0.5, dtype=np.float32)], axis=1)
+        return surrogate_pb2.ProposeBatchResponse(
+            inputs=wire.encode(inputs, wire.INPUTS), posterior=wire.encode(posterior, wire.POSTERIOR)
+        )
 
     def ScreenRows(self, request, context):
         index, _ = wire.decode_design(request.rows)
-        skip = (index % self.skip_every == 0) if self.skip_every else np.zeros(len(index), dtype=bool)
+        skip = np.zeros(len(index), dtype=np.uint8)
+        for code, every in ((1, self.skip_every), (2, self.audit_every)):
+            if every:
+                skip[index % every == 0] = code
         return surrogate_pb2.ScreenRowsResponse(
-            failure_probability=wire.encode(skip.astype(np.float32), wire.FAILURE),
-            skip=wire.encode(skip.astype(np.uint8), wire.CODE),
+            failure_probability=wire.encode((skip > 0).astype(np.float32), wire.FAILURE),
+            skip=wire.encode(skip, wire.CODE),
         )
 
     def PredictRows(self, request, context):
-        n = len(wire.decode_inputs(request.inputs))
-        return surrogate_pb2.PredictRowsResponse(
-            prediction=wire.encode(np.zeros((n, 3), dtype=np.float32), wire.PREDICTION)
-        )
+        """The mean is the number of rows held, the standard deviation that of rows in the fit."""
+        model = self._model(request.campaign)
+        answer = np.zeros((len(wire.decode_inputs(request.inputs)), 3), dtype=np.float32)
+        answer[:] = len(model.rows), model.fitted_to, 0.5
+        return surrogate_pb2.PredictRowsResponse(prediction=wire.encode(answer, wire.PREDICTION))
 
     def ExportModel(self, request, context):
-        return surrogate_pb2.ExportModelResponse(tensors=b"t", metadata=str(self._model(request.campaign).fits))
+        model = self._model(request.campaign)
+        return surrogate_pb2.ExportModelResponse(tensors=model.fitted.encode(), metadata=str(model.fitted_to))
 
     def ImportModel(self, request, context):
-        self._model(request.campaign).fits = int(request.metadata)
+        self._import(self._model(request.campaign), request.tensors.decode(), int(request.metadata))
         return surrogate_pb2.ImportModelResponse()
+
+    def _import(self, model: _Model, fitted: str, fitted_to: int) -> None:
+        model.fitted, model.fitted_to = fitted, fitted_to
+        model.history = _hash(model.content())
 
 
 @dataclasses.dataclass

@@ -12,6 +12,7 @@ import pytest
 from google.protobuf import json_format
 
 from caligo import rpc, wire
+from caligo.dataset import open_campaign
 from caligo.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
 from caligo.results import ProtocolOutcome
 from caligo.spec import CampaignSpec, to_proto, validate
@@ -93,8 +94,52 @@ def test_a_batch_is_proposed_from_exactly_the_batches_before(start, spec, tmp_pa
     spec = spec.model_copy(update={"active": spec.active.model_copy(update={"lookahead": lookahead})})
     run(start, spec, tmp_path / "data")
     q = spec.active.batch_size
-    expected = [(batch, q * max(0, batch - lookahead), q * min(batch, lookahead)) for batch in range(20 // q)]
-    assert services.surrogate.proposals == expected
+    learned = [max(0, batch - lookahead) for batch in range(20 // q)]
+    assert services.surrogate.proposals == [
+        (batch, q * n, q * max(0, n - 1), q * min(batch, lookahead)) for batch, n in enumerate(learned)
+    ]
+
+
+def test_a_proposal_does_not_wait_for_a_fit(start, spec, tmp_path, services) -> None:
+    services.surrogate.think_seconds = 0.2
+    run(start, spec, tmp_path / "data")
+    # Every fit outlasts the simulations by far: from the third on each proposal is made while one is under way.
+    assert services.surrogate.proposed_while_fitting == len(services.surrogate.proposals) - 2
+
+
+@pytest.mark.parametrize(("every", "in_force"), [(2, [0, 0, 0, 2, 2, 4, 4]), (3, [0, 0, 0, 0, 3, 3, 3])])
+def test_fits_are_as_far_apart_as_the_spec_says(start, spec, tmp_path, services, every, in_force) -> None:
+    active = spec.active.model_copy(update={"lookahead": 0, "samples": 14, "batch_size": 2})
+    spec = spec.model_copy(
+        update={"active": active, "surrogate": spec.surrogate.model_copy(update={"refit_every": every})}
+    )
+    found = run(start, spec, tmp_path / "data")
+    assert [fitted // 2 for _, _, fitted, _ in services.surrogate.proposals] == in_force
+    fits = np.flatnonzero(np.isfinite(found["surrogate/history"][:, 0]))
+    assert fits.tolist() == [0, *(batch for batch in range(1, 8) if batch % every == 0 or batch == 7)]
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_stop_while_a_fit_is_under_way_changes_no_row(start, spec, tmp_path, services, every) -> None:
+    spec = spec.model_copy(update={"surrogate": spec.surrogate.model_copy(update={"refit_every": every})})
+    undisturbed = run(start, spec, tmp_path / "one")
+    services.surrogate.think_seconds = 0.3
+    directory = tmp_path / "two"
+    orchestrator = start(directory)
+    name = create(orchestrator, spec).name
+    stops = 0
+    while stops < 4:
+        while not (services.surrogate.fitting and get(orchestrator, name).progress.phase == 3):
+            time.sleep(0.005)
+        orchestrator.close()
+        services.surrogate.models.clear()
+        stops += 1
+        services.surrogate.think_seconds *= 0.8  # so that it gets on
+        orchestrator = start(directory)
+    services.surrogate.think_seconds = 0
+    assert finish(orchestrator, name).state == pb.CAMPAIGN_STATE_SUCCEEDED
+    orchestrator.close()
+    assert_same(undisturbed, table(directory / "campaigns" / spec.name / "exploration_data.h5"))
 
 
 def test_stopping_and_starting_again_changes_no_row(start, spec, tmp_path, services) -> None:
@@ -313,8 +358,6 @@ def test_methods_of_later_releases_say_so(start, tmp_path) -> None:
     orchestrator = start(tmp_path / "data")
     with pytest.raises(Unimplemented), rpc.calling("x"):
         orchestrator.stub.UpdateCampaign(pb.UpdateCampaignRequest())
-    with pytest.raises(Unimplemented), rpc.calling("x"):
-        orchestrator.stub.PredictCampaign(pb.PredictCampaignRequest())
 
 
 def test_an_unwritable_data_directory_is_one_line(start, tmp_path) -> None:
@@ -435,3 +478,115 @@ def test_a_strategy_that_is_left_out_has_no_cliff(start, spec, tmp_path) -> None
     found = run(start, spec, tmp_path / "data")
     assert np.isnan(found["surrogate/cliff_margin"][0]).all()
     assert np.isfinite(found["surrogate/cliff_margin"][1]).all()
+
+
+# --- what the user learns of the surrogate --------------------------------------------------------------------------
+
+
+def predict(orchestrator, name: str, rows: int = 3) -> np.ndarray:
+    """The stand-in's answer: rows held, active rows in the fit in force, 0.5."""
+    request = pb.PredictCampaignRequest(name=name, inputs=wire.encode(np.zeros((rows, 9), np.float32), wire.INPUTS))
+    with rpc.calling(orchestrator.address):
+        return wire.decode(orchestrator.stub.PredictCampaign(request).prediction, wire.PREDICTION, rows, 3)
+
+
+def test_an_ended_campaign_predicts_from_all_its_rows_and_its_last_fit(start, spec, tmp_path, services) -> None:
+    orchestrator = start(tmp_path / "data")
+    campaign = finish(orchestrator, create(orchestrator, spec).name)
+    assert not services.surrogate.models  # the campaign has given back what it held
+    held = campaign.findings.rows
+    assert predict(orchestrator, campaign.name).tolist() == [[held, 20, 0.5]] * 3
+    assert len(services.surrogate.models) == 1
+    assert predict(orchestrator, campaign.name).tolist() == [[held, 20, 0.5]] * 3
+    assert len(services.surrogate.models) == 1  # made once
+    services.surrogate.models.clear()
+    orchestrator.close()
+    assert predict(start(tmp_path / "data"), campaign.name).tolist() == [[held, 20, 0.5]] * 3
+
+
+def test_a_running_and_a_paused_campaign_predict(start, spec, tmp_path, services) -> None:
+    orchestrator = start(tmp_path / "data")
+    services.simulator.delay_seconds = 0.05
+    name = create(orchestrator, spec).name
+    with pytest.raises(FailedPrecondition, match="has not been fitted yet"):
+        predict(orchestrator, name)
+    with pytest.raises(NotFound):
+        predict(orchestrator, "campaigns/nowhere")
+    while len(services.surrogate.proposals) < 4:
+        time.sleep(0.01)
+    made = len(services.surrogate.models)
+    assert predict(orchestrator, name)[0, 1] in (0, 4, 8)
+    assert len(services.surrogate.models) == made  # the one that the campaign works with
+    orchestrator.stub.PauseCampaign(pb.PauseCampaignRequest(name=name))
+    services.surrogate.models.clear()
+    batch, _, fitted_to, _ = services.surrogate.proposals[-1]
+    rows = sum(
+        len(wire.decode_rows(response.rows))
+        for phase in (1, 3)
+        for response in orchestrator.stub.StreamResults(pb.StreamResultsRequest(name=name, phase=phase))
+    )
+    assert batch > 2
+    assert predict(orchestrator, name)[0].tolist() == [rows, fitted_to, 0.5]
+    services.simulator.delay_seconds = 0
+    orchestrator.stub.ResumeCampaign(pb.ResumeCampaignRequest(name=name))
+    assert finish(orchestrator, name).state == pb.CAMPAIGN_STATE_SUCCEEDED
+
+
+def test_forecasts_are_compared_with_what_came(start, spec, tmp_path) -> None:
+    """The stand-in foretells margins half a unit too high with a standard deviation of one half."""
+    orchestrator = start(tmp_path / "data")
+    campaign = finish(orchestrator, create(orchestrator, spec).name)
+    orchestrator.close()
+    path = tmp_path / "data" / "campaigns" / "test" / "exploration_data.h5"
+    found = table(path)
+    simulated = found["active_learning/outcome"] < ProtocolOutcome.SKIPPED_INFEASIBLE
+    assert 0 < simulated.sum() < 20
+    forecast, margin = found["surrogate/forecast"], found["active_learning/metrics"][:, 1]
+    assert np.isfinite(forecast).all()
+    z = ((margin - forecast[:, 0]) / forecast[:, 1])[simulated]
+    calibration = campaign.findings.calibration
+    assert calibration.rows == simulated.sum()
+    assert calibration.mean_z == pytest.approx(z.mean(), abs=1e-5)
+    assert calibration.mean_z == pytest.approx(-1, abs=0.1)
+    for share, width in (
+        (calibration.coverage50, 0.6745),
+        (calibration.coverage90, 1.6449),
+        (calibration.coverage95, 1.96),
+    ):
+        assert share == pytest.approx((np.abs(z) <= width).mean(), abs=1e-6)
+    with open_campaign(path) as dataset:
+        kept = dataset.surrogate
+    assert kept.calibration is not None
+    assert (kept.calibration.rows, kept.calibration.mean_z) == (calibration.rows, pytest.approx(calibration.mean_z))
+
+
+def test_audits_are_simulated_and_the_surrogate_is_told(start, spec, tmp_path, services) -> None:
+    services.surrogate.skip_every, services.surrogate.audit_every = 2, 4
+    services.simulator.delay_seconds = 0.01
+    orchestrator = start(tmp_path / "data")
+    name = create(orchestrator, spec).name
+    told: set[int] = set()
+    while len(services.surrogate.proposals) < 5:
+        time.sleep(0.01)
+    orchestrator.close()  # what is told again after a stop is told the same
+    services.surrogate.models.clear()
+    orchestrator = start(tmp_path / "data")
+    while not (campaign := get(orchestrator, name)).HasField("findings"):
+        for model in list(services.surrogate.models.values()):
+            told |= model.audited
+        time.sleep(0.005)
+    orchestrator.close()
+    found = table(tmp_path / "data" / "campaigns" / "test" / "exploration_data.h5")
+    outcome = found["active_learning/outcome"]
+    feasible = np.flatnonzero(outcome != ProtocolOutcome.SKIPPED_INFEASIBLE)  # the closed form is asked first
+    expected = {i for i in feasible.tolist() if i % 4 == 0}
+    assert expected and told == expected
+    assert (outcome[sorted(expected)] < ProtocolOutcome.SKIPPED_INFEASIBLE).all()
+    skipped = {i for i in feasible.tolist() if i % 4 == 2}
+    assert skipped and (outcome[sorted(skipped)] == ProtocolOutcome.SKIPPED_PREDICTED_FAILURE).all()
+    assert campaign.findings.guardrail.audits == len(expected)
+    assert campaign.findings.guardrail.false_skip_bound == 0.25
+    with open_campaign(tmp_path / "data" / "campaigns" / "test" / "exploration_data.h5") as dataset:
+        guardrail = dataset.surrogate.guardrail
+    assert guardrail is not None
+    assert (guardrail.audits, guardrail.false_skip_bound) == (len(expected), 0.25)

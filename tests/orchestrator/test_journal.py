@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -72,11 +73,19 @@ def test_events_are_numbered_from_one_without_gaps(path: Path) -> None:
 def test_proposals_and_checkpoints_round_trip(path: Path) -> None:
     journal = Journal(path)
     inputs = np.random.default_rng(1).random((4, 9), dtype=np.float32)
-    journal.append_proposal("a", Proposal(0, inputs, np.array([8, 0, 0, 7], dtype=np.uint8), b"\x00\xff", "{}"))
+    posterior = np.random.default_rng(2).random((4, 2), dtype=np.float32)
+    verdict = np.array([8, 0, 255, 7], dtype=np.uint8)
+    journal.append_proposal("a", Proposal(0, inputs, verdict, b"\x00\xff", "{}", posterior))
     (back,) = Journal(path).proposals("a")
     assert back.inputs.dtype == np.float32
     assert np.array_equal(back.inputs, inputs)
-    assert back.verdict.tolist() == [8, 0, 0, 7]
+    assert back.verdict.tolist() == [8, 0, 255, 7]
+    assert np.array_equal(back.posterior, posterior)
+    assert journal.last_state("a") == (b"\x00\xff", "{}")
+    assert journal.last_state("b") is None
+    forecasts = journal.forecasts("a", 6)
+    assert np.array_equal(forecasts[:4], posterior)
+    assert np.isnan(forecasts[4:]).all()
     assert (back.tensors, back.metadata) == (b"\x00\xff", "{}")
     journal.put_checkpoint("a", "k", b"1")
     journal.put_checkpoint("a", "k", b"2")
@@ -84,3 +93,19 @@ def test_proposals_and_checkpoints_round_trip(path: Path) -> None:
     assert journal.checkpoint("a", "other") is None
     journal.delete_campaign("a")
     assert journal.proposals("a") == []
+
+
+def test_a_journal_of_the_first_release_goes_on(path: Path) -> None:
+    Journal(path).close()
+    with sqlite3.connect(path) as old:
+        old.execute("ALTER TABLE proposals DROP COLUMN posterior")
+        old.execute("INSERT INTO proposals VALUES ('a', 0, ?, ?, x'00', '{}')", (bytes(36), bytes(1)))
+    old.close()
+    journal = Journal(path)
+    inputs, verdict = np.zeros((1, 9), dtype=np.float32), np.zeros(1, dtype=np.uint8)
+    journal.append_proposal("a", Proposal(1, inputs, verdict, b"", "", np.ones((1, 2), dtype=np.float32)))
+    first, second = journal.proposals("a")
+    assert first.posterior.shape == (0, 2)
+    assert second.posterior.tolist() == [[1, 1]]
+    assert np.isnan(journal.forecasts("a", 2)[0]).all()
+    assert journal.forecasts("a", 2)[1].tolist() == [1, 1]

@@ -20,6 +20,7 @@ from typing import Final
 import numpy as np
 
 from caligo import wire
+from caligo.calibration import calibrate
 from caligo.dataset import FILE_NAME, FORMAT, GROUPS
 from caligo.errors import FailedPrecondition
 from caligo.results import ProtocolOutcome, ResultRows
@@ -137,8 +138,7 @@ class CampaignRunner:
         self._directory.mkdir(parents=True, exist_ok=True)
         self.progress = ProgressBoard()
         sampler = Sampler(self._settings.sampler)
-        # Orchestrators may share a surrogate, and each have a campaign of this name.
-        model = Surrogate(self._settings.surrogate, f"{PREFIX}{self.id}@{self._journal.identity}")
+        model = Surrogate(self._settings.surrogate, surrogate.model_name(self._journal, self.id))
         try:
             for service in (sampler, model):
                 service.await_ready(self._settings.patience_seconds, self.stop)
@@ -186,10 +186,11 @@ class CampaignRunner:
                 pass
 
     def _run_training(self, model: Surrogate) -> None:
+        model.delete()
         model.create(self.spec)
         for rows in self._journal.row_blocks(self.id, Phase.LHS):
             model.observe(Phase.LHS, rows)
-        if surrogate.is_kept(self._journal, self.id):
+        if surrogate.kept(self._journal, self.id):
             validation = self._journal.checkpoint(self.id, "validation")
             self._validation = surrogate_pb2.Validation.FromString(validation) if validation is not None else None
             surrogate.load(model, self._journal, self.id)
@@ -209,7 +210,7 @@ class CampaignRunner:
                 if response.summary.HasField("validation"):
                     self._validation = response.summary.validation
                     self._journal.put_checkpoint(self.id, "validation", self._validation.SerializeToString())
-                self._record_fit(0, response.summary, model)
+                self._record_fit(0, response.summary)
         surrogate.save(model, self._journal, self.id, self._directory)
 
     def _run_active(self, sampler: Sampler, model: Surrogate) -> None:
@@ -220,7 +221,7 @@ class CampaignRunner:
         self._note(f"phase 3: active learning, {self.spec.active.samples} rows in batches")
 
         def on_fit(batch: int, summary: surrogate_pb2.FitSummary) -> None:
-            self._record_fit(1 + batch, summary, model)
+            self._record_fit(1 + batch, summary)
 
         with self._pipeline(Phase.ACTIVE) as pipeline:
             phase = active.ActivePhase(self.id, self.spec, sampler, model, self._journal, pipeline, on_fit)
@@ -231,8 +232,16 @@ class CampaignRunner:
     def _conclude(self, model: Surrogate) -> campaign_pb2.Findings:
         described = model.describe()
         length_scales = wire.decode(described.length_scales, wire.INPUTS, DIMENSIONS)
+        guardrail = described.guardrail
+        forecast = self._journal.forecasts(self.id, 0 if self.spec.active.skip else self.spec.active.samples)
         self._writer.write_surrogate(
             {
+                "forecast": forecast,
+                "guardrail": np.array([guardrail.threshold, guardrail.false_skip_bound], dtype=np.float32),
+                "guardrail_rows": np.array(
+                    [guardrail.evidence, guardrail.false_skips, guardrail.audits, guardrail.false_audits],
+                    dtype=np.int64,
+                ),
                 "length_scales": length_scales,
                 "noise": np.array([described.noise], dtype=np.float32),
                 "secure_fraction": np.array(
@@ -241,7 +250,9 @@ class CampaignRunner:
                 **findings.cliff_slice(model, self.spec.space.resolve(), length_scales),
             }
         )
-        return findings.summarise(self._all_rows(), described, length_scales, self._validation)
+        foretold = self._journal.rows(self.id, Phase.ACTIVE)
+        calibration = calibrate(foretold, forecast[foretold["index"]], self.spec.surrogate.target)
+        return findings.summarise(self._all_rows(), described, length_scales, self._validation, calibration)
 
     # --- results --------------------------------------------------------------------------------------------------
 
@@ -277,15 +288,14 @@ class CampaignRunner:
                 writer.write_fit(line, json.loads(values))
         return writer
 
-    def _record_fit(self, line: int, summary: surrogate_pb2.FitSummary, model: Surrogate) -> None:
-        secure_fraction = model.describe().secure_fraction
+    def _record_fit(self, line: int, summary: surrogate_pb2.FitSummary) -> None:
         scores = dict.fromkeys(("rmse", "f1", "brier", "coverage90"), math.nan)
         if summary.HasField("validation"):
             scores = {name: getattr(summary.validation, name) for name in scores}
-        values = {"rows": summary.rows, **scores, "secure_fraction": secure_fraction}
+        values = {"rows": summary.rows, **scores, "secure_fraction": summary.secure_fraction}
         self._journal.put_checkpoint(self.id, f"fit/{line}", json.dumps(values).encode())
         self._writer.write_fit(line, values)
-        self.progress.fitted(secure_fraction)
+        self.progress.fitted(summary.secure_fraction)
 
     def _all_rows(self) -> Iterator[ResultRows]:
         for phase in GROUPS:

@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from caligo.calibration import Calibration
 from caligo.results import ProtocolOutcome, ResultRows, metric
-from caligo.space import COLUMNS, STRATEGY_COLUMN, Space, Strategy
+from caligo.slices import cut
+from caligo.space import COLUMNS, STRATEGY_COLUMN, Space
 from caligo.v1 import campaign_pb2, surrogate_pb2
 from caligo_orchestrator.remote import Surrogate
 from caligo_orchestrator.store.hdf5 import GRID_POINTS
@@ -19,8 +21,9 @@ def summarise(
     model: surrogate_pb2.GetModelResponse,
     length_scales: NDArray[np.float32],
     validation: surrogate_pb2.Validation | None,
+    calibration: Calibration | None,
 ) -> campaign_pb2.Findings:
-    """The numbers that matter, from all result rows (in blocks) and what the surrogate says of itself."""
+    """The numbers that matter, from all result rows (in blocks) and what is known of the surrogate."""
     outcomes = np.zeros(256, dtype=np.int64)
     efficiencies = [np.empty(0, dtype=np.float32)]
     for rows in blocks:
@@ -30,7 +33,7 @@ def summarise(
     efficiency = np.concatenate(efficiencies)
     skipped = [outcomes[o] for o in ProtocolOutcome if o.is_skipped]
     order = np.argsort(length_scales, kind="stable")
-    return campaign_pb2.Findings(
+    found = campaign_pb2.Findings(
         rows=int(outcomes.sum()),
         simulated=int(outcomes.sum() - sum(skipped)),
         faults=int(sum(outcomes[o] for o in ProtocolOutcome if not o.is_physical)),
@@ -44,34 +47,36 @@ def summarise(
         secure_fraction=model.secure_fraction,
         secure_fraction_error=model.secure_fraction_error,
         validation=validation,
+        guardrail=model.guardrail,
     )
+    if calibration is not None:
+        coverage50, coverage90, coverage95 = calibration.coverage
+        found.calibration.CopyFrom(
+            campaign_pb2.Calibration(
+                rows=calibration.rows,
+                coverage50=coverage50,
+                coverage90=coverage90,
+                coverage95=coverage95,
+                mean_z=calibration.mean_z,
+            )
+        )
+    return found
 
 
 def cliff_slice(surrogate: Surrogate, space: Space, length_scales: NDArray[np.float32]) -> Mapping[str, NDArray]:
     """The posterior on a grid over the two most relevant continuous parameters, both strategies.
 
     The other parameters stand at the middle of their range in model coordinates. Datasets as in the `surrogate`
-    group of the HDF5 file; NaN for a strategy that the space leaves out.
+    group of the HDF5 file.
     """
     low, high = space.model_bounds()
     free = [j for j in np.argsort(length_scales, kind="stable") if j != STRATEGY_COLUMN and high[j] > low[j]]
     x_axis, y_axis = free[:2] if len(free) >= 2 else (0, 1)
-    at = (low + high) / 2
-    x = np.linspace(low[x_axis], high[x_axis], GRID_POINTS)
-    y = np.linspace(low[y_axis], high[y_axis], GRID_POINTS)
-    margin = np.full((len(Strategy), GRID_POINTS, GRID_POINTS, 2), np.nan, dtype=np.float32)
-    shares = {Strategy.BASELINE: 1 - space.blind_fraction, Strategy.BLIND: space.blind_fraction}
-    for strategy in (strategy for strategy, share in shares.items() if share > 0):
-        grid = np.tile(at, (GRID_POINTS, GRID_POINTS, 1))
-        grid[:, :, x_axis] = x[None, :]
-        grid[:, :, y_axis] = y[:, None]
-        grid[:, :, STRATEGY_COLUMN] = strategy
-        prediction = surrogate.predict(grid.reshape(-1, len(at)).astype(np.float32))
-        margin[strategy] = prediction[:, :2].reshape(GRID_POINTS, GRID_POINTS, 2)
+    piece = cut(space, (x_axis, y_axis), (low + high) / 2, GRID_POINTS, surrogate.predict)
     return {
-        "cliff_axes": np.array([x_axis, y_axis], dtype=np.uint8),
-        "cliff_x": x.astype(np.float32),
-        "cliff_y": y.astype(np.float32),
-        "cliff_at": at.astype(np.float32),
-        "cliff_margin": margin,
+        "cliff_axes": np.array(piece.axes, dtype=np.uint8),
+        "cliff_x": piece.x,
+        "cliff_y": piece.y,
+        "cliff_at": piece.at,
+        "cliff_margin": np.stack([piece.mean, piece.deviation], axis=-1),
     }

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from caligo import logs
 from caligo.dataset import CAMPAIGNS_DIRECTORY, FILE_NAME, JOURNAL_NAME
@@ -33,6 +34,7 @@ from caligo.results import ResultRows
 from caligo.seeds import Phase
 from caligo.spec import CampaignSpec, to_proto, validate
 from caligo.v1 import campaign_pb2
+from caligo_orchestrator import predictions
 from caligo_orchestrator.campaign import (
     CANCELLED,
     ENDED,
@@ -161,7 +163,7 @@ class Campaigns:
             if plan is None or done < lhs.Plan.from_json(plan).rows:
                 raise FailedPrecondition(f"lhs.skip: campaign {spec.base!r} has no finished phase 1")
         if spec.training.skip:
-            if not surrogate.is_kept(self._journal, spec.base):
+            if surrogate.kept(self._journal, spec.base) is None:
                 raise FailedPrecondition(f"training.skip: campaign {spec.base!r} has no trained surrogate")
             if base.surrogate.target != spec.surrogate.target:
                 raise InvalidArgument("surrogate.target", f"campaign {spec.base!r} has {base.surrogate.target!r}")
@@ -236,6 +238,18 @@ class Campaigns:
             self._journal.delete_campaign(record.id)
             if self._directory_of(record.id).exists():
                 shutil.rmtree(self._directory_of(record.id))
+
+    def predict(self, name: str, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Mean, standard deviation and probability of a key at rows [n, 9], float32 [n, 3]."""
+        record = self._record(name)
+        return predictions.predict(
+            record.id,
+            validate(CampaignSpec, json.loads(record.spec)),
+            self._journal,
+            self._settings.surrogate,
+            inputs,
+            has_ended=record.state == SUCCEEDED,
+        )
 
     def file(self, name: str) -> Path:
         """The HDF5 file of a campaign that is not being written."""

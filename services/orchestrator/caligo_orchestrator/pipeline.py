@@ -34,6 +34,8 @@ CHUNK_ROWS: Final = 8
 
 SIMULATE: Final = 0
 """Verdict on a candidate that is worth a simulation."""
+AUDIT: Final = 255
+"""Verdict on a candidate that the guardrail would skip and that is simulated all the same, to see who is right."""
 SKIP_REASONS: Final = {
     ProtocolOutcome.SKIPPED_INFEASIBLE: Reason.CLOSED_FORM,
     ProtocolOutcome.SKIPPED_PREDICTED_FAILURE: Reason.GUARDRAIL,
@@ -96,15 +98,15 @@ class Pipeline:
     ) -> Iterator[ResultRows]:
         """Hand in candidates; yields durable results while there is no room for more.
 
-        `verdict` is `SIMULATE` or the code of the outcome with which a candidate is skipped, uint8 [n]. Skipped ones
-        become rows at once: no simulator, no EPR source, no arena hears of them.
+        `verdict` is `SIMULATE`, `AUDIT`, or the code of the outcome with which a candidate is skipped, uint8 [n].
+        Skipped ones become rows at once: no simulator, no EPR source, no arena hears of them.
         """
         for outcome in SKIP_REASONS:
             skipped = verdict == outcome
             if skipped.any():
                 self._in_flight += int(skipped.sum())
                 self._computed.put(skipped_rows(index[skipped], inputs[skipped], outcome, self._spec))
-        wanted = np.flatnonzero(verdict == SIMULATE)
+        wanted = np.flatnonzero((verdict == SIMULATE) | (verdict == AUDIT))
         for start in range(0, len(wanted), CHUNK_ROWS):
             chosen = wanted[start : start + CHUNK_ROWS]
             while self._in_flight and self._in_flight + len(chosen) > self._max_in_flight:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import enum
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from typing import Final
 
 import numpy as np
@@ -38,6 +40,22 @@ class DesignRows:
     index: NDArray[np.int64]
     inputs: NDArray[np.float32]
     feasible: NDArray[np.bool_]
+
+
+@dataclasses.dataclass(frozen=True)
+class Proposed:
+    """A joint batch: inputs float32 [q, 9], and mean and standard deviation of the target there, float32 [q, 2]."""
+
+    inputs: NDArray[np.float32]
+    posterior: NDArray[np.float32]
+
+
+class Screening(enum.IntEnum):
+    """What the guardrail says of a candidate; the codes are those of `ScreenRowsResponse.skip`."""
+
+    SIMULATE = 0
+    SKIP = 1
+    AUDIT = 2
 
 
 class ModelLostError(Unreachable):
@@ -113,8 +131,7 @@ class Surrogate(_Remote):
         self._stub = surrogate_pb2_grpc.SurrogateServiceStub(self._channel)
 
     def create(self, spec: CampaignSpec) -> None:
-        """Make the model anew, empty."""
-        self.delete()
+        """Make the model, empty; one that is there stays."""
         with self._calling():
             self._stub.CreateModel(
                 surrogate_pb2.CreateModelRequest(
@@ -126,13 +143,23 @@ class Surrogate(_Remote):
                 )
             )
 
-    def observe(self, phase: Phase, rows: ResultRows) -> None:
-        """Add result rows; again is harmless."""
+    def observe(self, phase: Phase, rows: ResultRows, audited: NDArray[np.bool_] | None = None) -> None:
+        """Add result rows; again is harmless.
+
+        Args:
+            audited: bool [n], rows that the guardrail would have skipped.
+        """
+        codes = np.zeros(len(rows), dtype=np.uint8) if audited is None else audited.astype(np.uint8)
 
         def requests() -> Iterator[surrogate_pb2.ObserveRequest]:
             for start in range(0, len(rows), _OBSERVE_BLOCK):
-                block = wire.encode_rows(rows[start : start + _OBSERVE_BLOCK])
-                yield surrogate_pb2.ObserveRequest(campaign=self._campaign, phase=wire.encode_phase(phase), rows=block)
+                block = slice(start, start + _OBSERVE_BLOCK)
+                yield surrogate_pb2.ObserveRequest(
+                    campaign=self._campaign,
+                    phase=wire.encode_phase(phase),
+                    rows=wire.encode_rows(rows[block]),
+                    audited=wire.encode(codes[block], wire.CODE) if codes[block].any() else None,
+                )
 
         with self._calling():
             self._stub.Observe(requests())
@@ -147,23 +174,43 @@ class Surrogate(_Remote):
             finally:
                 call.cancel()
 
-    def propose(self, batch: int, size: int, pending: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The next joint batch, float32 [size, 9]."""
+    def begin_fit(self, holdout_fraction: float) -> BackgroundFit:
+        """Train on the rows that the model holds now, while it stays as it is and answers other calls."""
+        request = surrogate_pb2.FitModelRequest(
+            campaign=self._campaign, holdout_fraction=holdout_fraction, keep_current=True
+        )
+        call = self._stub.FitModel(request)
+        call.initial_metadata()  # come when the rows have been taken
+        return BackgroundFit(self._responses(call), call.cancel)
+
+    def _responses(self, call: Iterable[surrogate_pb2.FitModelResponse]) -> Iterator[surrogate_pb2.FitModelResponse]:
+        with self._calling():
+            yield from call
+
+    def propose(self, batch: int, size: int, pending: NDArray[np.float32]) -> Proposed:
+        """The next joint batch of `size` candidates."""
         request = surrogate_pb2.ProposeBatchRequest(
             campaign=self._campaign, batch=batch, size=size, pending=wire.encode(pending, wire.INPUTS)
         )
         with self._calling():
-            return wire.decode_inputs(self._stub.ProposeBatch(request).inputs)
+            response = self._stub.ProposeBatch(request)
+            return Proposed(
+                wire.decode_inputs(response.inputs), wire.decode(response.posterior, wire.POSTERIOR, size, 2)
+            )
 
-    def screen(self, index: NDArray[np.int64], inputs: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """The guardrail's verdict, bool [n], True to skip."""
+    def screen(self, index: NDArray[np.int64], inputs: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """The guardrail's verdict, codes of `Screening`, uint8 [n]."""
         request = surrogate_pb2.ScreenRowsRequest(campaign=self._campaign, rows=wire.encode_design(index, inputs))
         with self._calling():
             response = self._stub.ScreenRows(request)
-            return wire.decode(response.skip, wire.CODE, len(index)).astype(np.bool_)
+            return wire.decode(response.skip, wire.CODE, len(index))
 
     def predict(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Mean, standard deviation and probability of a key, float32 [n, 3]."""
+        """Mean, standard deviation and probability of a key, float32 [n, 3].
+
+        Raises:
+            FailedPrecondition: the model is not fitted.
+        """
         request = surrogate_pb2.PredictRowsRequest(campaign=self._campaign, inputs=wire.encode(inputs, wire.INPUTS))
         with self._calling():
             return wire.decode(self._stub.PredictRows(request).prediction, wire.PREDICTION, len(inputs), 3)
@@ -173,7 +220,7 @@ class Surrogate(_Remote):
             return self._stub.GetModel(surrogate_pb2.GetModelRequest(campaign=self._campaign))
 
     def export(self) -> tuple[bytes, str]:
-        """Hyper-parameters as safetensors bytes, the rest as JSON text."""
+        """The fitted state: tensors as safetensors bytes, the rest as JSON text."""
         with self._calling():
             response = self._stub.ExportModel(surrogate_pb2.ExportModelRequest(campaign=self._campaign))
             return response.tensors, response.metadata
@@ -195,3 +242,37 @@ class Surrogate(_Remote):
                 yield
         except NotFound as error:
             raise ModelLostError(str(error)) from None
+
+
+class BackgroundFit:
+    """A fit that runs beside its campaign."""
+
+    def __init__(self, responses: Iterator[surrogate_pb2.FitModelResponse], cancel: Callable[[], object]) -> None:
+        self._cancel = cancel
+        self._ended: Future[surrogate_pb2.FitSummary] = Future()
+        threading.Thread(target=self._read, args=(responses,), name="background-fit", daemon=True).start()
+
+    def _read(self, responses: Iterator[surrogate_pb2.FitModelResponse]) -> None:
+        try:
+            *_, last = responses
+            self._ended.set_result(last.summary)
+        except Exception as error:  # handed on to whoever waits for the fit
+            self._ended.set_exception(error)
+
+    def wait(self, look_up: Callable[[], None]) -> surrogate_pb2.FitSummary:
+        """How the fit ended; `look_up` is called again and again until then and may raise.
+
+        Raises:
+            ModelLostError: the surrogate has lost the model.
+            CaligoError: the fit failed.
+        """
+        while True:
+            look_up()
+            try:
+                return self._ended.result(_LOOK_SECONDS)
+            except TimeoutError:
+                continue
+
+    def cancel(self) -> None:
+        """Give it up; nothing happens where it has ended."""
+        self._cancel()

@@ -124,7 +124,8 @@ class CampaignServicer(campaign_pb2_grpc.CampaignServiceServicer):
     def PredictCampaign(
         self, request: pb.PredictCampaignRequest, context: grpc.ServicerContext
     ) -> pb.PredictCampaignResponse:
-        raise Unimplemented("predictions through a campaign are not part of this release")
+        prediction = self._campaigns.predict(request.name, wire.decode_inputs(request.inputs))
+        return pb.PredictCampaignResponse(prediction=wire.encode(prediction, wire.PREDICTION))
 
 
 def _page_position(campaign: pb.Campaign) -> tuple[int, str]:

@@ -24,7 +24,7 @@ from caligo_surrogate.posterior import FactorPosterior, Posterior
 
 log = logs.get("surrogate.acquisition")
 
-RULE_WITHOUT_FACTOR: Final[BatchRule] = "straddle"
+RULE_WITHOUT_FACTOR: Final[BatchRule] = "randomized_straddle"
 """Taken instead of a rule that integrates, where a posterior has no factor: its covariances are not good enough."""
 SWEEP: Final = 2048
 """Points of a sweep that do for nine dimensions."""

@@ -2,6 +2,11 @@
 
 Batch k + 1 + lookahead is proposed from exactly the results of the batches up to k, those in between pending. So
 simulators never wait for a batch to end, and the rows depend on nothing but the spec.
+
+Nor does a proposal wait for a fit: hyper-parameters are fitted in the background, beginning when a batch has been
+learned, and come into force whole when the next one has been learned, waited for if they are late. So the state that
+proposes after batch k is every row of the batches up to k under the hyper-parameters fitted to those up to k - 1,
+however long a fit takes.
 """
 
 from __future__ import annotations
@@ -16,8 +21,8 @@ from caligo.results import ProtocolOutcome, ResultRows
 from caligo.seeds import Phase
 from caligo.spec import CampaignSpec
 from caligo.v1 import surrogate_pb2
-from caligo_orchestrator.pipeline import SIMULATE, Pipeline
-from caligo_orchestrator.remote import Sampler, Surrogate
+from caligo_orchestrator.pipeline import AUDIT, SIMULATE, Pipeline
+from caligo_orchestrator.remote import BackgroundFit, Sampler, Screening, Surrogate
 from caligo_orchestrator.store.journal import Journal, Proposal
 
 
@@ -30,7 +35,7 @@ class ActivePhase:
     """Proposes, screens, evaluates and learns until the budget is spent.
 
     Goes on after a stop from what the journal holds: the proposals with the model states that made them, and the
-    rows. `on_fit(batch, summary)` is called after the surrogate has learned a batch.
+    rows. `on_fit(batch, summary)` is called when what was fitted to the batches up to that one comes into force.
     """
 
     def __init__(
@@ -55,28 +60,45 @@ class ActivePhase:
         self._missing = [self._size(k) for k in range(self._total)]
         self._learned = 0
         """Batches whose results the surrogate has."""
+        self._fit: BackgroundFit | None = None
+        """The fit under way, of the batches up to the last one learned."""
 
     def run(self) -> Iterator[ResultRows]:
         """Durable rows, as they come."""
-        yield from self._restore()
-        while self._learned < self._total:
-            while len(self._proposals) < min(self._total, self._learned + 1 + self._spec.active.lookahead):
-                self._propose()
-                yield from self._submit(self._proposals[-1], np.empty(0, dtype=np.int64))
-            while self._missing[self._learned]:
-                rows = self._pipeline.take()
-                self._count(rows["index"])
-                yield rows
-            self._learn()
+        try:
+            yield from self._restore()
+            while self._learned < self._total:
+                while len(self._proposals) < min(self._total, self._learned + 1 + self._spec.active.lookahead):
+                    self._propose()
+                    yield from self._submit(self._proposals[-1], np.empty(0, dtype=np.int64))
+                while self._missing[self._learned]:
+                    rows = self._pipeline.take()
+                    self._count(rows["index"])
+                    yield rows
+                self._learn()
+            self._finish_fit()
+        finally:
+            if self._fit is not None:
+                self._fit.cancel()
 
     def _restore(self) -> Iterator[ResultRows]:
-        """Put surrogate and pipeline where they stood when the last proposal was made."""
+        """Put surrogate and pipeline where they stood when the last proposal was made, step by step as before.
+
+        Rows that come after hyper-parameters extend what is derived from them, in another rounding than rows that
+        were there already: so the order of the calls counts.
+        """
         if not self._proposals:
             return
         last = self._proposals[-1]
-        self._learned = max(0, last.batch - self._spec.active.lookahead)
-        self._surrogate.observe(Phase.ACTIVE, self._rows(0, self._learned))
+        learned = max(0, last.batch - self._spec.active.lookahead)
+        in_force_since = max((k + 1 for k in range(1, learned) if self._is_fit_due(k)), default=0)
+        for batch in range(in_force_since):
+            self._observe(batch)
         self._surrogate.restore(last.tensors, last.metadata)
+        for batch in range(in_force_since, learned):
+            self._observe(batch)
+        self._learned = learned
+        self._begin_fit()
         done = self._journal.row_indices(self._campaign, Phase.ACTIVE)
         self._count(done)
         for proposal in self._proposals:
@@ -86,17 +108,20 @@ class ActivePhase:
         batch = len(self._proposals)
         pending = [p.inputs for p in self._proposals[self._learned :]]
         tensors, metadata = self._surrogate.export()
-        inputs = self._surrogate.propose(
+        proposed = self._surrogate.propose(
             batch, self._size(batch), np.concatenate([np.empty((0, 9), dtype=np.float32), *pending])
         )
-        proposal = Proposal(batch, inputs, self._screen(batch, inputs), tensors, metadata)
+        verdict = self._screen(batch, proposed.inputs)
+        proposal = Proposal(batch, proposed.inputs, verdict, tensors, metadata, proposed.posterior)
         self._journal.append_proposal(self._campaign, proposal)
         self._proposals.append(proposal)
 
     def _screen(self, batch: int, inputs: NDArray[np.float32]) -> NDArray[np.uint8]:
         """The verdict on each candidate: the closed form's first, then the guardrail's."""
         verdict = np.full(len(inputs), SIMULATE, dtype=np.uint8)
-        verdict[self._surrogate.screen(self._index(batch), inputs)] = ProtocolOutcome.SKIPPED_PREDICTED_FAILURE
+        screened = self._surrogate.screen(self._index(batch), inputs)
+        verdict[screened == Screening.SKIP] = ProtocolOutcome.SKIPPED_PREDICTED_FAILURE
+        verdict[screened == Screening.AUDIT] = AUDIT
         verdict[~self._sampler.feasible(self._spec, inputs)] = ProtocolOutcome.SKIPPED_INFEASIBLE
         return verdict
 
@@ -108,14 +133,32 @@ class ActivePhase:
             yield rows
 
     def _learn(self) -> None:
-        """Give the surrogate the oldest complete batch and fit."""
-        batch = self._learned
-        self._surrogate.observe(Phase.ACTIVE, self._rows(batch, batch + 1))
+        """Give the surrogate the oldest complete batch and the hyper-parameters that are due; begin the next fit."""
+        self._observe(self._learned)
+        self._finish_fit()
         self._learned += 1
-        for response in self._surrogate.fit(self._spec.training.holdout_fraction):
-            self._pipeline.raise_if_stopped()
-            if response.HasField("summary"):
-                self._on_fit(batch, response.summary)
+        self._begin_fit()
+
+    def _observe(self, batch: int) -> None:
+        q = self._spec.active.batch_size
+        rows = self._journal.rows(self._campaign, Phase.ACTIVE, batch * q, (batch + 1) * q)
+        self._surrogate.observe(Phase.ACTIVE, rows, self._proposals[batch].verdict == AUDIT)
+
+    def _is_fit_due(self, learned: int) -> bool:
+        """Whether a fit begins when so many batches have been learned."""
+        return learned == self._total or (learned > 0 and learned % self._spec.surrogate.refit_every == 0)
+
+    def _begin_fit(self) -> None:
+        if self._is_fit_due(self._learned):
+            self._fit = self._surrogate.begin_fit(self._spec.training.holdout_fraction)
+
+    def _finish_fit(self) -> None:
+        """Wait for the fit under way, if there is one, and bring it into force."""
+        if self._fit is not None:
+            summary = self._fit.wait(self._pipeline.raise_if_stopped)
+            self._fit = None
+            self._surrogate.restore(summary.tensors, summary.metadata)
+            self._on_fit(self._learned - 1, summary)
 
     def _count(self, index: NDArray[np.int64]) -> None:
         for batch in (index // self._spec.active.batch_size).tolist():
@@ -126,7 +169,3 @@ class ActivePhase:
 
     def _index(self, batch: int) -> NDArray[np.int64]:
         return batch * self._spec.active.batch_size + np.arange(self._size(batch), dtype=np.int64)
-
-    def _rows(self, first: int, last: int) -> ResultRows:
-        q = self._spec.active.batch_size
-        return self._journal.rows(self._campaign, Phase.ACTIVE, first * q, last * q)

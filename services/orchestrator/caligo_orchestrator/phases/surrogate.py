@@ -23,9 +23,16 @@ def save(surrogate: Surrogate, journal: Journal, campaign: str, directory: Path)
     (directory / METADATA_FILE).write_text(metadata, encoding="utf-8")
 
 
-def is_kept(journal: Journal, campaign: str) -> bool:
-    """Whether a campaign has a trained model."""
-    return journal.checkpoint(campaign, f"{CHECKPOINT}/tensors") is not None
+def model_name(journal: Journal, campaign: str) -> str:
+    """What the surrogate calls a campaign's model: orchestrators may share it and each have a campaign of this name."""
+    return f"campaigns/{campaign}@{journal.identity}"
+
+
+def kept(journal: Journal, campaign: str) -> tuple[bytes, str] | None:
+    """The state of a campaign's trained model, if it has one."""
+    tensors = journal.checkpoint(campaign, f"{CHECKPOINT}/tensors")
+    metadata = journal.checkpoint(campaign, f"{CHECKPOINT}/metadata")
+    return None if tensors is None or metadata is None else (tensors, metadata.decode())
 
 
 def load(surrogate: Surrogate, journal: Journal, campaign: str) -> None:
@@ -34,8 +41,7 @@ def load(surrogate: Surrogate, journal: Journal, campaign: str) -> None:
     Raises:
         FailedPrecondition: the campaign has none.
     """
-    tensors = journal.checkpoint(campaign, f"{CHECKPOINT}/tensors")
-    metadata = journal.checkpoint(campaign, f"{CHECKPOINT}/metadata")
-    if tensors is None or metadata is None:
+    state = kept(journal, campaign)
+    if state is None:
         raise FailedPrecondition(f"training.skip: campaign {campaign!r} has no trained surrogate")
-    surrogate.restore(tensors, metadata.decode())
+    surrogate.restore(*state)

@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from caligo.dataset import GROUPS, HISTORY_COLUMNS, NOT_YET
+from caligo.dataset import GROUPS, GUARDRAIL_COLUMNS, GUARDRAIL_ROWS, HISTORY_COLUMNS, NOT_YET
 from caligo.results import COUNTS, METRICS, ROW_DTYPE, ProtocolOutcome, Reason, ResultRows
 from caligo.seeds import Phase
 from caligo.space import COLUMNS, DIMENSIONS, PARAMETERS
@@ -44,6 +44,8 @@ _SURROGATE: Final[Mapping[str, tuple[tuple[int, ...], str]]] = {
     "length_scales": ((DIMENSIONS,), "float32"),
     "noise": ((1,), "float32"),
     "secure_fraction": ((2,), "float32"),
+    "guardrail": ((len(GUARDRAIL_COLUMNS),), "float32"),
+    "guardrail_rows": ((len(GUARDRAIL_ROWS),), "int64"),
     "cliff_axes": ((2,), "uint8"),
     "cliff_x": ((GRID_POINTS,), "float32"),
     "cliff_y": ((GRID_POINTS,), "float32"),
@@ -85,7 +87,7 @@ class HDF5Writer:
             file.attrs.update(attributes)
             for phase, name in GROUPS.items():
                 _create_rows(file.create_group(name), sizes[phase])
-            _create_surrogate(file.create_group("surrogate"), fits)
+            _create_surrogate(file.create_group("surrogate"), fits, sizes[Phase.ACTIVE])
         self._file = h5py.File(path, "r+", locking=False)  # readers may open it at any time
 
     def write(self, phase: Phase, rows: ResultRows) -> None:
@@ -174,12 +176,19 @@ def _describe(dataset: h5py.Dataset, name: str, columns: tuple[str, ...], units:
         dataset.attrs["codes"] = json.dumps({code.name.lower(): int(code) for code in _CODES[name]})
 
 
-def _create_surrogate(group: h5py.Group, fits: int) -> None:
+def _create_surrogate(group: h5py.Group, fits: int, active_rows: int) -> None:
     for name, (shape, dtype) in _SURROGATE.items():
         group.create_dataset(name, shape=shape, dtype=dtype, fillvalue=np.nan if dtype == "float32" else 0)
     history = group.create_dataset("history", shape=(fits, len(HISTORY_COLUMNS)), dtype="float32", fillvalue=np.nan)
     history.attrs["columns"] = np.array(HISTORY_COLUMNS, dtype=h5py.string_dtype())
-    group["length_scales"].attrs["columns"] = np.array(COLUMNS, dtype=h5py.string_dtype())
+    forecast = group.create_dataset("forecast", shape=(active_rows, 2), dtype="float32", fillvalue=np.nan)
+    for dataset, columns in (
+        (group["length_scales"], COLUMNS),
+        (group["guardrail"], GUARDRAIL_COLUMNS),
+        (group["guardrail_rows"], GUARDRAIL_ROWS),
+        (forecast, ("mean", "standard_deviation")),
+    ):
+        dataset.attrs["columns"] = np.array(columns, dtype=h5py.string_dtype())
 
 
 def finalize(path: Path) -> None:

@@ -45,7 +45,7 @@ CREATE TABLE IF NOT EXISTS result_rows (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS proposals (
   campaign TEXT NOT NULL, batch INTEGER NOT NULL, inputs BLOB NOT NULL, verdict BLOB NOT NULL,
-  tensors BLOB NOT NULL, metadata TEXT NOT NULL,
+  tensors BLOB NOT NULL, metadata TEXT NOT NULL, posterior BLOB NOT NULL DEFAULT x'',
   PRIMARY KEY (campaign, batch)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS checkpoints (
@@ -78,8 +78,10 @@ class Proposal:
 
     Attributes:
         inputs: float32 [q, 9], model coordinates.
-        verdict: uint8 [q], 0 to simulate, or the code of the outcome with which a candidate is skipped.
+        verdict: uint8 [q], `pipeline.SIMULATE`, `AUDIT`, or the code of the outcome with which a candidate is skipped.
         tensors, metadata: the surrogate's exported state at the proposal.
+        posterior: float32 [q, 2], mean and standard deviation of the target as foretold; [0, 2] where an earlier
+            release made the proposal.
     """
 
     batch: int
@@ -87,6 +89,7 @@ class Proposal:
     verdict: NDArray[np.uint8]
     tensors: bytes
     metadata: str
+    posterior: NDArray[np.float32]
 
 
 class Journal:
@@ -98,6 +101,8 @@ class Journal:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.executescript(_SCHEMA)
+        if not self._read("SELECT 1 FROM pragma_table_info('proposals') WHERE name='posterior'"):  # of release 0.1
+            self._db.execute("ALTER TABLE proposals ADD COLUMN posterior BLOB NOT NULL DEFAULT x''")
         self._write(("INSERT OR IGNORE INTO checkpoints VALUES ('', 'identity', ?)", (secrets.token_bytes(8),)))
         identity = self.checkpoint("", "identity")
         assert identity is not None
@@ -214,6 +219,10 @@ class Journal:
         )
         return np.fromiter((sample for (sample,) in found), dtype=np.int64, count=len(found))
 
+    def row_count(self, id: str, phase: Phase) -> int:
+        """Number of durable rows of a phase."""
+        return self._read("SELECT COUNT(*) FROM result_rows WHERE campaign=? AND phase=?", id, int(phase))[0][0]
+
     def row_blocks(self, id: str, phase: Phase, start: int = 0, block: int = 4096) -> Iterator[ResultRows]:
         """Durable rows of a phase from an index on, in order, block by block, so that memory stays bounded."""
         while True:
@@ -235,7 +244,7 @@ class Journal:
     def append_proposal(self, id: str, proposal: Proposal) -> None:
         self._write(
             (
-                "INSERT OR REPLACE INTO proposals VALUES (?,?,?,?,?,?)",
+                "INSERT OR REPLACE INTO proposals VALUES (?,?,?,?,?,?,?)",
                 (
                     id,
                     proposal.batch,
@@ -243,14 +252,14 @@ class Journal:
                     proposal.verdict.tobytes(),
                     proposal.tensors,
                     proposal.metadata,
+                    proposal.posterior.tobytes(),
                 ),
             )
         )
 
     def proposals(self, id: str) -> list[Proposal]:
-        rows = self._read(
-            "SELECT batch, inputs, verdict, tensors, metadata FROM proposals WHERE campaign=? ORDER BY batch", id
-        )
+        columns = "batch, inputs, verdict, tensors, metadata, posterior"
+        rows = self._read(f"SELECT {columns} FROM proposals WHERE campaign=? ORDER BY batch", id)
         return [
             Proposal(
                 batch,
@@ -258,9 +267,26 @@ class Journal:
                 np.frombuffer(verdict, dtype=np.uint8),
                 tensors,
                 metadata,
+                np.frombuffer(posterior, dtype=np.float32).reshape(-1, 2),
             )
-            for batch, inputs, verdict, tensors, metadata in rows
+            for batch, inputs, verdict, tensors, metadata, posterior in rows
         ]
+
+    def last_state(self, id: str) -> tuple[bytes, str] | None:
+        """The surrogate's exported state at the last proposal, if there was one."""
+        found = self._read("SELECT tensors, metadata FROM proposals WHERE campaign=? ORDER BY batch DESC LIMIT 1", id)
+        return found[0] if found else None
+
+    def forecasts(self, id: str, rows: int) -> NDArray[np.float32]:
+        """What was foretold of rows of the active phase, float32 [rows, 2], by index; NaN where nothing was."""
+        found = np.full((rows, 2), np.nan, dtype=np.float32)
+        sizes = self._read("SELECT LENGTH(verdict), posterior FROM proposals WHERE campaign=? ORDER BY batch", id)
+        start = 0
+        for size, posterior in sizes:
+            if posterior:
+                found[start : start + size] = np.frombuffer(posterior, dtype=np.float32).reshape(-1, 2)
+            start += size
+        return found
 
     def put_checkpoint(self, id: str, key: str, value: bytes) -> None:
         self._write(("INSERT OR REPLACE INTO checkpoints VALUES (?,?,?)", (id, key, value)))
