@@ -230,13 +230,15 @@ def test_the_first_point_is_better_than_the_sweep_and_than_its_twin(posterior, b
     assert value >= other
 
 
-def test_both_strategies_are_searched(posterior, box, sweep):
-    """A sweep over one strategy alone does not keep the search from the other."""
+def test_strategies_of_a_joint_batch_are_searched(posterior, box, sweep):
+    """A sweep over one strategy alone does not keep the batch from the other: no single exchange would be better."""
     sweep = sweep.clone()
     sweep[:, STRATEGY_COLUMN] = 0
-    for rule in RULES:
-        batch = chosen(posterior, box, sweep, 8, rule)
-        assert set(batch[:, STRATEGY_COLUMN].tolist()) == {0.0, 1.0}, rule
+    batch = chosen(posterior, box, sweep, 4, "joint_straddle")
+    twins = batch.repeat(4, 1, 1)
+    twins[range(4), range(4), STRATEGY_COLUMN] = 1 - batch[:, STRATEGY_COLUMN]
+    acquire = JointStraddle(posterior, LEVEL, WEIGHT)
+    assert acquire(batch.unsqueeze(0)) >= acquire(twins).max()
 
 
 def test_a_sequential_batch_begins_with_the_batch_of_one(posterior, box, sweep):
@@ -247,7 +249,8 @@ def test_a_sequential_batch_begins_with_the_batch_of_one(posterior, box, sweep):
 def test_a_sequential_batch_goes_on_as_if_its_first_points_were_pending(posterior, box, sweep):
     first, second = chosen(posterior, box, sweep, 2, "straddle")
     believed = posterior.believe(first.unsqueeze(0))
-    (expected,) = chosen(believed, box, sweep, 1, "straddle")
+    began = Straddle(posterior, LEVEL, WEIGHT)(sweep.unsqueeze(1)).argmax()
+    (expected,) = chosen(believed, box, torch.cat([sweep[:began], sweep[began + 1 :]]), 1, "straddle")
     torch.testing.assert_close(second, expected, atol=1e-3, rtol=1e-3)
 
 

@@ -94,7 +94,7 @@ def test_one_value_everywhere_can_be_fitted(make, cliff, drain):
     landscape.observe(Phase.LHS, rows)
     drain(landscape.fit())
     prediction = landscape.predict(rows["inputs"])
-    np.testing.assert_allclose(prediction.mean, -1, atol=1e-3)
+    np.testing.assert_allclose(prediction.mean, -1, atol=1e-2)
     assert (prediction.key < 0.5).all()
 
 

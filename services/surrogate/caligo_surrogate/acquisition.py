@@ -28,24 +28,26 @@ RULE_WITHOUT_FACTOR: Final[BatchRule] = "randomized_straddle"
 """Taken instead of a rule that integrates, where a posterior has no factor: its covariances are not good enough."""
 SWEEP: Final = 2048
 """Points of a sweep that do for nine dimensions."""
-STARTS: Final = 4
+STARTS: Final = 2
 """Ascents for each point, or each batch, from the best of the sweep."""
-ITERATIONS: Final = 3
+ITERATIONS: Final = 2
 """L-BFGS-B iterations of an ascent."""
+LINE_SEARCH: Final = 4
+"""Values that an iteration may take; at its kink the straddle would have twenty."""
 REFRESHED: Final = 64
-"""Points of the sweep valued again after each point chosen."""
+"""Points of the sweep valued again at once."""
 INTEGRATION_POINTS: Final = 256
 """Points of the sweep, those of the greatest weight, that integrals go over."""
 SAMPLES: Final = 128
 """Posterior samples of `qStraddle`."""
-Seen = TypeVar("Seen", bound=Posterior)
-
 _PIECE: Final = 256
 """Points of a sweep valued at once."""
 _GAUSS_LEGENDRE: Final = ((0.5 - math.sqrt(0.15), 5 / 18), (0.5, 8 / 18), (0.5 + math.sqrt(0.15), 5 / 18))
 """Nodes and weights on [0, 1]; exact enough for 2 T to 4e-5 on [0, 1] and far better on what a run takes off."""
 _TINY: Final = 1e-12
 """Keeps the gradient of a square root finite at zero."""
+
+Seen = TypeVar("Seen", bound=Posterior)
 
 
 class Straddle(AcquisitionFunction):
@@ -231,14 +233,14 @@ def propose(
         if isinstance(posterior, FactorPosterior):
             integral = TargetedError if rule == "timse" else ExpectedBrier
             points = _decisive(posterior, sweep, level)
-            return _one_by_one(posterior, box, sweep, size, lambda now, _: integral(now, level, points))
+            return _one_by_one(posterior, box, sweep, size, lambda now, _: integral(now, level, points), ITERATIONS)
         log.info("no covariances without a factor", asked=rule, rule=RULE_WITHOUT_FACTOR, rows=len(posterior.matrix))
         rule = RULE_WITHOUT_FACTOR
     if rule == "straddle":
-        return _one_by_one(posterior, box, sweep, size, lambda now, _: Straddle(now, level, weight))
+        return _one_by_one(posterior, box, sweep, size, lambda now, _: Straddle(now, level, weight), ITERATIONS)
     if rule == "randomized_straddle":
         weights = randomized_weights(size, seed)
-        return _one_by_one(posterior, box, sweep, size, lambda now, i: Straddle(now, level, weights[i]))
+        return _one_by_one(posterior, box, sweep, size, lambda now, i: Straddle(now, level, weights[i]), ITERATIONS)
     # Starts one point after another without an ascent, each from a part of the sweep.
     starts = [
         _one_by_one(posterior, box, sweep[part::STARTS], size, lambda now, _: Straddle(now, level, weight), 0)
@@ -252,13 +254,13 @@ def propose(
 
 
 def randomized_weights(n: int, seed: int) -> list[float]:
-    """Weights of a straddle, square roots of draws from the chi-squared distribution with two degrees of freedom.
+    """Weights of n straddles, roots of draws from the chi-squared distribution with two degrees of freedom, falling.
 
     Inatsu, Takeno, Kutsukake and Takeuchi, "Active learning for level set estimation using randomized straddle
     algorithms" (arXiv:2408.03144). That distribution is exponential with mean 2.
     """
     uniform = torch.rand(n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return (-2 * torch.log1p(-uniform)).sqrt().tolist()
+    return (-2 * torch.log1p(-uniform)).sqrt().sort(descending=True).values.tolist()
 
 
 def _decisive(posterior: Posterior, sweep: torch.Tensor, level: float) -> torch.Tensor:
@@ -275,29 +277,33 @@ def _one_by_one(
     sweep: torch.Tensor,
     size: int,
     acquire: Callable[[Seen, int], AcquisitionFunction],
-    iterations: int = ITERATIONS,
+    iterations: int,
 ) -> torch.Tensor:
     """Point after point [size, 9], each with the greatest value given those before it.
 
     Args:
-        acquire: the value of the i-th point, given the posterior that believes those before it.
+        acquire: the value of the i-th point, given the posterior that believes those before it; not greater than that
+            of the point before it.
     """
     values = sweep.new_empty(len(sweep))
-    outdated = torch.arange(len(sweep), device=sweep.device)
+    best = leading = torch.arange(len(sweep), device=sweep.device)
     batch: list[torch.Tensor] = []
     for i in range(size):
         acquisition = acquire(posterior, i)
-        with torch.no_grad():
-            for piece in outdated.split(_PIECE):
-                values[piece] = acquisition(sweep[piece].unsqueeze(-2))
-        best = values.topk(STARTS).indices
+        outdated = torch.ones_like(values, dtype=torch.bool)
+        # Values fall as more is believed: a point whose old value is less than the best new ones is none of the best.
+        while bool(outdated[best].any()):
+            with torch.no_grad():
+                for piece in leading.split(_PIECE):
+                    values[piece] = acquisition(sweep[piece].unsqueeze(-2))
+            outdated[leading] = False
+            best, leading = values.topk(STARTS).indices, values.topk(REFRESHED).indices
         point = _ascended(acquisition, box, sweep[best].unsqueeze(-2), iterations)
         batch.append(point)
+        posterior = posterior.believe(point)
         # Never first again: two equal points of a batch have no gradient apart.
         values[best[0]] = -torch.inf
-        posterior = posterior.believe(point)
-        # Values fall as more is believed, so a point whose old value is small need not be valued again.
-        outdated = values.topk(REFRESHED).indices
+        leading = values.topk(REFRESHED).indices
     return torch.cat(batch)
 
 
@@ -318,7 +324,7 @@ def _ascended(
             num_restarts=len(starts),
             batch_initial_conditions=starts,
             fixed_features={STRATEGY_COLUMN: starts[..., STRATEGY_COLUMN]},
-            options={"maxiter": iterations},
+            options={"maxiter": iterations, "maxls": LINE_SEARCH},
             return_best_only=False,
             retry_on_optimization_warning=False,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Generator
 from typing import Any, Final, TypeGuard, TypeVar
 
@@ -29,6 +30,7 @@ from caligo_surrogate.gp import EfficiencyGP, Progress, train
 from caligo_surrogate.guardrail import Guardrail
 from caligo_surrogate.posterior import Posterior, condition
 from caligo_surrogate.solvers import Health, Ladder, Method, Numerics, Plan, Solver
+from caligo_surrogate.standard import MARGIN_BEND, Standard
 
 Result = TypeVar("Result")
 
@@ -53,7 +55,9 @@ class Prediction:
     """What a run at n points would give: float32 [n] each.
 
     Attributes:
-        mean, sd: of the target of one run, the noise between runs included; units of the target.
+        mean, sd: of the target of one run, the noise between runs included; units of the target. The margin is learned
+            on a bent scale (`Standard`): there they are the median and half of the central 68.3 % interval, which near
+            the cliff is the same.
         key: probability that the target is positive, that is that there is a key.
     """
 
@@ -85,31 +89,11 @@ class Summary:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Standard:
-    """The affine map from the target to mean 0 and standard deviation 1; the level 0 goes to `level`."""
-
-    shift: float
-    scale: float
-
-    @classmethod
-    def of(cls, target: NDArray[np.float32]) -> _Standard:
-        spread = float(target.std(dtype=np.float64))
-        return cls(float(target.mean(dtype=np.float64)), spread if spread > 1e-6 else 1.0)
-
-    @property
-    def level(self) -> float:
-        return -self.shift / self.scale
-
-    def apply(self, target: NDArray[np.float32]) -> NDArray[np.float32]:
-        return ((target - self.shift) / self.scale).astype(np.float32)
-
-
-@dataclasses.dataclass(frozen=True)
 class _Fitted:
     """The process given rows, and the units of its target."""
 
     posterior: Posterior
-    standard: _Standard
+    standard: Standard
 
 
 class EfficiencyLandscape:
@@ -282,6 +266,10 @@ class EfficiencyLandscape:
         usable = self._usable(rows)
         return usable[~_imputed(usable)] if self.spec.target == "margin" else usable
 
+    @property
+    def _bend(self) -> float:
+        return MARGIN_BEND if self.spec.target == "margin" else math.inf
+
     def _target(self, rows: ResultRows) -> NDArray[np.float32]:
         if self.spec.target == "margin":
             return metric(rows, "margin")
@@ -299,9 +287,9 @@ class EfficiencyLandscape:
         held_out[rng.permutation(candidates)[: round(fraction * len(candidates))]] = True
         return held_out
 
-    def _new_gp(self, rows: ResultRows, hyper: dict[str, torch.Tensor] | None) -> tuple[EfficiencyGP, _Standard]:
+    def _new_gp(self, rows: ResultRows, hyper: dict[str, torch.Tensor] | None) -> tuple[EfficiencyGP, Standard]:
         target = self._target(rows)
-        standard = _Standard.of(target)
+        standard = Standard.of(target, self._bend)
         # While training, a dozen intermediate results of the matrix's size are alive.
         kernel = self.solver.kernel(len(rows), matrices=12)
         inputs = self.device.to_device(self.space.to_unit(rows["inputs"]))
@@ -311,17 +299,16 @@ class EfficiencyLandscape:
         return gp, standard
 
     def _validate(self, fitted: _Fitted, rows: ResultRows) -> Validation:
-        prediction = self._predict(fitted, self.space.to_unit(rows["inputs"]))
-        error = self._target(rows) - prediction.mean
-        success = _succeeded(rows)
+        unit, target, success = self.space.to_unit(rows["inputs"]), self._target(rows), _succeeded(rows)
+        prediction = self._predict(fitted, unit)
+        mean, variance = self._moments(fitted.posterior, unit)
+        z = (fitted.standard.apply(target) - mean) / np.sqrt(variance + fitted.posterior.noise)
         return Validation(
             rows=len(rows),
-            rmse=float(np.sqrt(np.mean(np.square(error)))),
+            rmse=float(np.sqrt(np.mean(np.square(target - prediction.mean)))),
             f1=float(f1_score(success, prediction.key > 0.5, zero_division=0.0)),
             brier=float(brier_score_loss(success, prediction.key, labels=[False, True])),
-            coverage=tuple(
-                float(np.mean(np.abs(error) <= norm.ppf(0.5 + share / 2) * prediction.sd)) for share in _INTERVALS
-            ),
+            coverage=tuple(float(np.mean(np.abs(z) <= norm.ppf(0.5 + share / 2))) for share in _INTERVALS),
         )
 
     # --- what follows from rows and hyper-parameters --------------------------------------------------------------
@@ -382,7 +369,7 @@ class EfficiencyLandscape:
         if len(known) < MIN_ROWS:
             raise FailedPrecondition(f"{len(known)} rows to learn from; at least {MIN_ROWS} are needed")
         target = self._target(known)
-        standard = _Standard.of(target)
+        standard = Standard.of(target, self._bend)
         gp = self._bare_gp(hyper)
         posterior = condition(
             dataclasses.replace(gp.matern, length_scales=gp.matern.length_scales.to(self.device.torch_device)),
@@ -483,11 +470,9 @@ class EfficiencyLandscape:
 
     def _predict(self, fitted: _Fitted, unit: NDArray[np.float32]) -> Prediction:
         mean, variance = self._moments(fitted.posterior, unit)
-        sd = np.sqrt(variance + fitted.posterior.noise)
+        sd = np.sqrt(variance + np.float32(fitted.posterior.noise))
         return Prediction(
-            mean=(fitted.standard.shift + fitted.standard.scale * mean).astype(np.float32),
-            sd=(fitted.standard.scale * sd).astype(np.float32),
-            key=ndtr((mean - fitted.standard.level) / sd).astype(np.float32),
+            *fitted.standard.invert(mean, sd), key=ndtr((mean - fitted.standard.level) / sd).astype(np.float32)
         )
 
     def _moments(
@@ -546,7 +531,7 @@ class EfficiencyLandscape:
         return scales
 
     def noise(self) -> float:
-        """Standard deviation of the noise between runs in units of the target."""
+        """Standard deviation of the noise between runs in units of the target, at the cliff."""
         return self._soundly(lambda fitted: fitted.standard.scale * fitted.posterior.noise**0.5)
 
     def secure_fraction(self) -> tuple[float, float]:

@@ -1,0 +1,241 @@
+"""Which rule for the next batch finds the cliff with the fewest runs, and at which price.
+
+Every rule of `surrogate.acquisition` (and the greedy straddle with other weights and on the clipped target) drives the
+same surrogate from the same Latin hypercube of 100 runs in batches of 8, one of them under way, guardrail off. What it
+has collected is judged by the default model fitted to it, on 4,000 held-out rows: Brier score and F1 of "there is a
+key". Also recorded: processor seconds a proposal, and the share of continuous coordinates on an edge of the box.
+
+By default runs are those of the real simulator (`benchmarks.cliff_rows`; runs that the closed form rules out are free,
+as in `benchmarks.cliff_finding`). `--closed-form` takes the closed form's margin instead: thousands of runs a second,
+to sort out what is not worth simulating. Proposals and scores are kept under build/batch-rules/, so a stopped run goes
+on; after a change of a rule remove its files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import itertools
+import json
+import time
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import numpy as np
+import torch
+from caligo_sampler.design import LHSSampler
+from caligo_surrogate import acquisition
+from caligo_surrogate.landscape import EfficiencyLandscape
+from numpy.typing import NDArray
+
+from benchmarks import cliff_rows
+from benchmarks.cliff_finding import BATCH, WARM_UP, Caligo, Collection, Inputs, fit, judge, new_landscape
+from benchmarks.cliff_rows import SPACE, SPEC
+from caligo import logs
+from caligo.closed_form import expect
+from caligo.results import METRIC, ROW_DTYPE, ProtocolOutcome, ResultRows, empty_rows
+from caligo.seeds import Phase
+from caligo.space import STRATEGY_COLUMN, ExplorationSample
+from caligo.spec import BatchRule, SurrogateSpec
+
+FOLDER: Final = Path(__file__).parents[1] / "build" / "batch-rules"
+CHECKPOINTS: Final = (150, 200, 300)
+EDGE: Final = 1e-3
+"""Unit coordinates nearer than this to 0 or 1 are on an edge."""
+CONTENDERS: Final[dict[str, SurrogateSpec]] = {
+    "straddle": SurrogateSpec(acquisition="straddle"),
+    "straddle, weight 1": SurrogateSpec(acquisition="straddle", straddle_weight=1),
+    "straddle, weight 3": SurrogateSpec(acquisition="straddle", straddle_weight=3),
+    "straddle, efficiency": SurrogateSpec(acquisition="straddle", target="efficiency"),
+    "randomized_straddle": SurrogateSpec(acquisition="randomized_straddle"),
+    "joint_straddle": SurrogateSpec(acquisition="joint_straddle"),
+    "q_straddle": SurrogateSpec(acquisition="q_straddle"),
+    "timse": SurrogateSpec(acquisition="timse"),
+    "sur": SurrogateSpec(acquisition="sur"),
+}
+LHS: Final = "lhs"
+
+
+class ByRule(Caligo):
+    """The surrogate with a spec of its own; notes the processor seconds of every proposal."""
+
+    def __init__(self, seed: int, warm_up: ResultRows, surrogate: SurrogateSpec) -> None:
+        super().__init__(seed, warm_up, surrogate)
+        self.seconds: list[float] = []
+
+    def propose(self, batch: int) -> Inputs:
+        begin = time.process_time()
+        proposed = super().propose(batch)
+        self.seconds.append(time.process_time() - begin)
+        return proposed
+
+
+def closed_form(inputs: Inputs, first: int) -> ResultRows:
+    """Result rows as the closed form expects them, with indices from `first`."""
+    rows = np.zeros(len(inputs), dtype=ROW_DTYPE)
+    rows["index"] = first + np.arange(len(inputs))
+    rows["inputs"] = inputs
+    rows["metrics"] = np.nan
+    for row in rows:
+        sample = ExplorationSample.inflate(int(row["index"]), row["inputs"])
+        expected = expect(sample, SPEC.physics, SPEC.protocol)
+        row["metrics"][METRIC["margin"]] = expected.margin
+        row["metrics"][METRIC["net_efficiency"]] = expected.key_length / sample.N
+        row["outcome"] = ProtocolOutcome.SUCCESS if expected.margin > 0 else ProtocolOutcome.FAILURE_SECURITY
+    return rows
+
+
+class ClosedFormCollection(Collection):
+    """Rows of the closed form; every one of them counts as a run."""
+
+    def __init__(self, path: Path, seed: int) -> None:
+        self.path = path
+        self.seed = seed
+        self.warm_up = closed_form_design(seed, WARM_UP)
+        self.inputs = np.load(path) if path.exists() else np.empty((0, STRATEGY_COLUMN + 1), dtype=np.float32)
+        self.rows = self.simulate(0)
+
+    def simulate(self, first: int) -> ResultRows:
+        return closed_form(self.inputs[first:], first)
+
+
+def closed_form_design(seed: int, n: int) -> ResultRows:
+    """A Latin hypercube of n rows."""
+    return closed_form(LHSSampler(SPACE, seed, n).rows(0, n)[1], 0)
+
+
+def on_edges(inputs: NDArray[np.float32]) -> float:
+    """Share of the continuous coordinates of rows [n, 9] that lie on an edge of the box."""
+    unit = SPACE.to_unit(inputs)[:, :STRATEGY_COLUMN]
+    return float(np.mean((unit < EDGE) | (unit > 1 - EDGE)))
+
+
+def run(name: str, seed: int, path: Path, held_out: ResultRows, real: bool) -> dict[str, Any]:
+    """Scores of one contender and seed."""
+    if path.exists():
+        return json.loads(path.read_text())
+    collect, design = (
+        (Collection, cliff_rows.latin_hypercube) if real else (ClosedFormCollection, closed_form_design)
+    )  # fmt: skip
+    scores: dict[str, Any] = {}
+    if name == LHS:
+        for n in CHECKPOINTS:
+            scores[str(n)] = judge(design(seed, n), empty_rows(), held_out)
+    else:
+        collection = collect(path.with_suffix(".npy"), seed)
+        made: list[ByRule] = []
+
+        def make(seed: int, warm_up: ResultRows) -> ByRule:
+            made.append(ByRule(seed, warm_up, CONTENDERS[name]))
+            return made[-1]
+
+        collection.extend(make, CHECKPOINTS[-1], f"{name} {seed}")
+        seconds = [s for method in made for s in method.seconds]
+        for n in CHECKPOINTS:
+            scores[str(n)] = judge(collection.warm_up, collection.up_to(n), held_out)
+        scores["seconds"] = float(np.median(seconds)) if seconds else None
+        scores["edges"] = on_edges(collection.inputs)
+        scores["free"] = float(np.mean(collection.rows["outcome"] == ProtocolOutcome.SKIPPED_INFEASIBLE))
+    path.write_text(json.dumps(scores))
+    print(f"{name} {seed}: " + ", ".join(f"{n}: {scores[str(n)]['brier']:.4f}" for n in CHECKPOINTS), flush=True)
+    return scores
+
+
+def ascents(seeds: list[int]) -> list[dict[str, Any]]:
+    """What becomes of a rule's first batch of 8 the harder it is optimised, after 150 rows of the closed form.
+
+    `taken_off`: share of the Brier score that the model expects of itself, mean of p (1 - p), which the batch takes off
+    when its runs give what is expected of them.
+    """
+    points = closed_form_design(cliff_rows.HELD_OUT_SEED, 4000)["inputs"]
+
+    def expected_brier(landscape: EfficiencyLandscape) -> float:
+        key = landscape.predict(points).key.astype(np.float64)
+        return float(np.mean(key * (1 - key)))
+
+    found: dict[tuple[str, int], list[tuple[float, float]]] = {}
+    kept = acquisition.ITERATIONS, acquisition.LINE_SEARCH
+    for seed in seeds:
+        fitted = new_landscape(seed)
+        fitted.observe(Phase.LHS, closed_form_design(seed, 150))
+        fit(fitted)
+        before = expected_brier(fitted)
+        tensors, metadata = fitted.export()
+        for rule, iterations in itertools.product(get_args(BatchRule), (0, kept[0], 30)):
+            acquisition.ITERATIONS, acquisition.LINE_SEARCH = iterations, 20 if iterations > kept[0] else kept[1]
+            landscape = new_landscape(seed, SurrogateSpec(acquisition=rule))
+            landscape.observe(Phase.LHS, fitted.rows())
+            landscape.load(tensors, metadata)
+            batch = landscape.propose(0, BATCH, empty_rows()["inputs"])
+            runs = closed_form(batch, 0)
+            runs["metrics"][:, METRIC["margin"]] = landscape.predict(batch).mean
+            landscape.observe(Phase.ACTIVE, runs)
+            found.setdefault((rule, iterations), []).append((on_edges(batch), 1 - expected_brier(landscape) / before))
+    acquisition.ITERATIONS, acquisition.LINE_SEARCH = kept
+    result = []
+    for (rule, iterations), values in found.items():
+        edges, taken_off = np.mean(values, axis=0)
+        result.append({"rule": rule, "iterations": iterations, "edges": edges, "taken_off": taken_off})
+        print(f"{rule:22s} {iterations:3d} iterations: edges {edges:.3f}, taken off {taken_off:.4f}")
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--closed-form", action="store_true")
+    parser.add_argument("--ascents", action="store_true", help="only what harder optimisation makes of a batch")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
+    parser.add_argument("--rules", nargs="+", choices=(LHS, *CONTENDERS), default=(LHS, *CONTENDERS))
+    parser.add_argument("--folder", type=Path, default=FOLDER)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    logs.configure("warning")
+    if arguments.ascents:
+        found_ascents = ascents(arguments.seeds)
+        if arguments.json:
+            print(json.dumps({"name": "batch_rules_ascents", "value": None, "unit": "", "ascents": found_ascents}))
+        return
+    folder = arguments.folder / ("closed-form" if arguments.closed_form else "real")
+    folder.mkdir(parents=True, exist_ok=True)
+    held_out = closed_form_design(cliff_rows.HELD_OUT_SEED, 4000) if arguments.closed_form else cliff_rows.held_out()
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in arguments.rules}
+    for seed in arguments.seeds:
+        for name in arguments.rules:
+            path = folder / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}.json"
+            found[name].append(run(name, seed, path, held_out, not arguments.closed_form))
+
+    print(f"\n{'rule':22s} " + " ".join(f"Brier {n:4d}  +-    " for n in CHECKPOINTS) + "  F1 300  s CPU  edges   free")
+    summary: dict[str, Any] = {}
+    for name, runs in found.items():
+        briers = {n: np.array([scores[str(n)]["brier"] for scores in runs]) for n in CHECKPOINTS}
+        mean_of = functools.partial(mean, runs)
+        summary[name] = {"brier": {n: v.tolist() for n, v in briers.items()}} | {
+            key: mean_of(key) for key in ("seconds", "edges", "free")
+        }
+        print(
+            f"{name:22s} "
+            + " ".join(
+                f"{v.mean():10.4f} {v.std(ddof=1) / len(v) ** 0.5 if len(v) > 1 else np.nan:.4f} "
+                for v in briers.values()
+            )
+            + f" {np.mean([scores[str(CHECKPOINTS[-1])]['f1'] for scores in runs]):.4f} "
+            + " ".join(f"{mean_of(key):6.3f}" for key in ("seconds", "edges", "free"))
+        )
+    if arguments.json:
+        last = CHECKPOINTS[-1]
+        scores = {name: float(np.mean(s["brier"][last])) for name, s in summary.items()}
+        peer, own = scores.get(LHS), scores.get(SurrogateSpec().acquisition)
+        print(json.dumps({
+            "name": "batch_rules", "value": own, "unit": f"Brier score after {last} runs", "peer": "Latin hypercube",
+            "peer_value": peer, "ratio": own / peer if own and peer else None, "rules": summary, "batch": BATCH,
+        }))  # fmt: skip
+
+
+def mean(runs: list[dict[str, Any]], key: str) -> float:
+    values = [scores[key] for scores in runs if scores.get(key) is not None]
+    return float(np.mean(values)) if values else float("nan")
+
+
+if __name__ == "__main__":
+    main()

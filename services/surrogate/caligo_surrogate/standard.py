@@ -1,0 +1,61 @@
+"""The scale on which the regressor learns its target."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+MARGIN_BEND: Final = 0.2
+"""Margins beyond this are drawn together: what decides a key is near 0, and the steep fall to -1 where pairs are few
+would set length scales and noise for everywhere (docs/decisions/0013-margin-on-an-asinh-scale.md)."""
+
+
+@dataclass(frozen=True)
+class Standard:
+    """The map from the target t to mean 0 and standard deviation 1: (bend asinh(t / bend) - shift) / scale.
+
+    It is increasing, so quantiles go over into quantiles; the target 0 goes to `level`.
+
+    Attributes:
+        bend: infinite where nothing is bent.
+    """
+
+    shift: float
+    scale: float
+    bend: float
+
+    @classmethod
+    def of(cls, target: NDArray[np.float32], bend: float = math.inf) -> Standard:
+        """The map for a target, float32 [n]; one value everywhere keeps its scale."""
+        bent = _bent(target, bend)
+        spread = float(bent.std())
+        return cls(float(bent.mean()), spread if spread > 1e-6 else 1.0, bend)
+
+    @property
+    def level(self) -> float:
+        return -self.shift / self.scale
+
+    def apply(self, target: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Standardised targets, float32 [n]."""
+        return ((_bent(target, self.bend) - self.shift) / self.scale).astype(np.float32)
+
+    def invert(
+        self, mean: NDArray[np.float32], sd: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Median and half of the central 68.3 % interval of the target, float32 [n] each, of normal variables on this
+        scale; without a bend these are mean and standard deviation."""
+        middle = self.shift + self.scale * mean.astype(np.float64)
+        half = self.scale * sd.astype(np.float64)
+        if math.isfinite(self.bend):
+            middle, half = middle / self.bend, half / self.bend
+            middle, half = self.bend * np.sinh(middle), self.bend * np.cosh(middle) * np.sinh(half)
+        return middle.astype(np.float32), half.astype(np.float32)
+
+
+def _bent(target: NDArray[np.float32], bend: float) -> NDArray[np.float64]:
+    exact = target.astype(np.float64)
+    return bend * np.arcsinh(exact / bend) if math.isfinite(bend) else exact
