@@ -7,7 +7,6 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-from botorch.sampling import SobolQMCNormalSampler
 from caligo_surrogate import acquisition
 from caligo_surrogate.acquisition import ExpectedBrier, JointStraddle, Straddle, TargetedError, qStraddle
 from caligo_surrogate.device import Device
@@ -90,10 +89,6 @@ def box(space):
     return acquisition.search_box(space, torch.zeros(0))
 
 
-def sampler(n):
-    return SobolQMCNormalSampler(torch.Size([n]), seed=3)
-
-
 # --- values ---------------------------------------------------------------------------------------------------------
 
 
@@ -132,11 +127,11 @@ def test_the_same_point_twice_counts_once(posterior, points):
 def test_monte_carlo_straddle_of_one_is_the_straddle(posterior, points):
     one = points.unsqueeze(1)
     expected = Straddle(posterior, LEVEL, WEIGHT)(one)
-    torch.testing.assert_close(qStraddle(posterior, LEVEL, WEIGHT, sampler(8192))(one), expected, atol=5e-3, rtol=0)
+    torch.testing.assert_close(qStraddle(posterior, LEVEL, WEIGHT, 3, 8192)(one), expected, atol=5e-3, rtol=0)
 
 
 def test_monte_carlo_straddle_of_a_batch_is_the_expected_maximum(posterior, points):
-    value = qStraddle(posterior, LEVEL, WEIGHT, sampler(8192))(points[:3].unsqueeze(0))
+    value = qStraddle(posterior, LEVEL, WEIGHT, 3, 8192)(points[:3].unsqueeze(0))
     mean, covariance = (moment.numpy().astype(np.float64) for moment in posterior.joint(points[:3]))
     samples = np.random.default_rng(0).multivariate_normal(mean, covariance, 400_000)
     spread = WEIGHT * np.sqrt(np.pi / 2) * np.abs(samples - mean)
@@ -145,8 +140,8 @@ def test_monte_carlo_straddle_of_a_batch_is_the_expected_maximum(posterior, poin
 
 
 def test_monte_carlo_straddle_counts_pending_points_in(posterior, points):
-    whole = qStraddle(posterior, LEVEL, WEIGHT, sampler(64))(points[:4].unsqueeze(0))
-    acquire = qStraddle(posterior, LEVEL, WEIGHT, sampler(64))
+    whole = qStraddle(posterior, LEVEL, WEIGHT, 3, 64)(points[:4].unsqueeze(0))
+    acquire = qStraddle(posterior, LEVEL, WEIGHT, 3, 64)
     acquire.set_X_pending(points[2:4])
     torch.testing.assert_close(acquire(points[:2].unsqueeze(0)), whole)
 
@@ -195,7 +190,7 @@ def test_gradient_is_that_of_finite_differences(posterior, points, integration, 
     make = {
         Straddle: lambda: Straddle(posterior, LEVEL, WEIGHT),
         JointStraddle: lambda: JointStraddle(posterior, LEVEL, WEIGHT),
-        qStraddle: lambda: qStraddle(posterior, LEVEL, WEIGHT, sampler(32)),
+        qStraddle: lambda: qStraddle(posterior, LEVEL, WEIGHT, 3, 32),
         TargetedError: lambda: TargetedError(posterior, LEVEL, integration.double()),
         ExpectedBrier: lambda: ExpectedBrier(posterior, LEVEL, integration.double()),
     }

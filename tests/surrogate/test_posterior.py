@@ -173,8 +173,6 @@ def test_what_acquisition_sees_is_consistent(data, device, choice):
     if choice == "cholesky":
         torch.testing.assert_close(variance, expected, atol=1e-4, rtol=0)
         torch.testing.assert_close(covariance.diagonal(dim1=-2, dim2=-1), variance[:6].reshape(2, 3))
-        between = found.covariance_with(test[1:3])(batch[:1])
-        torch.testing.assert_close(between[0, 0], covariance[0, 0, 1:], atol=1e-5, rtol=0)
     else:
         assert bool((variance >= expected - 1e-4).all())
         assert bool((variance.sqrt() <= 1.3 * expected.sqrt()).all())

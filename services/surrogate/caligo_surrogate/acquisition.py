@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 import torch
-from botorch.acquisition import AcquisitionFunction, MCAcquisitionFunction
+from botorch.acquisition import AcquisitionFunction
 from botorch.optim import optimize_acqf
-from botorch.sampling import SobolQMCNormalSampler
+from botorch.utils.sampling import draw_sobol_normal_samples
 from botorch.utils.transforms import concatenate_pending_points, t_batch_mode_transform
 
 from caligo import logs
@@ -92,7 +92,7 @@ class JointStraddle(Straddle):
         return (self.weight * deviation - (mean - self.level).abs()).sum(-1)
 
 
-class qStraddle(MCAcquisitionFunction):  # noqa: N801  # BoTorch names its Monte-Carlo functions so
+class qStraddle(AcquisitionFunction):  # noqa: N801  # BoTorch names its Monte-Carlo functions so
     """The expectation of the batch's greatest straddle, E max_i (weight sqrt(pi/2) |f_i - mean_i| - |mean_i - level|).
 
     The form that Wilson, Hutter and Deisenroth give an upper confidence bound ("Maximizing acquisition functions for
@@ -100,22 +100,28 @@ class qStraddle(MCAcquisitionFunction):  # noqa: N801  # BoTorch names its Monte
     Points under way can also be made part of every batch (`set_X_pending`).
     """
 
-    def __init__(self, posterior: Posterior, level: float, weight: float, sampler: SobolQMCNormalSampler) -> None:
-        """Arguments as for `Straddle`, and the base samples."""
-        super().__init__(posterior, sampler=sampler)
+    def __init__(self, posterior: Posterior, level: float, weight: float, seed: int, samples: int = SAMPLES) -> None:
+        """Arguments as for `Straddle`, and the seed of the Sobol sequence behind the samples."""
+        super().__init__(posterior)
         self.seen = posterior
         self.level = level
         self.weight = weight
+        self.seed = seed
+        self.samples = samples
+        self.set_X_pending(None)
 
     @concatenate_pending_points
     @t_batch_mode_transform()  # type: ignore[arg-type]
     def forward(self, X: torch.Tensor) -> torch.Tensor:
         """Values [b] at X [b, q, 9]."""
-        posterior = self.seen.posterior(X)
-        mean = posterior.mean.squeeze(-1)
-        samples = self.get_posterior_samples(posterior).squeeze(-1)
-        spread = self.weight * math.sqrt(math.pi / 2) * (samples - mean).abs()
-        return (spread - (mean - self.level).abs()).amax(-1).mean(0)
+        mean, covariance = self.seen.joint(X)
+        q = X.shape[-2]
+        # GPyTorch's own sampling reads settings of the whole process, which a fit beside it changes.
+        jitter = 1e-6 * self.seen.prior_variance * torch.eye(q, dtype=X.dtype, device=X.device)
+        root = torch.linalg.cholesky(covariance + jitter)
+        normal = draw_sobol_normal_samples(q, self.samples, device=X.device, dtype=X.dtype, seed=self.seed)
+        spread = self.weight * math.sqrt(math.pi / 2) * (normal @ root.mT).abs()
+        return (spread - (mean - self.level).abs().unsqueeze(-2)).amax(-1).mean(-1)
 
 
 class Integral(AcquisitionFunction):
@@ -249,7 +255,7 @@ def propose(
     if rule == "joint_straddle":
         joint: AcquisitionFunction = JointStraddle(posterior, level, weight)
     else:
-        joint = qStraddle(posterior, level, weight, SobolQMCNormalSampler(torch.Size([SAMPLES]), seed=seed))
+        joint = qStraddle(posterior, level, weight, seed)
     return _ascended(joint, box, torch.stack(starts), ITERATIONS)
 
 

@@ -650,4 +650,6 @@ def _design_points(space: Space, n: int, seed: int) -> NDArray[np.float32]:
         if parameter.scale is Scale.BETA21:
             points[:, j] = np.sqrt(points[:, j])  # inverse of the distribution function x^2
     points[:, STRATEGY_COLUMN] = points[:, STRATEGY_COLUMN] >= 1 - space.blind_fraction
+    low, high = space.model_bounds()
+    points[:, (low == high) & (np.arange(DIMENSIONS) != STRATEGY_COLUMN)] = 0  # what the space fixes has no width
     return points.astype(np.float32)

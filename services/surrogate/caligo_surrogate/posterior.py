@@ -7,7 +7,6 @@ leaves the mean as it is: their weights are 0, and only variances change.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -88,10 +87,6 @@ class Posterior(Model):
     @abstractmethod
     def joint(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Posterior mean [..., q] and covariance [..., q, q] at x [..., q, 9], differentiable."""
-
-    @abstractmethod
-    def covariance_with(self, u: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-        """A function that gives the posterior covariances [..., n, m] of rows [..., n, 9] with rows u [m, 9]."""
 
     def posterior(self, X: torch.Tensor, *args: Any, **kwargs: Any) -> GPyTorchPosterior:
         """Joint posterior at X [..., q, 9], as BoTorch's acquisition functions ask for it."""
@@ -283,10 +278,6 @@ class FactorPosterior(Posterior):
         v = self.whitened(x)
         return self.mean(x), (self.matrix.matern(x, x) - v.mT @ v).to(x.dtype)
 
-    def covariance_with(self, u: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-        whitened = self.whitened(u)
-        return lambda x: (self.matrix.matern(x, u) - self.whitened(x).mT @ whitened).to(x.dtype)
-
     def _variance(self, x: torch.Tensor) -> torch.Tensor:
         return self.prior_variance - self.whitened(x).square().sum(-2)
 
@@ -337,27 +328,13 @@ class IterativePosterior(Posterior):
         self.preconditioner = preconditioner
 
     def marginal(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        _, covariance = self._local(x.unsqueeze(-2))
-        return self.mean(x), covariance.squeeze(-1).squeeze(-1)
+        return self.mean(x), self._local_covariance(x.unsqueeze(-2)).squeeze(-1).squeeze(-1)
 
     def joint(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        _, covariance = self._local(x)
-        return self.mean(x), covariance
+        return self.mean(x), self._local_covariance(x)
 
-    def covariance_with(self, u: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-        def covariances(x: torch.Tensor) -> torch.Tensor:
-            (near, factor, k), _ = self._local(x.unsqueeze(-2))
-            matern = self.matrix.matern
-            weights = torch.cholesky_solve(k, factor)
-            return (matern(x.unsqueeze(-2), u) - weights.mT @ matern(near, u)).squeeze(-2)
-
-        return covariances
-
-    def _local(self, x: torch.Tensor) -> tuple[tuple[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
-        """Covariance [..., q, q] at x [..., q, 9] given the rows nearest to each of the q.
-
-        Also those rows [..., m, 9], the factor of their matrix [..., m, m], and their covariances with x [..., m, q].
-        """
+    def _local_covariance(self, x: torch.Tensor) -> torch.Tensor:
+        """Covariance [..., q, q] at x [..., q, 9] given the rows nearest to each of the q."""
         matern, q = self.matrix.matern, x.shape[-2]
         inputs = self.matrix.inputs.to(x.dtype)
         with torch.no_grad():
@@ -372,7 +349,7 @@ class IterativePosterior(Posterior):
             factor = torch.linalg.cholesky(k_near + torch.diag_embed(self.noise * times.to(x.dtype)))
         k = matern(near, x)
         v = torch.linalg.solve_triangular(factor, k, upper=False)
-        return (near, factor, k), matern(x, x) - v.mT @ v
+        return matern(x, x) - v.mT @ v
 
     def _variance(self, x: torch.Tensor) -> torch.Tensor:
         pieces = []
