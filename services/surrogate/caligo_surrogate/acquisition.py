@@ -127,17 +127,22 @@ class qStraddle(AcquisitionFunction):  # noqa: N801  # BoTorch names its Monte-C
 class Integral(AcquisitionFunction):
     """What a run at x takes off an integral over the space, where integrals are means over points u."""
 
-    def __init__(self, posterior: FactorPosterior, level: float, points: torch.Tensor) -> None:
+    def __init__(
+        self, posterior: FactorPosterior, level: float, points: torch.Tensor, before: Integral | None = None
+    ) -> None:
         """Args:
         level: as for `Straddle`.
         points: u, [m, 9].
+        before: the same integral before the posterior's last rows were believed; saves work.
         """
         super().__init__(posterior)
         self.seen = posterior
         self.level = level
         self.points = points
-        self.whitened = posterior.whitened(points)
-        self.mean = posterior.mean(points)
+        if before is None:
+            self.whitened, self.mean = posterior.whitened(points), posterior.mean(points)
+        else:  # rows that are believed leave the mean as it is
+            self.whitened, self.mean = posterior.whitened_again(points, before.whitened), before.mean
         self.variance = (posterior.prior_variance - self.whitened.square().sum(0)).clamp_min(_TINY).to(points.dtype)
 
     def off_variance(self, x: torch.Tensor) -> torch.Tensor:
@@ -237,9 +242,15 @@ def propose(
     sweep = sweep.clamp(box[0], box[1])
     if rule in ("timse", "sur"):
         if isinstance(posterior, FactorPosterior):
-            integral = TargetedError if rule == "timse" else ExpectedBrier
+            kind = TargetedError if rule == "timse" else ExpectedBrier
             points = _decisive(posterior, sweep, level)
-            return _one_by_one(posterior, box, sweep, size, lambda now, _: integral(now, level, points), ITERATIONS)
+            integrals: list[Integral] = []
+
+            def integral(now: FactorPosterior, _: int) -> Integral:
+                integrals.append(kind(now, level, points, integrals[-1] if integrals else None))
+                return integrals[-1]
+
+            return _one_by_one(posterior, box, sweep, size, integral, ITERATIONS)
         log.info("no covariances without a factor", asked=rule, rule=RULE_WITHOUT_FACTOR, rows=len(posterior.matrix))
         rule = RULE_WITHOUT_FACTOR
     if rule == "straddle":

@@ -230,15 +230,21 @@ class Factor:
         whole[:m0, :m0], whole[m0:, :m0], whole[m0:, m0:] = self.tail, v[n0:].mT, tail
         return Factor(self.base, torch.cat([self.coupling, v[:n0]], dim=1), whole)
 
-    def forward(self, b: torch.Tensor) -> torch.Tensor:
-        """L^-1 b of columns [n, k], in the higher precision of the two."""
+    def forward(self, b: torch.Tensor, known: torch.Tensor | None = None) -> torch.Tensor:
+        """L^-1 b of columns [n, k], in the higher precision of the two.
+
+        Args:
+            known: its first rows, as the factor gave them before it was extended.
+        """
         n0 = len(self.base)
         dtype = torch.promote_types(b.dtype, self.base.dtype)
         base, coupling, tail, b = (t.to(dtype) for t in (self.base, self.coupling, self.tail, b))
-        first = torch.linalg.solve_triangular(base, b[:n0], upper=False)
-        if not len(tail):
+        first = torch.linalg.solve_triangular(base, b[:n0], upper=False) if known is None else known
+        if len(first) == len(b):
             return first
-        return torch.cat([first, torch.linalg.solve_triangular(tail, b[n0:] - coupling.mT @ first, upper=False)])
+        old = len(first) - n0
+        rest = b[n0 + old :] - coupling[:, old:].mT @ first[:n0] - tail[old:, :old] @ first[n0:]
+        return torch.cat([first, torch.linalg.solve_triangular(tail[old:, old:], rest, upper=False)])
 
     def solve(self, v: torch.Tensor) -> torch.Tensor:
         """(L L')^-1 v of float64 vectors [n, k], in the factor's own precision: a preconditioner next to exact."""
@@ -264,6 +270,10 @@ class FactorPosterior(Posterior):
     ) -> None:
         super().__init__(matrix, targets, constant, weights, plan, numerics)
         self.factor = factor
+
+    def whitened_again(self, x: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        """`whitened` of x [q, 9], where `known` is what it was before more rows were believed."""
+        return self.factor.forward(self.matrix.matern(self.matrix.inputs.to(x.dtype), x), known)
 
     def whitened(self, x: torch.Tensor) -> torch.Tensor:
         """L^-1 k(X, x), [..., n, q] at x [..., q, 9]."""
