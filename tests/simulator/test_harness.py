@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -227,11 +228,13 @@ def test_failure_error_harms_no_other_sample(
 def test_what_a_source_raises_is_a_failure_of_the_sample(
     harness: ProtocolHarness, make_setup: MakeSetup, secure: MakeSample, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result = harness.run(secure(), make_setup(protocol={"epr_source": "netsquid"}))
+    setup = make_setup()
+    nowhere = setup.protocol.model_copy(update={"epr_source": "nowhere"})
+    result = harness.run(secure(), dataclasses.replace(setup, protocol=nowhere))
     ended(result, ProtocolOutcome.FAILURE_ERROR, Reason.EXCEPTION)
     logged = capsys.readouterr()
-    assert "netsquid is not installed" in logged.out + logged.err
-    assert harness.run(secure(), make_setup()).outcome is ProtocolOutcome.SUCCESS
+    assert "nowhere is not installed" in logged.out + logged.err
+    assert harness.run(secure(), setup).outcome is ProtocolOutcome.SUCCESS
 
 
 # --- the same row, however it is computed ---------------------------------------------------------------------------

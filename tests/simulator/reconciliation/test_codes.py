@@ -44,6 +44,8 @@ def test_structure(n: int, rate: float) -> None:
     assert four_cycles == codes.manifest()[codes.name(n, rate)]["four_cycles"]
     if rate <= 0.75:
         assert four_cycles == 0, "where there is room for it, no two checks share two variables"
+        shares = np.asarray(h[:, code.payload].sum(axis=1)).ravel()
+        assert shares.max() - shares.min() <= 1, "every check has its share of the payload, modulated positions or not"
 
 
 @pytest.mark.parametrize(("n", "rate"), POOL)

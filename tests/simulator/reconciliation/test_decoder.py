@@ -138,10 +138,14 @@ def test_revealing_helps_and_a_warm_start_saves_iterations(qber: float) -> None:
     once = decode(CODE, received, syndromes, reliability, retries=0)
     steps = decode(CODE, received, syndromes, reliability, order, ends, retries=0)
     assert np.array_equal(steps.converged[steps.stage == 0], once.converged[steps.stage == 0])
+    assert (once.converged & (steps.stage > 0)).sum() <= 0.2 * once.converged.sum(), "few are given up too early"
     assert steps.converged.sum() > once.converged.sum()
-    late = np.flatnonzero(steps.converged & (steps.stage == 1))
+    patient = decode(CODE, received, syndromes, reliability, order, ends, patience=ITERATIONS, retries=0)
+    assert steps.iterations.sum() < 0.8 * patient.iterations.sum()
+    assert steps.converged.sum() >= patient.converged.sum() - 1
+    late = np.flatnonzero(patient.converged & (patient.stage == 1))
     assert late.size > 10
     reliability[order[:114]] = KNOWN
     cold = decode(CODE, received[late], syndromes[late], reliability, retries=0)
-    warm_iterations = steps.iterations[late] - ITERATIONS
+    warm_iterations = patient.iterations[late] - ITERATIONS
     assert warm_iterations.mean() < cold.iterations.mean()

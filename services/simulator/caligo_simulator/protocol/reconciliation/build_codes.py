@@ -5,7 +5,9 @@ same distributions and seed give the same files, byte for byte, with the same zl
 
 The modulated positions have degree 3. Growth gives the first of them checks of their own, so that they are an
 untainted pattern without a search; and as no modulated position takes part in the payload's degree distribution, the
-payload keeps its own however many of them are punctured.
+payload keeps its own however many of them are punctured. Nor do they count when the payload's edges are shared out: a
+check with a modulated position would get fewer of degree 2, the others more, and where some are punctured and some
+shortened the parts of such a code would have different thresholds.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
 
 from . import codes, peg
 from .codes import Code
@@ -25,9 +29,9 @@ from .distributions import payload_distribution
 from .puncturing import untainted_prefix
 
 SEED = 20260
-SEARCH_DEPTH = {4096: 20, 65536: 2}
+SEARCH_DEPTH = {4096: 20, 65536: 1}
 """Levels of the progressive edge growth's search; cycles shorter than 2 depth + 4 are avoided where possible."""
-DEEP_DEGREE = {4096: 2, 65536: 3}
+DEEP_DEGREE = {4096: 2, 65536: 8}
 """Degree up to which the search has no end."""
 SHORT = 4096
 """Up to here distributions are searched by frame error rate, which knows about cycles."""
@@ -37,10 +41,20 @@ degree 4 or more, fewer can be punctured."""
 
 
 def rank(code: Code) -> int:
-    """Rank of the parity-check matrix over GF(2), by elimination on packed rows."""
-    rows = np.zeros((code.m, code.n), np.uint8)
-    rows[np.repeat(np.arange(code.m), np.diff(code.check_start)), code.check_variables] = 1
-    packed = np.packbits(rows, axis=1)
+    """Rank of the parity-check matrix over GF(2).
+
+    Modulo a column with two ones, its two rows are the same one. What is left once the rows are joined in this way is
+    eliminated densely, on packed rows.
+    """
+    checks = np.repeat(np.arange(code.m), np.diff(code.check_start))
+    by_variable = np.argsort(code.check_variables, kind="stable")
+    degree = np.bincount(code.check_variables, minlength=code.n)
+    ends = checks[by_variable][degree[code.check_variables[by_variable]] == 2]
+    joins = sparse.coo_array((np.ones(ends.size // 2), (ends[::2], ends[1::2])), shape=(code.m, code.m))
+    count, joined = connected_components(joins, directed=False)
+    rows = np.zeros((count, code.n), np.uint8)
+    np.add.at(rows, (joined[checks], code.check_variables), 1)
+    packed = np.packbits(rows & 1, axis=1)
     found = 0
     for column in range(code.n):
         byte, bit = divmod(column, 8)
@@ -50,21 +64,22 @@ def rank(code: Code) -> int:
             continue
         packed[[found, found + pivots[0]]] = packed[[found + pivots[0], found]]
         others = found + pivots[1:]
-        packed[others] ^= packed[found]
+        packed[others, byte:] ^= packed[found, byte:]
         found += 1
-        if found == code.m:
+        if found == count:
             break
-    return found
+    return code.m - count + found
 
 
-def grow(n: int, rate: float, degrees: NDArray[np.int32], seed: int, depth: int, deep_degree: int = 3) -> Code:
-    """A code whose variables have these degrees, int32 [n], grown in this order; no position is modulated."""
+def grow(
+    n: int, rate: float, degrees: NDArray[np.int32], seed: int, depth: int, deep_degree: int = 3, modulated: int = 0
+) -> Code:
+    """A code whose variables have these degrees, int32 [n], grown in this order; no position is modulated yet."""
     m = round(n * (1.0 - rate))
-    edges = int(degrees.sum())
-    targets = np.full(m, edges // m, np.int32)
-    targets[: edges % m] += 1
+    # The same for all: the first checks to be filled would get more of the low degrees, which come first.
+    targets = np.full(m, -(-int(degrees.sum()) // m), np.int32)
     rng = np.random.Generator(np.random.Philox(seed))
-    variables, checks = peg.grow(degrees, targets, depth, rng, deep_degree)
+    variables, checks = peg.grow(degrees, targets, depth, rng, deep_degree, modulated)
     start = np.zeros(m + 1, np.int32)
     np.cumsum(np.bincount(checks, minlength=m), out=start[1:])
     nothing: NDArray[np.int32] = np.zeros(0, np.int32)
@@ -90,7 +105,7 @@ def mother_code(n: int, rate: float, distribution: dict[int, float], seed: int) 
     modulated = codes.modulated_bits(n)
     payload = payload_degrees(n, rate, distribution)
     degrees = np.concatenate([np.full(modulated, MODULATED_DEGREE, np.int32), payload])
-    code = grow(n, rate, degrees, seed, SEARCH_DEPTH[n], DEEP_DEGREE[n])
+    code = grow(n, rate, degrees, seed, SEARCH_DEPTH[n], DEEP_DEGREE[n], modulated)
     positions = np.arange(modulated, dtype=np.int32)
     return Code(n, code.check_start, code.check_variables, positions, untainted_prefix(code, positions))
 

@@ -5,6 +5,9 @@ posteriors that the checks before it have already improved, which takes about ha
 flooding schedule. `LANES` frames lie side by side as the innermost, contiguous axis, so that every operation
 is one SIMD instruction over frames; a lane whose frame is finished takes the next one at once.
 
+An attempt that is not the last ends as soon as the number of unsatisfied checks has not fallen for `PATIENCE`
+iterations: it seldom falls again, and the next attempt goes on from the same messages.
+
 A frame that does not converge is tried again by `RETRIES` decoders side by side, each with reliabilities that are
 perturbed in another way: the first to meet the syndrome ends the race. At the error rates that matter here this
 saves about every second frame, for the price of one long decoding each.
@@ -35,6 +38,9 @@ RETRY_ITERATIONS = 50
 LONG_ITERATIONS = 60
 """Of a frame's first decoding, in every stage; of a retry; of a frame that is not tried again. Of the frames of 4,096
 bits that converge at the first attempt, 2 to 5 in 1,000 need more than the first number."""
+PATIENCE = 8
+"""Iterations without fewer unsatisfied checks that end an attempt before the last. Of the first attempts that would
+have converged 4 % are given up, which discloses 0.1 % more; the others take half the time."""
 _PERTURBATION = 0.1
 """Relative change, up or down, of each reliability in a retry; more was worse, less needs more iterations."""
 
@@ -51,6 +57,7 @@ def _decode(
     reveal_order: NDArray[np.int32],
     reveal_ends: NDArray[np.int64],
     max_iterations: int,
+    patience: int,
     decoded: NDArray[np.uint8],
     converged: NDArray[np.bool_],
     stages: NDArray[np.uint8],
@@ -69,10 +76,13 @@ def _decode(
     target = np.zeros(m, np.uint32)
     hard = np.zeros(n, np.uint32)
     scratch = np.empty((4 * widest, LANES), np.float32)
+    unsatisfied = np.zeros(LANES, np.uint32)
     keep = np.zeros(LANES, np.float32)
     frame_of = np.full(LANES, -1, np.int64)
     stage_of = np.zeros(LANES, np.int64)
     in_stage = np.zeros(LANES, np.int64)
+    fewest = np.zeros(LANES, np.uint32)
+    stale = np.zeros(LANES, np.int64)
     total = np.zeros(LANES, np.int64)
     next_start = 0
     busy = 0
@@ -87,6 +97,8 @@ def _decode(
                 frame_of[lane] = frame
                 stage_of[lane] = 0
                 in_stage[lane] = 0
+                fewest[lane] = m + 1
+                stale[lane] = 0
                 total[lane] = 0
                 bit = np.uint32(1) << np.uint32(lane)
                 for v in range(n):
@@ -111,12 +123,13 @@ def _decode(
             for lane in range(LANES):
                 bits |= np.uint32(posterior[v, lane] < _f(0.0)) << np.uint32(lane)
             hard[v] = bits
-        unsatisfied = np.uint32(0)
+        unsatisfied[:] = 0
         for c in range(m):
             parity = target[c]
             for e in range(check_start[c], check_start[c + 1]):
                 parity ^= hard[np.uint32(check_variables[e])]
-            unsatisfied |= parity
+            for lane in range(LANES):
+                unsatisfied[lane] += (parity >> np.uint32(lane)) & np.uint32(1)
 
         for lane in range(LANES):
             frame = frame_of[lane]
@@ -130,14 +143,21 @@ def _decode(
             in_stage[lane] += 1
             total[lane] += 1
             place = np.uint32(lane)
-            satisfied = ((unsatisfied >> place) & np.uint32(1)) == 0
+            satisfied = unsatisfied[lane] == 0
             if not satisfied:
-                if in_stage[lane] < max_iterations:
+                stale[lane] += 1
+                if unsatisfied[lane] < fewest[lane]:
+                    fewest[lane] = unsatisfied[lane]
+                    stale[lane] = 0
+                is_last = stage_of[lane] + 1 == reveal_ends.size
+                if in_stage[lane] < max_iterations and (is_last or stale[lane] < patience):
                     continue
-                if stage_of[lane] + 1 < reveal_ends.size:
+                if not is_last:
                     # The next values arrive: their prior changes, everything learnt so far stays.
                     stage_of[lane] += 1
                     in_stage[lane] = 0
+                    fewest[lane] = m + 1
+                    stale[lane] = 0
                     for i in range(reveal_ends[stage_of[lane] - 1], reveal_ends[stage_of[lane]]):
                         at = np.uint32(reveal_order[i])
                         posterior[at, lane] += KNOWN if received[frame, at] == 0 else -KNOWN
@@ -174,6 +194,7 @@ def decode(
     reveal_ends: NDArray[np.int64] | None = None,
     *,
     max_iterations: int | None = None,
+    patience: int = PATIENCE,
     retries: int = RETRIES,
 ) -> Decoding:
     """Find, for every frame, the word nearest to `received` that has the frame's syndrome.
@@ -183,8 +204,8 @@ def decode(
     syndromes (frames, m) 0/1.
 
     With `reveal_order` and `reveal_ends` (both or neither), a frame that has not converged after
-    `max_iterations` in stage i goes on, with all its messages, after the values `received` holds at
-    reveal_order[reveal_ends[i] : reveal_ends[i + 1]] became known for certain. reveal_ends[0] = 0.
+    `max_iterations` in stage i, or has come no nearer in `patience`, goes on, with all its messages, after the values
+    `received` holds at reveal_order[reveal_ends[i] : reveal_ends[i + 1]] became known for certain. reveal_ends[0] = 0.
 
     A frame of up to `LONGEST_RETRIED` bits that has not converged in its last stage is tried again by `retries`
     perturbed decoders. max_iterations: `ITERATIONS` or `LONG_ITERATIONS` unless given.
@@ -196,7 +217,7 @@ def decode(
     syndromes = np.ascontiguousarray(syndromes, np.uint8)
     order: NDArray[np.int32] = np.zeros(0, np.int32) if reveal_order is None else reveal_order
     ends: NDArray[np.int64] = np.zeros(1, np.int64) if reveal_ends is None else reveal_ends
-    first = _start(code, received, syndromes, reliability[np.newaxis], order, ends, max_iterations)
+    first = _start(code, received, syndromes, reliability[np.newaxis], order, ends, max_iterations, patience)
     if not is_short or retries == 0 or first.converged.all():
         return first
     revealed = reliability.copy()
@@ -204,7 +225,9 @@ def decode(
     perturbed = revealed * _perturbations(code.n, retries)
     for i in np.flatnonzero(~first.converged):
         # One frame at a time: a race must not depend on which other frames there are.
-        race = _start(code, received[i : i + 1], syndromes[i : i + 1], perturbed, order[:0], ends[:1], RETRY_ITERATIONS)
+        race = _start(
+            code, received[i : i + 1], syndromes[i : i + 1], perturbed, order[:0], ends[:1], RETRY_ITERATIONS, patience
+        )
         first.bits[i] = race.bits[0]
         first.converged[i] = race.converged[0]
         first.iterations[i] += race.iterations[0]
@@ -226,6 +249,7 @@ def _start(
     reveal_order: NDArray[np.int32],
     reveal_ends: NDArray[np.int64],
     max_iterations: int,
+    patience: int,
 ) -> Decoding:
     """Decode each frame once for each row of `reliability` (racers, n), until the first that converges."""
     frames = received.shape[0]
@@ -242,6 +266,7 @@ def _start(
         np.ascontiguousarray(reveal_order, np.int32),
         np.ascontiguousarray(reveal_ends, np.int64),
         max_iterations,
+        patience,
         bits,
         converged,
         stage,

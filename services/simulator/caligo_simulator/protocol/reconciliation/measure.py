@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
@@ -19,11 +20,12 @@ from scipy import optimize, stats
 from caligo.physics.entropy import inverse_binary_entropy
 
 from . import codes
+from .build_codes import SHORT
 from .codes import Code
 from .decoder import KNOWN, decode
 
 SEED = 4096
-_POINTS = 7
+_POINTS = 5
 """Numbers of punctured bits, from none to all."""
 _USUAL_WIDTH = np.log(1.15)
 """Of the pool's waterfalls, against the channel's."""
@@ -48,20 +50,25 @@ def waterfall(code: Code, punctured: int, frames: int, rng: np.random.Generator)
     """Centre and width of the frame error rate over the QBER."""
     payload = code.n - code.modulated.size
     shannon = inverse_binary_entropy(min(1.0, (code.m - punctured) / payload))
-    rough = _fit(*_trials(code, punctured, np.linspace(0.3, 0.95, 14) * shannon, max(24, frames // 50), rng), payload)
-    # The plans need the rate at 1e-2, some 2.3 widths below the centre; the fit is made in that region.
-    around = rough[0] + rough[1] * np.array([-3.0, -2.7, -2.4, -2.0, -1.5])
-    return _fit(*_trials(code, punctured, np.maximum(around, 0.1 * rough[0]), frames, rng), payload)
+    rough = _fit(*_ascent(code, punctured, shannon * np.linspace(0.45, 0.95, 11), max(16, frames // 50), rng), payload)
+    # The plans need the rate at 1e-2, some 2.4 widths below the centre. Long frames are fewer: they are decoded where
+    # more of them fail.
+    steps = np.array([-3.0, -2.7, -2.4, -2.0, -1.5]) if code.n <= SHORT else np.array([-2.6, -2.2, -1.8, -1.4, -1.0])
+    around = np.maximum(rough[0] + rough[1] * steps, 0.1 * rough[0])
+    return _fit(around, np.array([failures(code, punctured, q, frames, rng) for q in around]), frames, payload)
 
 
-def _trials(
+def _ascent(
     code: Code, punctured: int, qbers: NDArray[np.float64], frames: int, rng: np.random.Generator
-) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
-    """Error rates, failed frames at each, frames at each."""
-    return qbers, np.array([failures(code, punctured, float(q), frames, rng) for q in qbers], np.float64), frames
+) -> tuple[NDArray[np.float64], NDArray[np.int64], int]:
+    """Error rates up to the first at which all fail, failed frames at each, frames at each."""
+    failed: list[int] = []
+    while len(failed) < len(qbers) and (not failed or failed[-1] < frames):
+        failed.append(failures(code, punctured, qbers[len(failed)], frames, rng))
+    return qbers[: len(failed)], np.array(failed), frames
 
 
-def _fit(tried: NDArray[np.float64], failed: NDArray[np.float64], frames: int, payload: int) -> tuple[float, float]:
+def _fit(tried: NDArray[np.float64], failed: NDArray[np.int64], frames: int, payload: int) -> tuple[float, float]:
     """Centre and width of the likeliest Phi((Q - centre) / width).
 
     The width is expected near that of the channel itself, sqrt(Q (1 - Q) / payload) (Martinez-Mateo et al. 2012,
@@ -85,7 +92,7 @@ def measured(n: int, rate: float, frames: int) -> dict[str, Sequence[float]]:
     code = codes.load(n, rate)
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([SEED, n, round(100 * rate)])))
     # The waterfall of a longer code is steeper, so fewer frames place it as well.
-    if n > 4096:
+    if n > SHORT:
         frames //= 16
     counts = [round(code.punctured * i / (_POINTS - 1)) for i in range(_POINTS)]
     fits = [waterfall(code, punctured, frames, rng) for punctured in counts]
@@ -98,16 +105,18 @@ def measured(n: int, rate: float, frames: int) -> dict[str, Sequence[float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--frames", type=int, default=3000, help="of 4,096 bits, at each of 5 error rates")
+    parser.add_argument("--frames", type=int, default=1500, help="of 4,096 bits, at each of 5 error rates")
     parser.add_argument("--frame-size", type=int, choices=codes.FRAME_SIZES, nargs="*", default=codes.FRAME_SIZES)
+    parser.add_argument("--rate", type=float, choices=codes.RATES, nargs="*", default=codes.RATES)
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
     path = codes.DATA / "error_rates.json"
     table = json.loads(path.read_bytes()) if path.exists() else {}
-    with ProcessPoolExecutor() as pool:
+    with ProcessPoolExecutor(arguments.processes) as pool:
         pending = {
             pool.submit(measured, n, rate, arguments.frames): codes.name(n, rate)
             for n in arguments.frame_size
-            for rate in codes.RATES
+            for rate in arguments.rate
         }
         for done in as_completed(pending):
             name = pending[done]

@@ -45,10 +45,12 @@ def grow(
     max_depth: int,
     rng: np.random.Generator,
     deep_degree: int = 3,
+    modulated: int = 0,
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Parity-check matrix as edge lists `(edge_variable, edge_check)`, int32, sorted by variable.
 
-    Of equally good checks, the first after one drawn from `rng` is taken.
+    Of equally good checks, the first after one drawn from `rng` is taken. The edges of the first `modulated` variables
+    do not count when those of the others are placed.
     """
     n = variable_degrees.size
     m = check_targets.size
@@ -61,6 +63,7 @@ def grow(
     edge_variable = np.empty(edges, np.int32)
     check_degree = np.zeros(m, np.int32)
     check_variables = np.empty((m, widest), np.int32)
+    counted = np.zeros(m, np.int32)
     fill = 1.0 / check_targets
     placed = np.zeros(n, np.int32)
     distance = np.empty(m, np.int32)
@@ -69,6 +72,9 @@ def grow(
     queue = np.empty(m, np.int32)
     stamp = 0
     for v in range(n):
+        if v == modulated:
+            counted[:] = 0
+            fill = 1.0 / check_targets
         depth = max_depth if variable_degrees[v] > deep_degree else m
         for k in range(variable_degrees[v]):
             stamp += 1
@@ -115,7 +121,8 @@ def grow(
             edge_variable[e] = v
             check_variables[best, check_degree[best]] = v
             check_degree[best] += 1
-            fill[best] = (check_degree[best] + 1.0) / check_targets[best] if check_degree[best] < widest else np.inf
+            counted[best] += 1
+            fill[best] = (counted[best] + 1.0) / check_targets[best] if check_degree[best] < widest else np.inf
             placed[v] += 1
     return edge_variable, edge_check
 

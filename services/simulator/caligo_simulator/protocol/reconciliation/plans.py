@@ -25,8 +25,8 @@ from .codes import Code
 HIGHEST_FRAME_ERROR_RATE = 1e-2
 """Frames that may fail at the QBER for which a plan is made."""
 BLIND_ATTEMPTS = 4
-_QUANTILE = 2.3656181268642875
-"""Phi(-x) = 9/10 of HIGHEST_FRAME_ERROR_RATE: the rest is left for the errors of fit and interpolation."""
+_QUANTILE = 2.4323790585844463
+"""Phi(-x) = 3/4 of HIGHEST_FRAME_ERROR_RATE: the rest is left for the errors of fit and interpolation."""
 _LOWEST_QBER = 1e-4
 _STEPS = 24
 """Into which the punctured bits are divided where the attempts of the blind protocol are placed."""
