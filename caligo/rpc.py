@@ -280,6 +280,8 @@ def from_rpc_error(error: grpc.RpcError, address: str) -> CaligoError:
         return InvalidArgument("request", text)
     if code is grpc.StatusCode.UNAVAILABLE:
         return Unreachable(f"{address}: nobody answers")
+    if code is grpc.StatusCode.CANCELLED:  # we wait for what we ask, so it was the other side that ended
+        return Unreachable(f"{address}: gave up the call as it stopped")
     return BY_STATUS.get(code.name, InternalError)(text or f"{address}: {code.name}")
 
 
