@@ -184,6 +184,17 @@ class TrainingSpec(_Model):
     """Use the model of `base`."""
 
 
+class ConvergenceSpec(_Model):
+    """When phase 3 ends before its budget is spent; by default it does not."""
+
+    boundary_tolerance: float = Field(0, ge=0, le=0.5)
+    """Largest share of a fixed Sobol set that changed sides over the last `batches` batches; 0: off."""
+    batches: int = Field(8, ge=1, le=1000)
+    """Batches that `boundary_tolerance` looks back."""
+    brier_target: float = Field(0, ge=0, le=0.25)
+    """Expected Brier score of "there is a key" over that set; 0: off."""
+
+
 class ActiveSpec(_Model):
     """Phase 3, active learning."""
 
@@ -195,6 +206,7 @@ class ActiveSpec(_Model):
     """Batches under way while the next one is proposed; 0 waits for each batch to end."""
     skip: bool = False
     """Leave the phase out."""
+    convergence: ConvergenceSpec = ConvergenceSpec()
 
 
 class CampaignSpec(_Model):

@@ -46,17 +46,29 @@ class TrainingSpec(_message.Message):
     skip: bool
     def __init__(self, holdout_fraction: _Optional[float] = ..., skip: _Optional[bool] = ...) -> None: ...
 
+class ConvergenceSpec(_message.Message):
+    __slots__ = ("boundary_tolerance", "batches", "brier_target")
+    BOUNDARY_TOLERANCE_FIELD_NUMBER: _ClassVar[int]
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
+    BRIER_TARGET_FIELD_NUMBER: _ClassVar[int]
+    boundary_tolerance: float
+    batches: int
+    brier_target: float
+    def __init__(self, boundary_tolerance: _Optional[float] = ..., batches: _Optional[int] = ..., brier_target: _Optional[float] = ...) -> None: ...
+
 class ActiveSpec(_message.Message):
-    __slots__ = ("samples", "batch_size", "lookahead", "skip")
+    __slots__ = ("samples", "batch_size", "lookahead", "skip", "convergence")
     SAMPLES_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     LOOKAHEAD_FIELD_NUMBER: _ClassVar[int]
     SKIP_FIELD_NUMBER: _ClassVar[int]
+    CONVERGENCE_FIELD_NUMBER: _ClassVar[int]
     samples: int
     batch_size: int
     lookahead: int
     skip: bool
-    def __init__(self, samples: _Optional[int] = ..., batch_size: _Optional[int] = ..., lookahead: _Optional[int] = ..., skip: _Optional[bool] = ...) -> None: ...
+    convergence: ConvergenceSpec
+    def __init__(self, samples: _Optional[int] = ..., batch_size: _Optional[int] = ..., lookahead: _Optional[int] = ..., skip: _Optional[bool] = ..., convergence: _Optional[_Union[ConvergenceSpec, _Mapping]] = ...) -> None: ...
 
 class CampaignSpec(_message.Message):
     __slots__ = ("name", "seed", "space", "physics", "protocol", "surrogate", "guardrail", "lhs", "training", "active", "base")
@@ -115,7 +127,7 @@ class Problem(_message.Message):
     def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
 class Campaign(_message.Message):
-    __slots__ = ("name", "spec", "state", "progress", "priority", "create_time", "update_time", "problem", "findings")
+    __slots__ = ("name", "spec", "state", "progress", "priority", "create_time", "update_time", "problem", "findings", "owner")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -125,6 +137,7 @@ class Campaign(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _ClassVar[int]
     PROBLEM_FIELD_NUMBER: _ClassVar[int]
     FINDINGS_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
     name: str
     spec: CampaignSpec
     state: CampaignState
@@ -134,10 +147,11 @@ class Campaign(_message.Message):
     update_time: _timestamp_pb2.Timestamp
     problem: Problem
     findings: Findings
-    def __init__(self, name: _Optional[str] = ..., spec: _Optional[_Union[CampaignSpec, _Mapping]] = ..., state: _Optional[_Union[CampaignState, str]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., priority: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., problem: _Optional[_Union[Problem, _Mapping]] = ..., findings: _Optional[_Union[Findings, _Mapping]] = ...) -> None: ...
+    owner: str
+    def __init__(self, name: _Optional[str] = ..., spec: _Optional[_Union[CampaignSpec, _Mapping]] = ..., state: _Optional[_Union[CampaignState, str]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., priority: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., problem: _Optional[_Union[Problem, _Mapping]] = ..., findings: _Optional[_Union[Findings, _Mapping]] = ..., owner: _Optional[str] = ...) -> None: ...
 
 class Findings(_message.Message):
-    __slots__ = ("rows", "simulated", "skipped_infeasible", "skipped_predicted", "succeeded", "best_efficiency", "median_efficiency", "relevant_parameters", "length_scales", "secure_fraction", "secure_fraction_error", "validation", "faults", "calibration", "guardrail")
+    __slots__ = ("rows", "simulated", "skipped_infeasible", "skipped_predicted", "succeeded", "best_efficiency", "median_efficiency", "relevant_parameters", "length_scales", "secure_fraction", "secure_fraction_error", "validation", "faults", "calibration", "guardrail", "convergence")
     ROWS_FIELD_NUMBER: _ClassVar[int]
     SIMULATED_FIELD_NUMBER: _ClassVar[int]
     SKIPPED_INFEASIBLE_FIELD_NUMBER: _ClassVar[int]
@@ -153,6 +167,7 @@ class Findings(_message.Message):
     FAULTS_FIELD_NUMBER: _ClassVar[int]
     CALIBRATION_FIELD_NUMBER: _ClassVar[int]
     GUARDRAIL_FIELD_NUMBER: _ClassVar[int]
+    CONVERGENCE_FIELD_NUMBER: _ClassVar[int]
     rows: int
     simulated: int
     skipped_infeasible: int
@@ -168,7 +183,20 @@ class Findings(_message.Message):
     faults: int
     calibration: Calibration
     guardrail: _surrogate_pb2.GuardrailState
-    def __init__(self, rows: _Optional[int] = ..., simulated: _Optional[int] = ..., skipped_infeasible: _Optional[int] = ..., skipped_predicted: _Optional[int] = ..., succeeded: _Optional[int] = ..., best_efficiency: _Optional[float] = ..., median_efficiency: _Optional[float] = ..., relevant_parameters: _Optional[_Iterable[str]] = ..., length_scales: _Optional[_Iterable[float]] = ..., secure_fraction: _Optional[float] = ..., secure_fraction_error: _Optional[float] = ..., validation: _Optional[_Union[_surrogate_pb2.Validation, _Mapping]] = ..., faults: _Optional[int] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., guardrail: _Optional[_Union[_surrogate_pb2.GuardrailState, _Mapping]] = ...) -> None: ...
+    convergence: Convergence
+    def __init__(self, rows: _Optional[int] = ..., simulated: _Optional[int] = ..., skipped_infeasible: _Optional[int] = ..., skipped_predicted: _Optional[int] = ..., succeeded: _Optional[int] = ..., best_efficiency: _Optional[float] = ..., median_efficiency: _Optional[float] = ..., relevant_parameters: _Optional[_Iterable[str]] = ..., length_scales: _Optional[_Iterable[float]] = ..., secure_fraction: _Optional[float] = ..., secure_fraction_error: _Optional[float] = ..., validation: _Optional[_Union[_surrogate_pb2.Validation, _Mapping]] = ..., faults: _Optional[int] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., guardrail: _Optional[_Union[_surrogate_pb2.GuardrailState, _Mapping]] = ..., convergence: _Optional[_Union[Convergence, _Mapping]] = ...) -> None: ...
+
+class Convergence(_message.Message):
+    __slots__ = ("batches", "converged", "changed_share", "expected_brier")
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
+    CONVERGED_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_SHARE_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_BRIER_FIELD_NUMBER: _ClassVar[int]
+    batches: int
+    converged: bool
+    changed_share: float
+    expected_brier: float
+    def __init__(self, batches: _Optional[int] = ..., converged: _Optional[bool] = ..., changed_share: _Optional[float] = ..., expected_brier: _Optional[float] = ...) -> None: ...
 
 class Calibration(_message.Message):
     __slots__ = ("rows", "coverage50", "coverage90", "coverage95", "mean_z")
@@ -341,12 +369,14 @@ class StreamResultsResponse(_message.Message):
     def __init__(self, rows: _Optional[_Union[_types_pb2.ResultBatch, _Mapping]] = ..., next_row: _Optional[int] = ...) -> None: ...
 
 class DownloadDatasetRequest(_message.Message):
-    __slots__ = ("name", "offset")
+    __slots__ = ("name", "offset", "length")
     NAME_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
     name: str
     offset: int
-    def __init__(self, name: _Optional[str] = ..., offset: _Optional[int] = ...) -> None: ...
+    length: int
+    def __init__(self, name: _Optional[str] = ..., offset: _Optional[int] = ..., length: _Optional[int] = ...) -> None: ...
 
 class DownloadDatasetResponse(_message.Message):
     __slots__ = ("offset", "data", "total_bytes", "sha256")

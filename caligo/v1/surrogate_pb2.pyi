@@ -67,7 +67,7 @@ class GetModelRequest(_message.Message):
     def __init__(self, campaign: _Optional[str] = ...) -> None: ...
 
 class GetModelResponse(_message.Message):
-    __slots__ = ("rows_held", "fitted", "length_scales", "noise", "secure_fraction", "secure_fraction_error", "guardrail_active", "device", "solver", "guardrail", "health", "bytes_held")
+    __slots__ = ("rows_held", "fitted", "length_scales", "noise", "secure_fraction", "secure_fraction_error", "guardrail_active", "device", "solver", "guardrail", "health", "bytes_held", "sides", "expected_brier")
     ROWS_HELD_FIELD_NUMBER: _ClassVar[int]
     FITTED_FIELD_NUMBER: _ClassVar[int]
     LENGTH_SCALES_FIELD_NUMBER: _ClassVar[int]
@@ -80,6 +80,8 @@ class GetModelResponse(_message.Message):
     GUARDRAIL_FIELD_NUMBER: _ClassVar[int]
     HEALTH_FIELD_NUMBER: _ClassVar[int]
     BYTES_HELD_FIELD_NUMBER: _ClassVar[int]
+    SIDES_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_BRIER_FIELD_NUMBER: _ClassVar[int]
     rows_held: int
     fitted: bool
     length_scales: _types_pb2.Tensor
@@ -92,7 +94,9 @@ class GetModelResponse(_message.Message):
     guardrail: GuardrailState
     health: SolverHealth
     bytes_held: int
-    def __init__(self, rows_held: _Optional[int] = ..., fitted: _Optional[bool] = ..., length_scales: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., noise: _Optional[float] = ..., secure_fraction: _Optional[float] = ..., secure_fraction_error: _Optional[float] = ..., guardrail_active: _Optional[bool] = ..., device: _Optional[str] = ..., solver: _Optional[str] = ..., guardrail: _Optional[_Union[GuardrailState, _Mapping]] = ..., health: _Optional[_Union[SolverHealth, _Mapping]] = ..., bytes_held: _Optional[int] = ...) -> None: ...
+    sides: _types_pb2.Tensor
+    expected_brier: float
+    def __init__(self, rows_held: _Optional[int] = ..., fitted: _Optional[bool] = ..., length_scales: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., noise: _Optional[float] = ..., secure_fraction: _Optional[float] = ..., secure_fraction_error: _Optional[float] = ..., guardrail_active: _Optional[bool] = ..., device: _Optional[str] = ..., solver: _Optional[str] = ..., guardrail: _Optional[_Union[GuardrailState, _Mapping]] = ..., health: _Optional[_Union[SolverHealth, _Mapping]] = ..., bytes_held: _Optional[int] = ..., sides: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., expected_brier: _Optional[float] = ...) -> None: ...
 
 class GuardrailState(_message.Message):
     __slots__ = ("active", "threshold", "audits", "false_skips", "false_skip_bound", "evidence", "false_audits", "mode")

@@ -39,6 +39,7 @@ SPECS = [
     (spec.CampaignSpec, campaign_pb2.CampaignSpec),
     (spec.LhsSpec, campaign_pb2.LhsSpec),
     (spec.TrainingSpec, campaign_pb2.TrainingSpec),
+    (spec.ConvergenceSpec, campaign_pb2.ConvergenceSpec),
     (spec.ActiveSpec, campaign_pb2.ActiveSpec),
     (spec.SurrogateSpec, surrogate_pb2.SurrogateSpec),
     (spec.GuardrailSpec, surrogate_pb2.GuardrailSpec),
