@@ -182,6 +182,8 @@ class TrainingSpec(_Model):
     """Share of the rows held out for validation; the final fit uses all."""
     skip: bool = False
     """Use the model of `base`."""
+    folds: int = Field(5, ge=0, le=100)
+    """Folds of the cross-validation on the rows of phase 1; 0 or 1: none."""
 
 
 class ConvergenceSpec(_Model):

@@ -168,9 +168,12 @@ def findings_pairs(findings: campaign_pb2.Findings) -> list[tuple[str, str]]:
     ]
     if findings.faults:
         pairs.insert(1, ("faults", f"{findings.faults:,} simulations ran out of time or broke and count for nothing"))
-    if findings.HasField("validation"):
-        v = findings.validation
-        pairs.append(("held-out rows", f"F1 {v.f1:.3f}, Brier {v.brier:.3f} on {v.rows:,} rows"))
+    for label, field in (("held-out rows", "validation"), ("cross-validation", "cross_validation")):
+        if findings.HasField(field):
+            v = getattr(findings, field)
+            pairs.append((label, f"F1 {v.f1:.3f}, Brier {v.brier:.3f} on {v.rows:,} rows"))
+    if findings.HasField("convergence"):
+        pairs.append(("boundary", convergence_text(findings.convergence)))
     if findings.HasField("calibration"):
         c = findings.calibration
         pairs.append(
@@ -183,6 +186,14 @@ def findings_pairs(findings: campaign_pb2.Findings) -> list[tuple[str, str]]:
     if findings.HasField("guardrail"):
         pairs.append(("guardrail", guardrail_text(findings.guardrail)))
     return pairs
+
+
+def convergence_text(convergence: campaign_pb2.Convergence) -> str:
+    """How still the boundary stood when phase 3 ended, as one line."""
+    ended = "has converged" if convergence.converged else "the budget was spent first"
+    if convergence.HasField("changed_share"):
+        ended += f"; {convergence.changed_share:.2%} of the space changed sides over the last batches"
+    return f"{ended}; expected Brier {convergence.expected_brier:.4f} after {convergence.batches:,} batches"
 
 
 def guardrail_text(state: surrogate_pb2.GuardrailState) -> str:

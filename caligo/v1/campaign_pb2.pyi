@@ -39,12 +39,14 @@ class LhsSpec(_message.Message):
     def __init__(self, samples: _Optional[int] = ..., skip: _Optional[bool] = ...) -> None: ...
 
 class TrainingSpec(_message.Message):
-    __slots__ = ("holdout_fraction", "skip")
+    __slots__ = ("holdout_fraction", "skip", "folds")
     HOLDOUT_FRACTION_FIELD_NUMBER: _ClassVar[int]
     SKIP_FIELD_NUMBER: _ClassVar[int]
+    FOLDS_FIELD_NUMBER: _ClassVar[int]
     holdout_fraction: float
     skip: bool
-    def __init__(self, holdout_fraction: _Optional[float] = ..., skip: _Optional[bool] = ...) -> None: ...
+    folds: int
+    def __init__(self, holdout_fraction: _Optional[float] = ..., skip: _Optional[bool] = ..., folds: _Optional[int] = ...) -> None: ...
 
 class ConvergenceSpec(_message.Message):
     __slots__ = ("boundary_tolerance", "batches", "brier_target")
@@ -151,7 +153,7 @@ class Campaign(_message.Message):
     def __init__(self, name: _Optional[str] = ..., spec: _Optional[_Union[CampaignSpec, _Mapping]] = ..., state: _Optional[_Union[CampaignState, str]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., priority: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., problem: _Optional[_Union[Problem, _Mapping]] = ..., findings: _Optional[_Union[Findings, _Mapping]] = ..., owner: _Optional[str] = ...) -> None: ...
 
 class Findings(_message.Message):
-    __slots__ = ("rows", "simulated", "skipped_infeasible", "skipped_predicted", "succeeded", "best_efficiency", "median_efficiency", "relevant_parameters", "length_scales", "secure_fraction", "secure_fraction_error", "validation", "faults", "calibration", "guardrail", "convergence")
+    __slots__ = ("rows", "simulated", "skipped_infeasible", "skipped_predicted", "succeeded", "best_efficiency", "median_efficiency", "relevant_parameters", "length_scales", "secure_fraction", "secure_fraction_error", "validation", "faults", "calibration", "guardrail", "convergence", "cross_validation")
     ROWS_FIELD_NUMBER: _ClassVar[int]
     SIMULATED_FIELD_NUMBER: _ClassVar[int]
     SKIPPED_INFEASIBLE_FIELD_NUMBER: _ClassVar[int]
@@ -168,6 +170,7 @@ class Findings(_message.Message):
     CALIBRATION_FIELD_NUMBER: _ClassVar[int]
     GUARDRAIL_FIELD_NUMBER: _ClassVar[int]
     CONVERGENCE_FIELD_NUMBER: _ClassVar[int]
+    CROSS_VALIDATION_FIELD_NUMBER: _ClassVar[int]
     rows: int
     simulated: int
     skipped_infeasible: int
@@ -184,7 +187,8 @@ class Findings(_message.Message):
     calibration: Calibration
     guardrail: _surrogate_pb2.GuardrailState
     convergence: Convergence
-    def __init__(self, rows: _Optional[int] = ..., simulated: _Optional[int] = ..., skipped_infeasible: _Optional[int] = ..., skipped_predicted: _Optional[int] = ..., succeeded: _Optional[int] = ..., best_efficiency: _Optional[float] = ..., median_efficiency: _Optional[float] = ..., relevant_parameters: _Optional[_Iterable[str]] = ..., length_scales: _Optional[_Iterable[float]] = ..., secure_fraction: _Optional[float] = ..., secure_fraction_error: _Optional[float] = ..., validation: _Optional[_Union[_surrogate_pb2.Validation, _Mapping]] = ..., faults: _Optional[int] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., guardrail: _Optional[_Union[_surrogate_pb2.GuardrailState, _Mapping]] = ..., convergence: _Optional[_Union[Convergence, _Mapping]] = ...) -> None: ...
+    cross_validation: _surrogate_pb2.Validation
+    def __init__(self, rows: _Optional[int] = ..., simulated: _Optional[int] = ..., skipped_infeasible: _Optional[int] = ..., skipped_predicted: _Optional[int] = ..., succeeded: _Optional[int] = ..., best_efficiency: _Optional[float] = ..., median_efficiency: _Optional[float] = ..., relevant_parameters: _Optional[_Iterable[str]] = ..., length_scales: _Optional[_Iterable[float]] = ..., secure_fraction: _Optional[float] = ..., secure_fraction_error: _Optional[float] = ..., validation: _Optional[_Union[_surrogate_pb2.Validation, _Mapping]] = ..., faults: _Optional[int] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., guardrail: _Optional[_Union[_surrogate_pb2.GuardrailState, _Mapping]] = ..., convergence: _Optional[_Union[Convergence, _Mapping]] = ..., cross_validation: _Optional[_Union[_surrogate_pb2.Validation, _Mapping]] = ...) -> None: ...
 
 class Convergence(_message.Message):
     __slots__ = ("batches", "converged", "changed_share", "expected_brier")

@@ -22,18 +22,24 @@ class SimulateSetup(_message.Message):
     def __init__(self, campaign: _Optional[str] = ..., seed: _Optional[int] = ..., phase: _Optional[_Union[_types_pb2.Phase, str]] = ..., physics: _Optional[_Union[_types_pb2.PhysicsSpec, _Mapping]] = ..., protocol: _Optional[_Union[_types_pb2.ProtocolSpec, _Mapping]] = ...) -> None: ...
 
 class SimulateRequest(_message.Message):
-    __slots__ = ("setup", "rows")
+    __slots__ = ("setup", "rows", "withdrawn", "job")
     SETUP_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
+    WITHDRAWN_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
     setup: SimulateSetup
     rows: _types_pb2.DesignBatch
-    def __init__(self, setup: _Optional[_Union[SimulateSetup, _Mapping]] = ..., rows: _Optional[_Union[_types_pb2.DesignBatch, _Mapping]] = ...) -> None: ...
+    withdrawn: _types_pb2.Tensor
+    job: int
+    def __init__(self, setup: _Optional[_Union[SimulateSetup, _Mapping]] = ..., rows: _Optional[_Union[_types_pb2.DesignBatch, _Mapping]] = ..., withdrawn: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., job: _Optional[int] = ...) -> None: ...
 
 class SimulateResponse(_message.Message):
-    __slots__ = ("results",)
+    __slots__ = ("results", "job")
     RESULTS_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
     results: _types_pb2.ResultBatch
-    def __init__(self, results: _Optional[_Union[_types_pb2.ResultBatch, _Mapping]] = ...) -> None: ...
+    job: int
+    def __init__(self, results: _Optional[_Union[_types_pb2.ResultBatch, _Mapping]] = ..., job: _Optional[int] = ...) -> None: ...
 
 class GetCapacityRequest(_message.Message):
     __slots__ = ()

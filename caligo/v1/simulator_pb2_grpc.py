@@ -52,8 +52,13 @@ class SimulatorServiceServicer:
     """
 
     def Simulate(self, request_iterator, context):
-        """Rows in, results out in the order in which they complete. The first message is the setup, every later one holds
-        rows. The server reads on only while it has room for more rows in flight.
+        """Rows in, results out in the order in which they complete. A job's first message is its setup, every later one holds
+        rows; most streams hold one job. The server reads on only while it has room for more rows in flight.
+
+        A replica serves one stream at a time and refuses others at once with RESOURCE_EXHAUSTED. The initial metadata of a
+        stream it serves comes at once and holds, as `caligo-capacity-bin`, the replica's GetCapacityResponse: whoever keeps
+        no more than `max_rows_in_flight` rows under way never waits for it to read. A replica that is told to end finishes
+        the rows that it has begun and gives the others back by ending the stream with UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

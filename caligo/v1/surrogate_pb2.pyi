@@ -67,7 +67,7 @@ class GetModelRequest(_message.Message):
     def __init__(self, campaign: _Optional[str] = ...) -> None: ...
 
 class GetModelResponse(_message.Message):
-    __slots__ = ("rows_held", "fitted", "length_scales", "noise", "secure_fraction", "secure_fraction_error", "guardrail_active", "device", "solver", "guardrail", "health", "bytes_held", "sides", "expected_brier")
+    __slots__ = ("rows_held", "fitted", "length_scales", "noise", "secure_fraction", "secure_fraction_error", "guardrail_active", "device", "solver", "guardrail", "health", "bytes_held")
     ROWS_HELD_FIELD_NUMBER: _ClassVar[int]
     FITTED_FIELD_NUMBER: _ClassVar[int]
     LENGTH_SCALES_FIELD_NUMBER: _ClassVar[int]
@@ -80,8 +80,6 @@ class GetModelResponse(_message.Message):
     GUARDRAIL_FIELD_NUMBER: _ClassVar[int]
     HEALTH_FIELD_NUMBER: _ClassVar[int]
     BYTES_HELD_FIELD_NUMBER: _ClassVar[int]
-    SIDES_FIELD_NUMBER: _ClassVar[int]
-    EXPECTED_BRIER_FIELD_NUMBER: _ClassVar[int]
     rows_held: int
     fitted: bool
     length_scales: _types_pb2.Tensor
@@ -94,9 +92,7 @@ class GetModelResponse(_message.Message):
     guardrail: GuardrailState
     health: SolverHealth
     bytes_held: int
-    sides: _types_pb2.Tensor
-    expected_brier: float
-    def __init__(self, rows_held: _Optional[int] = ..., fitted: _Optional[bool] = ..., length_scales: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., noise: _Optional[float] = ..., secure_fraction: _Optional[float] = ..., secure_fraction_error: _Optional[float] = ..., guardrail_active: _Optional[bool] = ..., device: _Optional[str] = ..., solver: _Optional[str] = ..., guardrail: _Optional[_Union[GuardrailState, _Mapping]] = ..., health: _Optional[_Union[SolverHealth, _Mapping]] = ..., bytes_held: _Optional[int] = ..., sides: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., expected_brier: _Optional[float] = ...) -> None: ...
+    def __init__(self, rows_held: _Optional[int] = ..., fitted: _Optional[bool] = ..., length_scales: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., noise: _Optional[float] = ..., secure_fraction: _Optional[float] = ..., secure_fraction_error: _Optional[float] = ..., guardrail_active: _Optional[bool] = ..., device: _Optional[str] = ..., solver: _Optional[str] = ..., guardrail: _Optional[_Union[GuardrailState, _Mapping]] = ..., health: _Optional[_Union[SolverHealth, _Mapping]] = ..., bytes_held: _Optional[int] = ...) -> None: ...
 
 class GuardrailState(_message.Message):
     __slots__ = ("active", "threshold", "audits", "false_skips", "false_skip_bound", "evidence", "false_audits", "mode")
@@ -130,6 +126,22 @@ class SolverHealth(_message.Message):
     halvings: int
     def __init__(self, detections: _Optional[int] = ..., escalations: _Optional[int] = ..., failures: _Optional[int] = ..., halvings: _Optional[int] = ...) -> None: ...
 
+class GetBoundaryRequest(_message.Message):
+    __slots__ = ("campaign", "sides_only")
+    CAMPAIGN_FIELD_NUMBER: _ClassVar[int]
+    SIDES_ONLY_FIELD_NUMBER: _ClassVar[int]
+    campaign: str
+    sides_only: bool
+    def __init__(self, campaign: _Optional[str] = ..., sides_only: _Optional[bool] = ...) -> None: ...
+
+class GetBoundaryResponse(_message.Message):
+    __slots__ = ("sides", "expected_brier")
+    SIDES_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_BRIER_FIELD_NUMBER: _ClassVar[int]
+    sides: _types_pb2.Tensor
+    expected_brier: float
+    def __init__(self, sides: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., expected_brier: _Optional[float] = ...) -> None: ...
+
 class DeleteModelRequest(_message.Message):
     __slots__ = ("campaign",)
     CAMPAIGN_FIELD_NUMBER: _ClassVar[int]
@@ -159,14 +171,16 @@ class ObserveResponse(_message.Message):
     def __init__(self, rows_held: _Optional[int] = ...) -> None: ...
 
 class FitModelRequest(_message.Message):
-    __slots__ = ("campaign", "holdout_fraction", "keep_current")
+    __slots__ = ("campaign", "holdout_fraction", "keep_current", "folds")
     CAMPAIGN_FIELD_NUMBER: _ClassVar[int]
     HOLDOUT_FRACTION_FIELD_NUMBER: _ClassVar[int]
     KEEP_CURRENT_FIELD_NUMBER: _ClassVar[int]
+    FOLDS_FIELD_NUMBER: _ClassVar[int]
     campaign: str
     holdout_fraction: float
     keep_current: bool
-    def __init__(self, campaign: _Optional[str] = ..., holdout_fraction: _Optional[float] = ..., keep_current: _Optional[bool] = ...) -> None: ...
+    folds: int
+    def __init__(self, campaign: _Optional[str] = ..., holdout_fraction: _Optional[float] = ..., keep_current: _Optional[bool] = ..., folds: _Optional[int] = ...) -> None: ...
 
 class FitProgress(_message.Message):
     __slots__ = ("step", "steps", "loss")
@@ -197,7 +211,7 @@ class Validation(_message.Message):
     def __init__(self, rows: _Optional[int] = ..., rmse: _Optional[float] = ..., f1: _Optional[float] = ..., brier: _Optional[float] = ..., coverage50: _Optional[float] = ..., coverage90: _Optional[float] = ..., coverage95: _Optional[float] = ...) -> None: ...
 
 class FitSummary(_message.Message):
-    __slots__ = ("rows", "loss", "steps", "device", "solver", "validation", "tensors", "metadata", "secure_fraction", "secure_fraction_error")
+    __slots__ = ("rows", "loss", "steps", "device", "solver", "validation", "tensors", "metadata", "secure_fraction", "secure_fraction_error", "cross_validation")
     ROWS_FIELD_NUMBER: _ClassVar[int]
     LOSS_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
@@ -208,6 +222,7 @@ class FitSummary(_message.Message):
     METADATA_FIELD_NUMBER: _ClassVar[int]
     SECURE_FRACTION_FIELD_NUMBER: _ClassVar[int]
     SECURE_FRACTION_ERROR_FIELD_NUMBER: _ClassVar[int]
+    CROSS_VALIDATION_FIELD_NUMBER: _ClassVar[int]
     rows: int
     loss: float
     steps: int
@@ -218,7 +233,8 @@ class FitSummary(_message.Message):
     metadata: str
     secure_fraction: float
     secure_fraction_error: float
-    def __init__(self, rows: _Optional[int] = ..., loss: _Optional[float] = ..., steps: _Optional[int] = ..., device: _Optional[str] = ..., solver: _Optional[str] = ..., validation: _Optional[_Union[Validation, _Mapping]] = ..., tensors: _Optional[bytes] = ..., metadata: _Optional[str] = ..., secure_fraction: _Optional[float] = ..., secure_fraction_error: _Optional[float] = ...) -> None: ...
+    cross_validation: Validation
+    def __init__(self, rows: _Optional[int] = ..., loss: _Optional[float] = ..., steps: _Optional[int] = ..., device: _Optional[str] = ..., solver: _Optional[str] = ..., validation: _Optional[_Union[Validation, _Mapping]] = ..., tensors: _Optional[bytes] = ..., metadata: _Optional[str] = ..., secure_fraction: _Optional[float] = ..., secure_fraction_error: _Optional[float] = ..., cross_validation: _Optional[_Union[Validation, _Mapping]] = ...) -> None: ...
 
 class FitModelResponse(_message.Message):
     __slots__ = ("progress", "summary")

@@ -70,6 +70,11 @@ class SurrogateServiceStub:
                 request_serializer=caligo_dot_v1_dot_surrogate__pb2.ScreenRowsRequest.SerializeToString,
                 response_deserializer=caligo_dot_v1_dot_surrogate__pb2.ScreenRowsResponse.FromString,
                 _registered_method=True)
+        self.GetBoundary = channel.unary_unary(
+                '/caligo.v1.SurrogateService/GetBoundary',
+                request_serializer=caligo_dot_v1_dot_surrogate__pb2.GetBoundaryRequest.SerializeToString,
+                response_deserializer=caligo_dot_v1_dot_surrogate__pb2.GetBoundaryResponse.FromString,
+                _registered_method=True)
         self.PredictRows = channel.unary_unary(
                 '/caligo.v1.SurrogateService/PredictRows',
                 request_serializer=caligo_dot_v1_dot_surrogate__pb2.PredictRowsRequest.SerializeToString,
@@ -141,6 +146,13 @@ class SurrogateServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetBoundary(self, request, context):
+        """On which side of the cliff the space lies, and how sure that is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PredictRows(self, request, context):
         """Posterior of the target at any rows.
         """
@@ -200,6 +212,11 @@ def add_SurrogateServiceServicer_to_server(servicer, server):
                     servicer.ScreenRows,
                     request_deserializer=caligo_dot_v1_dot_surrogate__pb2.ScreenRowsRequest.FromString,
                     response_serializer=caligo_dot_v1_dot_surrogate__pb2.ScreenRowsResponse.SerializeToString,
+            ),
+            'GetBoundary': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBoundary,
+                    request_deserializer=caligo_dot_v1_dot_surrogate__pb2.GetBoundaryRequest.FromString,
+                    response_serializer=caligo_dot_v1_dot_surrogate__pb2.GetBoundaryResponse.SerializeToString,
             ),
             'PredictRows': grpc.unary_unary_rpc_method_handler(
                     servicer.PredictRows,
@@ -407,6 +424,33 @@ class SurrogateService:
             '/caligo.v1.SurrogateService/ScreenRows',
             caligo_dot_v1_dot_surrogate__pb2.ScreenRowsRequest.SerializeToString,
             caligo_dot_v1_dot_surrogate__pb2.ScreenRowsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBoundary(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/caligo.v1.SurrogateService/GetBoundary',
+            caligo_dot_v1_dot_surrogate__pb2.GetBoundaryRequest.SerializeToString,
+            caligo_dot_v1_dot_surrogate__pb2.GetBoundaryResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -12,8 +12,9 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+from caligo_orchestrator import access
 from caligo_orchestrator.manager import Campaigns
-from caligo_orchestrator.server import CampaignServicer
+from caligo_orchestrator.server import service
 from caligo_orchestrator.settings import OrchestratorSettings
 from caligo_sampler.server import SamplerServicer
 
@@ -184,7 +185,12 @@ class StandInSurrogate(surrogate_pb2_grpc.SurrogateServiceServicer):
             self._import(self._model(request.campaign), fitted, fitted_to)
         scores = surrogate_pb2.Validation(rows=3, rmse=0.1, f1=0.9, brier=0.05) if self.validates else None
         summary = surrogate_pb2.FitSummary(
-            rows=rows, validation=scores, tensors=fitted.encode(), metadata=str(fitted_to), secure_fraction=0.5
+            rows=rows,
+            validation=scores,
+            cross_validation=surrogate_pb2.Validation(rows=request.folds) if request.folds else None,
+            tensors=fitted.encode(),
+            metadata=str(fitted_to),
+            secure_fraction=0.5,
         )
         yield surrogate_pb2.FitModelResponse(summary=summary)
 
@@ -222,6 +228,15 @@ class StandInSurrogate(surrogate_pb2_grpc.SurrogateServiceServicer):
         answer = np.zeros((len(wire.decode_inputs(request.inputs)), 3), dtype=np.float32)
         answer[:] = len(model.rows), model.fitted_to, 0.5
         return surrogate_pb2.PredictRowsResponse(prediction=wire.encode(answer, wire.PREDICTION))
+
+    def GetBoundary(self, request, context):
+        """Of 64 points, one changes sides with every 4 active rows until there are 12; the score falls with rows."""
+        active = self._model(request.campaign).active()
+        sides = np.arange(64) < min(active, 12) // 4
+        score = None if request.sides_only else 0.2 / (1 + active)
+        return surrogate_pb2.GetBoundaryResponse(
+            sides=wire.encode(sides.astype(np.uint8), wire.CODE), expected_brier=score
+        )
 
     def ExportModel(self, request, context):
         model = self._model(request.campaign)
@@ -289,15 +304,9 @@ class Orchestrator:
 
     def __init__(self, settings: OrchestratorSettings, socket: Path) -> None:
         self.campaigns = Campaigns(settings)
+        self._guard = access.guard(settings)
         self._server = rpc.Server(
-            f"unix:{socket}",
-            [
-                rpc.Service(
-                    "caligo.v1.CampaignService",
-                    campaign_pb2_grpc.add_CampaignServiceServicer_to_server,
-                    CampaignServicer(self.campaigns),
-                )
-            ],
+            f"unix:{socket}", [service(self.campaigns)], interceptors=[self._guard.__enter__()], threads=256
         )
         self.campaigns.start()
         self._server.start()
@@ -309,6 +318,7 @@ class Orchestrator:
         self._channel.close()
         self.campaigns.close()
         self._server.stop(0)
+        self._guard.__exit__(None, None, None)
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ def ready(stub, cliff):
     """A fitted model under `NAME`, with what its fit said."""
     call(stub.CreateModel, pb.CreateModelRequest(campaign=NAME, seed=7))
     call(stub.Observe, batches(cliff.rows(cliff.design(150, seed=1))))
-    return call(stub.FitModel, pb.FitModelRequest(campaign=NAME, holdout_fraction=0.2))
+    return call(stub.FitModel, pb.FitModelRequest(campaign=NAME, holdout_fraction=0.2, folds=5))
 
 
 def test_fit_streams_progress_and_then_the_summary(ready):
@@ -68,6 +68,8 @@ def test_fit_streams_progress_and_then_the_summary(ready):
     assert last.summary.solver == "cholesky"
     assert last.summary.validation.rows == 30
     assert last.summary.validation.f1 > 0.8
+    assert last.summary.cross_validation.rows == 150
+    assert last.summary.cross_validation.f1 > 0.8
 
 
 def test_model_is_described(stub, ready):
@@ -80,6 +82,19 @@ def test_model_is_described(stub, ready):
     assert 0.3 < model.secure_fraction < 0.8
     assert model.secure_fraction_error > 0
     assert (wire.decode(model.length_scales, wire.INPUTS, 9) > 0).all()
+
+
+def test_boundary_is_surveyed(stub, ready):
+    survey = call(stub.GetBoundary, pb.GetBoundaryRequest(campaign=NAME))
+    sides = wire.decode(survey.sides, wire.CODE, 4096)
+    assert set(sides.tolist()) == {0, 1}
+    assert sides.mean() == pytest.approx(
+        call(stub.GetModel, pb.GetModelRequest(campaign=NAME)).secure_fraction, abs=0.03
+    )
+    assert 0 < survey.expected_brier < 0.25
+    cheap = call(stub.GetBoundary, pb.GetBoundaryRequest(campaign=NAME, sides_only=True))
+    assert cheap.sides == survey.sides
+    assert not cheap.HasField("expected_brier")
 
 
 def test_creating_again_is_answered_with_what_is_there(stub, ready):
@@ -142,6 +157,7 @@ def test_before_a_fit(stub, cliff):
         (stub.FitModel, pb.FitModelRequest(campaign="campaigns/empty")),
         (stub.ProposeBatch, pb.ProposeBatchRequest(campaign="campaigns/empty", size=2)),
         (stub.PredictRows, pb.PredictRowsRequest(campaign="campaigns/empty", inputs=inputs(cliff.design(1, 1)))),
+        (stub.GetBoundary, pb.GetBoundaryRequest(campaign="campaigns/empty")),
         (stub.ExportModel, pb.ExportModelRequest(campaign="campaigns/empty")),
     ):
         with pytest.raises(FailedPrecondition):
@@ -160,6 +176,7 @@ def test_unknown_campaign(stub, cliff):
         (stub.ProposeBatch, pb.ProposeBatchRequest(campaign=unknown, size=1)),
         (stub.ScreenRows, pb.ScreenRowsRequest(campaign=unknown, rows=wire.encode_design(np.zeros(1, np.int64), rows))),
         (stub.PredictRows, pb.PredictRowsRequest(campaign=unknown, inputs=inputs(rows))),
+        (stub.GetBoundary, pb.GetBoundaryRequest(campaign=unknown)),
         (stub.ExportModel, pb.ExportModelRequest(campaign=unknown)),
         (stub.ImportModel, pb.ImportModelRequest(campaign=unknown)),
     ):
@@ -183,6 +200,7 @@ def test_unknown_campaign(stub, cliff):
             "guardrail.threshold",
         ),
         ("FitModel", pb.FitModelRequest(campaign=NAME, holdout_fraction=0.9), "holdout_fraction"),
+        ("FitModel", pb.FitModelRequest(campaign=NAME, folds=101), "folds"),
         ("ProposeBatch", pb.ProposeBatchRequest(campaign=NAME), "size"),
         ("ProposeBatch", pb.ProposeBatchRequest(campaign=NAME, size=1, batch=-1), "batch"),
         (

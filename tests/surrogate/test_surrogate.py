@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from caligo_surrogate.landscape import MIN_ROWS
+from caligo_surrogate.landscape import BOUNDARY_POINTS, MIN_ROWS
 from sklearn.metrics import brier_score_loss, f1_score
 
 from caligo.errors import FailedPrecondition, InvalidArgument
@@ -67,6 +67,47 @@ def test_held_out_rows_are_not_seen(make, cliff, drain):
     landscape.observe(Phase.LHS, rows)
     _, summary = drain(landscape.fit(0.3))
     assert summary.validation.rmse > 0.8
+
+
+def test_cross_validation_foretells_each_row_from_the_others(make, cliff, drain):
+    landscape = make(40)
+    drain(landscape.fit())
+    rows = landscape.rows()
+    errors = []
+    for i in range(40):
+        without = make()
+        without.observe(Phase.LHS, np.delete(rows, i))
+        without.load(*landscape.export())
+        prediction = without.predict(rows["inputs"][i : i + 1])
+        errors.append(rows["metrics"][i, METRIC["margin"]] - prediction.mean[0])
+    validation = landscape.cross_validate(40)
+    assert validation.rows == 40
+    assert validation.rmse == pytest.approx(np.sqrt(np.mean(np.square(errors))), rel=1e-3)
+    assert landscape.cross_validate(5).rmse > 0.8 * validation.rmse, "fewer rows to learn from in each fold"
+
+
+def test_cross_validation_takes_simulated_rows_of_phase_1_alone(make, cliff, drain):
+    landscape = make(60)
+    infeasible = cliff.rows(cliff.design(20, seed=2), start=60)
+    infeasible["outcome"] = ProtocolOutcome.SKIPPED_INFEASIBLE
+    landscape.observe(Phase.LHS, infeasible)
+    landscape.observe(Phase.ACTIVE, cliff.rows(cliff.design(30, seed=3)))
+    drain(landscape.fit())
+    assert landscape.cross_validate(5).rows == 60
+    assert landscape.cross_validate(1) is None
+    assert landscape.cross_validate(61) is None
+
+
+def test_boundary_is_a_fixed_set_with_the_posteriors_own_sides(make, fitted, cliff, drain):
+    sides = fitted.sides()
+    assert len(sides) == BOUNDARY_POINTS
+    assert (sides == fitted.sides()).all()
+    assert abs(sides.mean() - fitted.secure_fraction()[0]) < 0.02, "the same measure of the space"
+    informed = make(200)
+    drain(informed.fit())
+    informed.observe(Phase.ACTIVE, cliff.rows(cliff.design(200, seed=3)))
+    assert 0 < (sides != informed.sides()).mean() < 0.1
+    assert 0 < informed.expected_brier() < fitted.expected_brier() < 0.25
 
 
 def test_without_holdout_there_is_no_validation(make, drain):

@@ -7,7 +7,6 @@ simply run again: every phase starts from what is there.
 from __future__ import annotations
 
 import gc
-import importlib.metadata
 import json
 import math
 import threading
@@ -21,14 +20,14 @@ import numpy as np
 
 from caligo import wire
 from caligo.calibration import calibrate
-from caligo.dataset import FILE_NAME, FORMAT, GROUPS
+from caligo.dataset import FILE_NAME, GROUPS
 from caligo.errors import FailedPrecondition
 from caligo.results import ProtocolOutcome, ResultRows
 from caligo.seeds import Phase
 from caligo.space import DIMENSIONS
 from caligo.spec import CampaignSpec
 from caligo.v1 import campaign_pb2, surrogate_pb2
-from caligo_orchestrator import findings
+from caligo_orchestrator import files, findings
 from caligo_orchestrator.dispatch import SimulationFarm
 from caligo_orchestrator.phases import active, lhs, surrogate
 from caligo_orchestrator.pipeline import Pipeline, Stopped
@@ -48,6 +47,8 @@ ENDED: Final = frozenset({SUCCEEDED, FAILED, CANCELLED})
 
 PREFIX: Final = "campaigns/"
 _RATE_WINDOW_SECONDS: Final = 60.0
+_VALIDATIONS: Final = ("validation", "cross_validation")
+"""What phase 2 says of the model's quality: fields of `FitSummary` and of `Findings`, and keys in the journal."""
 
 
 class ProgressBoard:
@@ -126,7 +127,8 @@ class CampaignRunner:
         self._farm = farm
         self._settings = settings
         self._note = note
-        self._validation: surrogate_pb2.Validation | None = None
+        self._validations: dict[str, surrogate_pb2.Validation] = {}
+        self._convergence: campaign_pb2.Convergence | None = None
 
     def run(self) -> campaign_pb2.Findings:
         """Walk through the phases.
@@ -137,8 +139,9 @@ class CampaignRunner:
         """
         self._directory.mkdir(parents=True, exist_ok=True)
         self.progress = ProgressBoard()
-        sampler = Sampler(self._settings.sampler)
-        model = Surrogate(self._settings.surrogate, surrogate.model_name(self._journal, self.id))
+        tls = self._settings.services_tls()
+        sampler = Sampler(self._settings.sampler, tls)
+        model = Surrogate(self._settings.surrogate, surrogate.model_name(self._journal, self.id), tls)
         try:
             for service in (sampler, model):
                 service.await_ready(self._settings.patience_seconds, self.stop)
@@ -191,8 +194,9 @@ class CampaignRunner:
         for rows in self._journal.row_blocks(self.id, Phase.LHS):
             model.observe(Phase.LHS, rows)
         if surrogate.kept(self._journal, self.id):
-            validation = self._journal.checkpoint(self.id, "validation")
-            self._validation = surrogate_pb2.Validation.FromString(validation) if validation is not None else None
+            for kind in _VALIDATIONS:
+                if (kept := self._journal.checkpoint(self.id, kind)) is not None:
+                    self._validations[kind] = surrogate_pb2.Validation.FromString(kept)
             surrogate.load(model, self._journal, self.id)
             return
         if self.spec.training.skip:
@@ -201,15 +205,16 @@ class CampaignRunner:
             return
         self._note("phase 2: training the surrogate")
         self.progress.enter(Phase.SURROGATE, 0, self.spec.surrogate.training_steps)
-        for response in model.fit(self.spec.training.holdout_fraction):
+        for response in model.fit(self.spec.training.holdout_fraction, self.spec.training.folds):
             if self.stop.is_set():
                 raise Stopped
             if response.HasField("progress"):
                 self.progress.step(response.progress.step, response.progress.steps)
             else:
-                if response.summary.HasField("validation"):
-                    self._validation = response.summary.validation
-                    self._journal.put_checkpoint(self.id, "validation", self._validation.SerializeToString())
+                for kind in _VALIDATIONS:
+                    if response.summary.HasField(kind):
+                        self._validations[kind] = getattr(response.summary, kind)
+                        self._journal.put_checkpoint(self.id, kind, self._validations[kind].SerializeToString())
                 self._record_fit(0, response.summary)
         surrogate.save(model, self._journal, self.id, self._directory)
 
@@ -227,6 +232,14 @@ class CampaignRunner:
             phase = active.ActivePhase(self.id, self.spec, sampler, model, self._journal, pipeline, on_fit)
             for _ in phase.run():
                 pass
+        self._convergence = campaign_pb2.Convergence(
+            batches=phase.learned,
+            converged=phase.convergence.is_reached,
+            changed_share=phase.convergence.changed_share,
+            expected_brier=model.boundary()[1],
+        )
+        if phase.convergence.is_reached:
+            self._note(f"phase 3: the boundary has converged; {phase.learned} batches learned")
         surrogate.save(model, self._journal, self.id, self._directory)
 
     def _conclude(self, model: Surrogate) -> campaign_pb2.Findings:
@@ -252,7 +265,9 @@ class CampaignRunner:
         )
         foretold = self._journal.rows(self.id, Phase.ACTIVE)
         calibration = calibrate(foretold, forecast[foretold["index"]], self.spec.surrogate.target)
-        return findings.summarise(self._all_rows(), described, length_scales, self._validation, calibration)
+        return findings.summarise(
+            self._all_rows(), described, length_scales, self._validations, calibration, self._convergence
+        )
 
     # --- results --------------------------------------------------------------------------------------------------
 
@@ -265,27 +280,13 @@ class CampaignRunner:
         return Pipeline(PREFIX + self.id, self.spec, phase, self._farm, record, self.stop)
 
     def _open_file(self, plan: lhs.Plan) -> hdf5.HDF5Writer:
-        """The live file, filled with what the journal holds."""
-        writer = hdf5.HDF5Writer(
-            self._directory / FILE_NAME,
-            {
-                "format": FORMAT,
-                "campaign": PREFIX + self.id,
-                "spec": self.spec.model_dump_json(),
-                "versions": json.dumps(_versions()),
-            },
-            {Phase.LHS: plan.rows, Phase.ACTIVE: 0 if self.spec.active.skip else self.spec.active.samples},
-            fits=1 + active.batches(self.spec),
-            batch_rows=64,
-        )
+        """The live file, with what the journal holds."""
+        writer, note = files.open_file(PREFIX + self.id, self.spec, plan, self._directory, self._journal)
+        if note is not None:
+            self._note(note)
         for phase in GROUPS:
             for rows in self._journal.row_blocks(self.id, phase):
-                writer.write(phase, rows)
                 self.progress.count(rows, recovered=True)
-        for line in range(1 + active.batches(self.spec)):
-            values = self._journal.checkpoint(self.id, f"fit/{line}")
-            if values is not None:
-                writer.write_fit(line, json.loads(values))
         return writer
 
     def _record_fit(self, line: int, summary: surrogate_pb2.FitSummary) -> None:
@@ -294,14 +295,9 @@ class CampaignRunner:
             scores = {name: getattr(summary.validation, name) for name in scores}
         values = {"rows": summary.rows, **scores, "secure_fraction": summary.secure_fraction}
         self._journal.put_checkpoint(self.id, f"fit/{line}", json.dumps(values).encode())
-        self._writer.write_fit(line, values)
+        self._writer.write_history({line: values})
         self.progress.fitted(summary.secure_fraction)
 
     def _all_rows(self) -> Iterator[ResultRows]:
         for phase in GROUPS:
             yield from self._journal.row_blocks(self.id, phase)
-
-
-def _versions() -> dict[str, str]:
-    packages = ("caligo", "caligo-orchestrator", "numpy", "h5py")
-    return {name: importlib.metadata.version(name) for name in packages}

@@ -20,10 +20,15 @@ def summarise(
     blocks: Iterable[ResultRows],
     model: surrogate_pb2.GetModelResponse,
     length_scales: NDArray[np.float32],
-    validation: surrogate_pb2.Validation | None,
+    validations: Mapping[str, surrogate_pb2.Validation],
     calibration: Calibration | None,
+    convergence: campaign_pb2.Convergence | None,
 ) -> campaign_pb2.Findings:
-    """The numbers that matter, from all result rows (in blocks) and what is known of the surrogate."""
+    """The numbers that matter, from all result rows (in blocks) and what is known of the surrogate.
+
+    Args:
+        validations: by the name of their field in `Findings`.
+    """
     outcomes = np.zeros(256, dtype=np.int64)
     efficiencies = [np.empty(0, dtype=np.float32)]
     for rows in blocks:
@@ -46,9 +51,11 @@ def summarise(
         length_scales=[float(length_scales[j]) for j in order],
         secure_fraction=model.secure_fraction,
         secure_fraction_error=model.secure_fraction_error,
-        validation=validation,
         guardrail=model.guardrail,
+        convergence=convergence,
     )
+    for field, validation in validations.items():
+        getattr(found, field).CopyFrom(validation)
     if calibration is not None:
         coverage50, coverage90, coverage95 = calibration.coverage
         found.calibration.CopyFrom(

@@ -19,6 +19,7 @@ from caligo.errors import NotFound, Unreachable
 from caligo.results import ResultRows
 from caligo.seeds import Phase
 from caligo.spec import CampaignSpec, to_proto
+from caligo.tls import Tls
 from caligo.v1 import (
     sampler_pb2,
     sampler_pb2_grpc,
@@ -63,9 +64,9 @@ class ModelLostError(Unreachable):
 
 
 class _Remote:
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, tls: Tls | None) -> None:
         self._address = address
-        self._channel = rpc.channel(address)
+        self._channel = rpc.channel(address, tls)
 
     def await_ready(self, patience_seconds: float, stop: threading.Event) -> None:
         """Wait until the service answers.
@@ -91,8 +92,8 @@ class _Remote:
 class Sampler(_Remote):
     """Designs with their feasibility."""
 
-    def __init__(self, address: str) -> None:
-        super().__init__(address)
+    def __init__(self, address: str, tls: Tls | None = None) -> None:
+        super().__init__(address, tls)
         self._stub = sampler_pb2_grpc.SamplerServiceStub(self._channel)
 
     def design(self, spec: CampaignSpec, seed: int, size: int, start: int, count: int) -> Iterator[DesignRows]:
@@ -125,8 +126,8 @@ class Sampler(_Remote):
 class Surrogate(_Remote):
     """The surrogate of one campaign. Each call may raise `ModelLostError`."""
 
-    def __init__(self, address: str, campaign: str) -> None:
-        super().__init__(address)
+    def __init__(self, address: str, campaign: str, tls: Tls | None = None) -> None:
+        super().__init__(address, tls)
         self._campaign = campaign
         self._stub = surrogate_pb2_grpc.SurrogateServiceStub(self._channel)
 
@@ -164,9 +165,11 @@ class Surrogate(_Remote):
         with self._calling():
             self._stub.Observe(requests())
 
-    def fit(self, holdout_fraction: float) -> Iterator[surrogate_pb2.FitModelResponse]:
-        """Train; progress messages, the summary last."""
-        request = surrogate_pb2.FitModelRequest(campaign=self._campaign, holdout_fraction=holdout_fraction)
+    def fit(self, holdout_fraction: float, folds: int) -> Iterator[surrogate_pb2.FitModelResponse]:
+        """Train, validate and cross-validate; progress messages, the summary last."""
+        request = surrogate_pb2.FitModelRequest(
+            campaign=self._campaign, holdout_fraction=holdout_fraction, folds=folds
+        )
         with self._calling():
             call = self._stub.FitModel(request)
             try:
@@ -214,6 +217,14 @@ class Surrogate(_Remote):
         request = surrogate_pb2.PredictRowsRequest(campaign=self._campaign, inputs=wire.encode(inputs, wire.INPUTS))
         with self._calling():
             return wire.decode(self._stub.PredictRows(request).prediction, wire.PREDICTION, len(inputs), 3)
+
+    def boundary(self, *, sides_only: bool = False) -> tuple[NDArray[np.bool_], float | None]:
+        """Where of a fixed Sobol set a key is likelier than none, bool [m], and the expected Brier score there."""
+        request = surrogate_pb2.GetBoundaryRequest(campaign=self._campaign, sides_only=sides_only)
+        with self._calling():
+            response = self._stub.GetBoundary(request)
+            sides = wire.decode(response.sides, wire.CODE, -1).astype(np.bool_)
+            return sides, response.expected_brier if response.HasField("expected_brier") else None
 
     def describe(self) -> surrogate_pb2.GetModelResponse:
         with self._calling():

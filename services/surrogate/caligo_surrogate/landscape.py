@@ -47,7 +47,11 @@ JOINT_POINTS: Final = {"cholesky": 1024, "cg": 256}
 """Of these, points of the joint posterior samples, by solver: without a factor each costs a system."""
 VOLUME_SAMPLES: Final = 256
 """Posterior samples for its uncertainty."""
+BOUNDARY_POINTS: Final = 2**12
+"""Sobol points that tell how much of the boundary still moves."""
 _INTERVALS: Final = (0.50, 0.90, 0.95)
+_FORECAST: Final = np.dtype([("error", "f4"), ("z", "f4"), ("key", "f4"), ("success", "?")])
+"""A row against its prediction: error in units of the target and in standard deviations, probability of a key."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -298,18 +302,44 @@ class EfficiencyLandscape:
             gp.set_hyper_parameters(hyper)
         return gp, standard
 
+    def cross_validate(self, folds: int) -> Validation | None:
+        """Quality on every simulated row of phase 1, each foretold from all rows but those of its fold.
+
+        The hyper-parameters are those in force, which have seen all rows: what is tested is the process, not its
+        training. None where there are fewer rows than folds, or fewer than two folds.
+
+        Raises:
+            FailedPrecondition: not fitted.
+        """
+        learned = self._learnable(self.rows())
+        tested = np.flatnonzero(_simulated(learned[: len(self._learnable(self._rows[Phase.LHS]))]))
+        if folds < 2 or len(tested) < max(folds, MIN_ROWS):
+            return None
+        if self._hyper is None:
+            raise FailedPrecondition("the model is not fitted; call FitModel first")
+        hyper = self._hyper
+        rng = seeds.generator(self.seed, Phase.SURROGATE, 6, Purpose.TRAINING)
+        forecasts = []
+        for fold in np.array_split(rng.permutation(tested), folds):
+            rest = np.delete(learned, fold)
+            ladder = self.solver.posterior(len(rest))
+            forecasts.append(ladder.run(lambda plan: self._forecast(self._base(hyper, rest, plan), learned[fold])))  # noqa: B023
+        return _score(np.concatenate(forecasts))
+
     def _validate(self, fitted: _Fitted, rows: ResultRows) -> Validation:
-        unit, target, success = self.space.to_unit(rows["inputs"]), self._target(rows), _succeeded(rows)
+        return _score(self._forecast(fitted, rows))
+
+    def _forecast(self, fitted: _Fitted, rows: ResultRows) -> NDArray[np.void]:
+        """Rows that the process has not seen against what it says of them: an array [n] of `_FORECAST`."""
+        unit, target = self.space.to_unit(rows["inputs"]), self._target(rows)
         prediction = self._predict(fitted, unit)
         mean, variance = self._moments(fitted.posterior, unit)
-        z = (fitted.standard.apply(target) - mean) / np.sqrt(variance + fitted.posterior.noise)
-        return Validation(
-            rows=len(rows),
-            rmse=float(np.sqrt(np.mean(np.square(target - prediction.mean)))),
-            f1=float(f1_score(success, prediction.key > 0.5, zero_division=0.0)),
-            brier=float(brier_score_loss(success, prediction.key, labels=[False, True])),
-            coverage=tuple(float(np.mean(np.abs(z) <= norm.ppf(0.5 + share / 2))) for share in _INTERVALS),
-        )
+        forecast = np.empty(len(rows), dtype=_FORECAST)
+        forecast["error"] = target - prediction.mean
+        forecast["z"] = (fitted.standard.apply(target) - mean) / np.sqrt(variance + fitted.posterior.noise)
+        forecast["key"] = prediction.key
+        forecast["success"] = _succeeded(rows)
+        return forecast
 
     # --- what follows from rows and hyper-parameters --------------------------------------------------------------
 
@@ -545,13 +575,41 @@ class EfficiencyLandscape:
             self._derived["secure"] = self._soundly(self._secure_fraction)
         return self._derived["secure"]
 
+    def sides(self) -> NDArray[np.bool_]:
+        """Where a key is likelier than none, bool [`BOUNDARY_POINTS`].
+
+        The points are a Sobol set by the measure of the campaign's design; space and seed alone decide it.
+
+        Raises:
+            FailedPrecondition: not fitted.
+        """
+        return self._soundly(lambda fitted: self._means(fitted, self._boundary_points()) > fitted.standard.level)
+
+    def expected_brier(self) -> float:
+        """The Brier score of "there is a key" to be expected over the points of `sides`.
+
+        That of probabilities p that mean what they say: the mean of p (1 - p).
+
+        Raises:
+            FailedPrecondition: not fitted.
+        """
+        key = self._soundly(lambda fitted: self._predict(fitted, self._boundary_points())).key.astype(np.float64)
+        return float(np.mean(key * (1 - key)))
+
+    def _boundary_points(self) -> NDArray[np.float32]:
+        seed = seeds.key(self.seed, Phase.SURROGATE, 7, Purpose.TRAINING) >> 1
+        return _design_points(self.space, BOUNDARY_POINTS, seed)
+
+    def _means(self, fitted: _Fitted, unit: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Posterior mean of the standardised target, float32 [n]."""
+        return self.device.in_chunks(
+            lambda x: fitted.posterior.mean(x).unsqueeze(-1), unit, fitted.posterior.bytes_per_row()
+        )[:, 0]
+
     def _secure_fraction(self, fitted: _Fitted) -> tuple[float, float]:
         seed = seeds.key(self.seed, Phase.SURROGATE, 3, Purpose.TRAINING) >> 1
         points = _design_points(self.space, VOLUME_POINTS, seed)
-        means = self.device.in_chunks(
-            lambda x: fitted.posterior.mean(x).unsqueeze(-1), points, fitted.posterior.bytes_per_row()
-        )
-        share = float(np.mean(means > fitted.standard.level))
+        share = float(np.mean(self._means(fitted, points) > fitted.standard.level))
         uncertainty = self._share_uncertainty(fitted, points[: JOINT_POINTS[fitted.posterior.plan.method]])
         integration = np.sqrt(share * (1 - share) / VOLUME_POINTS)
         return share, 1.96 * float(np.hypot(uncertainty, integration))
@@ -628,6 +686,16 @@ class EfficiencyLandscape:
 def _is_bounds(value: Any) -> TypeGuard[dict[str, int]]:
     names = {phase.name.lower() for phase in Phase}
     return isinstance(value, dict) and value.keys() == names and all(isinstance(v, int) for v in value.values())
+
+
+def _score(forecast: NDArray[np.void]) -> Validation:
+    return Validation(
+        rows=len(forecast),
+        rmse=float(np.sqrt(np.mean(np.square(forecast["error"])))),
+        f1=float(f1_score(forecast["success"], forecast["key"] > 0.5, zero_division=0.0)),
+        brier=float(brier_score_loss(forecast["success"], forecast["key"], labels=[False, True])),
+        coverage=tuple(float(np.mean(np.abs(forecast["z"]) <= norm.ppf(0.5 + share / 2))) for share in _INTERVALS),
+    )
 
 
 def _simulated(rows: ResultRows) -> NDArray[np.bool_]:

@@ -22,13 +22,14 @@ from caligo.space import DIMENSIONS
 from caligo.spec import GuardrailSpec, SpaceSpec, SurrogateSpec, from_proto
 from caligo.v1 import surrogate_pb2, surrogate_pb2_grpc
 from caligo_surrogate.device import Device
-from caligo_surrogate.landscape import EfficiencyLandscape, Summary
+from caligo_surrogate.landscape import EfficiencyLandscape, Summary, Validation
 from caligo_surrogate.settings import SurrogateSettings
 
 log = logs.get("surrogate.server")
 
 SERVICE_NAME: Final = surrogate_pb2.DESCRIPTOR.services_by_name["SurrogateService"].full_name
 MAX_BATCH: Final = 256
+MAX_FOLDS: Final = 100
 """Candidates of one joint batch."""
 _CAMPAIGN: Final = re.compile(r"campaigns/[^/]+")
 
@@ -147,6 +148,8 @@ class SurrogateServicer(surrogate_pb2_grpc.SurrogateServiceServicer):
     ) -> Iterator[surrogate_pb2.FitModelResponse]:
         if not 0 <= request.holdout_fraction <= 0.5:
             raise InvalidArgument("holdout_fraction", "must lie in [0, 0.5]")
+        if request.folds > MAX_FOLDS:
+            raise InvalidArgument("folds", f"must lie in [0, {MAX_FOLDS}]")
         with self._holding(request.campaign) as landscape:
             twin = landscape.snapshot()
         context.send_initial_metadata(())
@@ -155,7 +158,7 @@ class SurrogateServicer(surrogate_pb2_grpc.SurrogateServiceServicer):
             try:
                 progress = next(fitting)
             except StopIteration as end:
-                summary = self._summary(end.value, twin)
+                summary = self._summary(end.value, twin, request.folds)
                 if not request.keep_current:
                     with self._holding(request.campaign) as landscape:
                         landscape.load(summary.tensors, summary.metadata)
@@ -165,7 +168,7 @@ class SurrogateServicer(surrogate_pb2_grpc.SurrogateServiceServicer):
                 progress=surrogate_pb2.FitProgress(step=progress.step, steps=progress.steps, loss=progress.loss)
             )
 
-    def _summary(self, summary: Summary, fitted: EfficiencyLandscape) -> surrogate_pb2.FitSummary:
+    def _summary(self, summary: Summary, fitted: EfficiencyLandscape, folds: int) -> surrogate_pb2.FitSummary:
         fitted.guardrail()  # learned here, in the background, and not at the next screening
         tensors, metadata = fitted.export()
         fraction, error = fitted.secure_fraction()
@@ -181,19 +184,10 @@ class SurrogateServicer(surrogate_pb2_grpc.SurrogateServiceServicer):
             secure_fraction_error=error,
         )
         if summary.validation is not None:
-            v = summary.validation
-            coverage50, coverage90, coverage95 = v.coverage
-            message.validation.CopyFrom(
-                surrogate_pb2.Validation(
-                    rows=v.rows,
-                    rmse=v.rmse,
-                    f1=v.f1,
-                    brier=v.brier,
-                    coverage50=coverage50,
-                    coverage90=coverage90,
-                    coverage95=coverage95,
-                )
-            )
+            message.validation.CopyFrom(_to_proto(summary.validation))
+        cross_validation = fitted.cross_validate(folds)
+        if cross_validation is not None:
+            message.cross_validation.CopyFrom(_to_proto(cross_validation))
         return message
 
     def ProposeBatch(
@@ -223,6 +217,16 @@ class SurrogateServicer(surrogate_pb2_grpc.SurrogateServiceServicer):
         return surrogate_pb2.ScreenRowsResponse(
             failure_probability=wire.encode(probability, wire.FAILURE),
             skip=wire.encode(verdicts, wire.CODE),
+        )
+
+    def GetBoundary(
+        self, request: surrogate_pb2.GetBoundaryRequest, context: grpc.ServicerContext
+    ) -> surrogate_pb2.GetBoundaryResponse:
+        with self._holding(request.campaign) as landscape:
+            sides = landscape.sides()
+            expected_brier = None if request.sides_only else landscape.expected_brier()
+        return surrogate_pb2.GetBoundaryResponse(
+            sides=wire.encode(sides.astype(np.uint8), wire.CODE), expected_brier=expected_brier
         )
 
     def PredictRows(
@@ -281,6 +285,19 @@ class SurrogateServicer(surrogate_pb2_grpc.SurrogateServiceServicer):
                 if excess > 0 and not model.lock.locked():
                     excess -= self._models.pop(name).bytes_held
                     log.warning("model forgotten to make room", campaign=name, budget=self._memory_budget)
+
+
+def _to_proto(validation: Validation) -> surrogate_pb2.Validation:
+    coverage50, coverage90, coverage95 = validation.coverage
+    return surrogate_pb2.Validation(
+        rows=validation.rows,
+        rmse=validation.rmse,
+        f1=validation.f1,
+        brier=validation.brier,
+        coverage50=coverage50,
+        coverage90=coverage90,
+        coverage95=coverage95,
+    )
 
 
 def _unknown(campaign: str) -> NotFound:

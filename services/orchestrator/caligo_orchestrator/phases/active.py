@@ -21,6 +21,7 @@ from caligo.results import ProtocolOutcome, ResultRows
 from caligo.seeds import Phase
 from caligo.spec import CampaignSpec
 from caligo.v1 import surrogate_pb2
+from caligo_orchestrator.phases.convergence import Convergence
 from caligo_orchestrator.pipeline import AUDIT, SIMULATE, Pipeline
 from caligo_orchestrator.remote import BackgroundFit, Sampler, Screening, Surrogate
 from caligo_orchestrator.store.journal import Journal, Proposal
@@ -32,10 +33,13 @@ def batches(spec: CampaignSpec) -> int:
 
 
 class ActivePhase:
-    """Proposes, screens, evaluates and learns until the budget is spent.
+    """Proposes, screens, evaluates and learns until the budget is spent or the boundary has converged.
 
-    Goes on after a stop from what the journal holds: the proposals with the model states that made them, and the
-    rows. `on_fit(batch, summary)` is called when what was fitted to the batches up to that one comes into force.
+    Goes on after a stop from what the journal holds: the proposals with the model state that made the last one, and
+    the rows. `on_fit(batch, summary)` is called when what was fitted to the batches up to that one comes into force.
+
+    Attributes:
+        convergence: how still the boundary stands.
     """
 
     def __init__(
@@ -56,12 +60,18 @@ class ActivePhase:
         self._pipeline = pipeline
         self._on_fit = on_fit
         self._total = batches(spec)
+        self.convergence = Convergence(campaign, spec, self._total, journal, surrogate)
         self._proposals = journal.proposals(campaign)
         self._missing = [self._size(k) for k in range(self._total)]
         self._learned = 0
         """Batches whose results the surrogate has."""
         self._fit: BackgroundFit | None = None
         """The fit under way, of the batches up to the last one learned."""
+
+    @property
+    def learned(self) -> int:
+        """Batches that the surrogate has learned."""
+        return self._learned
 
     def run(self) -> Iterator[ResultRows]:
         """Durable rows, as they come."""
@@ -89,12 +99,13 @@ class ActivePhase:
         """
         if not self._proposals:
             return
-        last = self._proposals[-1]
-        learned = max(0, last.batch - self._spec.active.lookahead)
+        state = self._journal.last_state(self._campaign)
+        assert state is not None
+        learned = max(0, self._proposals[-1].batch - self._spec.active.lookahead)
         in_force_since = max((k + 1 for k in range(1, learned) if self._is_fit_due(k)), default=0)
         for batch in range(in_force_since):
             self._observe(batch)
-        self._surrogate.restore(last.tensors, last.metadata)
+        self._surrogate.restore(*state)
         for batch in range(in_force_since, learned):
             self._observe(batch)
         self._learned = learned
@@ -107,42 +118,49 @@ class ActivePhase:
     def _propose(self) -> None:
         batch = len(self._proposals)
         pending = [p.inputs for p in self._proposals[self._learned :]]
-        tensors, metadata = self._surrogate.export()
+        state = self._surrogate.export()
+        # The last one as large as the others, whatever the budget leaves of it: a larger budget then goes on from here.
         proposed = self._surrogate.propose(
-            batch, self._size(batch), np.concatenate([np.empty((0, 9), dtype=np.float32), *pending])
+            batch, self._spec.active.batch_size, np.concatenate([np.empty((0, 9), dtype=np.float32), *pending])
         )
         verdict = self._screen(batch, proposed.inputs)
-        proposal = Proposal(batch, proposed.inputs, verdict, tensors, metadata, proposed.posterior)
-        self._journal.append_proposal(self._campaign, proposal)
+        proposal = Proposal(batch, proposed.inputs, verdict, proposed.posterior)
+        self._journal.append_proposal(self._campaign, proposal, state)
         self._proposals.append(proposal)
 
     def _screen(self, batch: int, inputs: NDArray[np.float32]) -> NDArray[np.uint8]:
         """The verdict on each candidate: the closed form's first, then the guardrail's."""
         verdict = np.full(len(inputs), SIMULATE, dtype=np.uint8)
-        screened = self._surrogate.screen(self._index(batch), inputs)
+        screened = self._surrogate.screen(self._index(batch, len(inputs)), inputs)
         verdict[screened == Screening.SKIP] = ProtocolOutcome.SKIPPED_PREDICTED_FAILURE
         verdict[screened == Screening.AUDIT] = AUDIT
         verdict[~self._sampler.feasible(self._spec, inputs)] = ProtocolOutcome.SKIPPED_INFEASIBLE
         return verdict
 
     def _submit(self, proposal: Proposal, done: NDArray[np.int64]) -> Iterator[ResultRows]:
-        index = self._index(proposal.batch)
-        missing = ~np.isin(index, done)
+        index = self._index(proposal.batch, self._size(proposal.batch))
+        missing = np.flatnonzero(~np.isin(index, done))
         for rows in self._pipeline.submit(index[missing], proposal.inputs[missing], proposal.verdict[missing]):
             self._count(rows["index"])
             yield rows
 
     def _learn(self) -> None:
-        """Give the surrogate the oldest complete batch and the hyper-parameters that are due; begin the next fit."""
+        """Give the surrogate the oldest complete batch and the hyper-parameters that are due; begin the next fit.
+
+        Where the boundary has converged, nothing is proposed any more; what is under way is still learned.
+        """
         self._observe(self._learned)
         self._finish_fit()
         self._learned += 1
+        self.convergence.look(self._learned)
+        if self.convergence.is_reached:
+            self._total = len(self._proposals)
         self._begin_fit()
 
     def _observe(self, batch: int) -> None:
         q = self._spec.active.batch_size
         rows = self._journal.rows(self._campaign, Phase.ACTIVE, batch * q, (batch + 1) * q)
-        self._surrogate.observe(Phase.ACTIVE, rows, self._proposals[batch].verdict == AUDIT)
+        self._surrogate.observe(Phase.ACTIVE, rows, self._proposals[batch].verdict[: len(rows)] == AUDIT)
 
     def _is_fit_due(self, learned: int) -> bool:
         """Whether a fit begins when so many batches have been learned."""
@@ -165,7 +183,8 @@ class ActivePhase:
             self._missing[batch] -= 1
 
     def _size(self, batch: int) -> int:
+        """Rows of a batch that the budget holds."""
         return min(self._spec.active.batch_size, self._spec.active.samples - batch * self._spec.active.batch_size)
 
-    def _index(self, batch: int) -> NDArray[np.int64]:
-        return batch * self._spec.active.batch_size + np.arange(self._size(batch), dtype=np.int64)
+    def _index(self, batch: int, size: int) -> NDArray[np.int64]:
+        return batch * self._spec.active.batch_size + np.arange(size, dtype=np.int64)
