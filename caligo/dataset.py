@@ -56,6 +56,12 @@ GROUPS: Final[Mapping[Phase, str]] = MappingProxyType({Phase.LHS: "lhs_warmup", 
 """The group that holds a phase's rows."""
 NOT_YET: Final = 255
 """`outcome` of a row that is still to come."""
+UNITS: Final[Mapping[str, str]] = MappingProxyType(
+    {**{p.symbol: p.unit for p in PARAMETERS}, **dict(METRICS), **dict(COUNTS)}
+)
+"""Unit of each column of `CampaignDataset.columns` that has one."""
+LONG_NAMES: Final[Mapping[str, str]] = MappingProxyType({p.symbol: p.title for p in PARAMETERS})
+"""What the symbols of the parameters stand for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,6 +182,15 @@ class CampaignDataset:
             rows[name] = group[name][:][there]
         return rows
 
+    def outcomes(self, phase: Phase) -> dict[str, int]:
+        """How many rows of a phase have come to each outcome, by its name."""
+        counts = np.bincount(self._file[GROUPS[phase]]["outcome"][:], minlength=NOT_YET + 1)
+        return {outcome.name.lower(): int(counts[outcome]) for outcome in ProtocolOutcome if counts[outcome]}
+
+    def room(self, phase: Phase) -> int:
+        """Rows of a phase that the file has room for; in one that is finished as many as are there."""
+        return len(self._file[GROUPS[phase]]["outcome"])
+
     def columns(self, phase: Phase | None = None) -> dict[str, NDArray[Any]]:
         """The rows that are there as a column each, [n]: `phase` ("lhs" or "active"), then those of `row_columns`."""
         phases = GROUPS if phase is None else (phase,)
@@ -184,28 +199,32 @@ class CampaignDataset:
         return {"phase": names, **row_columns(np.concatenate(parts))}
 
     def to_pandas(self, phase: Phase | None = None) -> pandas.DataFrame:
-        """`columns` as a table; `phase`, `strategy`, `outcome` and `reason` are categories.
+        """`columns` as a table; `phase`, `strategy`, `outcome` and `reason` are categories; `attrs["units"]` has units.
 
         Raises:
             InvalidArgument: pandas is not installed.
         """
-        frame = _import("pandas").DataFrame(self.columns(phase))
+        frame = import_library("pandas").DataFrame(self.columns(phase))
+        frame.attrs = {"campaign": self.campaign, "units": dict(UNITS)}
         return frame.astype(dict.fromkeys(("phase", "strategy", "outcome", "reason"), "category"))
 
     def to_xarray(self, phase: Phase | None = None) -> xarray.Dataset:
-        """`columns` along the dimension `row`, each variable with its `units`.
+        """`columns` along the dimension `row`, each variable with its `units` and, if a parameter, its `long_name`.
 
         Raises:
             InvalidArgument: xarray is not installed.
         """
-        units = {**{p.symbol: p.unit for p in PARAMETERS}, **dict(METRICS), **dict(COUNTS)}
+        described = {"units": UNITS, "long_name": LONG_NAMES}
         variables = {
-            name: ("row", values, {"units": units[name]} if name in units else {})
+            name: ("row", values, {key: texts[name] for key, texts in described.items() if name in texts})
             for name, values in self.columns(phase).items()
         }
-        return _import("xarray").Dataset(
-            variables, attrs={"campaign": self.campaign, "spec": self.spec.model_dump_json()}
-        )
+        about = {
+            "campaign": self.campaign,
+            "spec": self.spec.model_dump_json(),
+            "versions": json.dumps(self.versions),
+        }
+        return import_library("xarray").Dataset(variables, attrs=about)
 
     @property
     def surrogate(self) -> SurrogateFindings:
@@ -276,8 +295,16 @@ def _names(codes: type[Strategy | ProtocolOutcome | Reason], values: NDArray[np.
     return table[values]
 
 
-def _import(module: str) -> Any:
+def import_library(module: str) -> Any:
+    """A library of the optional extra `export`.
+
+    Raises:
+        InvalidArgument: it is not installed.
+    """
     try:
         return importlib.import_module(module)
     except ImportError:
-        raise InvalidArgument(module, f"must be installed for this: pip install {module}") from None
+        library = module.partition(".")[0]
+        raise InvalidArgument(
+            library, f"must be installed for this: pip install {library}, or caligo[export]"
+        ) from None

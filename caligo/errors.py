@@ -69,10 +69,38 @@ class FailedPrecondition(CaligoError):
 
 
 class ResourceExhausted(CaligoError):
-    """A limit is reached; the text says which and what to do."""
+    """A limit is reached; the text says which and what to do.
+
+    Attributes:
+        limit: name of the setting that holds the limit; empty where it is none of the server's settings.
+        value: the limit; None with an empty `limit`.
+        retry_after_seconds: when to try again; None where waiting alone does not help.
+    """
 
     status = "RESOURCE_EXHAUSTED"
     exit_code = 5
+
+    def __init__(
+        self, text: str, *, limit: str = "", value: int | None = None, retry_after_seconds: float | None = None
+    ) -> None:
+        self.limit = limit
+        self.value = value
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__(text)
+
+
+class Unauthenticated(CaligoError):
+    """The server wants a token, and there is none or it is not one of the server's."""
+
+    status = "UNAUTHENTICATED"
+    exit_code = 6
+
+
+class PermissionDenied(CaligoError):
+    """The token does not allow this."""
+
+    status = "PERMISSION_DENIED"
+    exit_code = 6
 
 
 class DeadlineExceeded(CaligoError):
@@ -112,6 +140,8 @@ BY_STATUS: dict[str, type[CaligoError]] = {
         AlreadyExists,
         FailedPrecondition,
         ResourceExhausted,
+        Unauthenticated,
+        PermissionDenied,
         DeadlineExceeded,
         Unimplemented,
         CampaignFailed,

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import MutableMapping, Sequence
+from typing import Any
 
 import structlog
 
 
-def configure(level: str = "info", *, service: str = "") -> None:
-    """Set up logging for this process; every line carries `service` and whatever contextvars hold."""
-    if service:
-        structlog.contextvars.bind_contextvars(service=service)
+def configure(level: str = "info", *, service: str = "", processors: Sequence[structlog.types.Processor] = ()) -> None:
+    """Set up logging for this process; every line carries `service`, whatever contextvars hold, and what further
+    processors add to it."""
+
+    def add_service(_: Any, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        return {**line, "service": service} if service else line
+
     renderer = (
         structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer(default=str)
     )
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            add_service,
+            *processors,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.StackInfoRenderer(),
@@ -31,5 +38,5 @@ def configure(level: str = "info", *, service: str = "") -> None:
 
 
 def get(name: str) -> structlog.stdlib.BoundLogger:
-    """A logger; bind `campaign=` and `row=` where they are known."""
+    """A logger. `campaign` and `row` are bound in structlog's context where the work on them begins."""
     return structlog.get_logger(component=name)

@@ -5,9 +5,10 @@ The file is the one that `CALIGO_CONFIG` names, with a section a service.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
 
 from pydantic import Field, ValidationError
 from pydantic_settings import (
@@ -20,6 +21,9 @@ from pydantic_settings import (
 
 from caligo.errors import FieldViolation, InvalidArgument
 from caligo.spec import invalid_argument, read_yaml
+
+if TYPE_CHECKING:
+    from caligo.tls import Tls
 
 SECTIONS: Final = ("sampler", "simulator", "surrogate", "orchestrator")
 """The services, and the sections of a settings file."""
@@ -44,12 +48,40 @@ class ServiceSettings(BaseSettings):
     """Where to listen: `host:port` (port 0: any free one) or `unix:PATH`."""
     insecure: bool = False
     """Allow an address that other machines can reach, without encryption."""
+    tls_certificate: Path | None = None
+    """Own certificate (PEM, with the chain to its authority); what is not on a Unix socket is then encrypted."""
+    tls_key: Path | None = None
+    """Key of the certificate (PEM, without a password)."""
+    tls_client_ca: Path | None = None
+    """Certificates of authorities (PEM); clients must then show a certificate of theirs (mutual TLS)."""
+    metrics_address: str = ""
+    """Where Prometheus is answered, `host:port`; encrypted where the service is. Empty: nowhere."""
+    traces_endpoint: str = ""
+    """Collector that OpenTelemetry's spans are sent to, `host:port` or `https://host:port` (OTLP over gRPC). Empty:
+    nothing is traced."""
+    traces_share: float = Field(1, ge=0, le=1)
+    """Share of the rows that are traced; the same rows wherever it is the same."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Lowest level of log lines."""
     grace_seconds: float = Field(10, ge=0)
     """How long calls under way may go on after SIGTERM."""
     lifeline: bool = False
     """Stop as soon as standard input closes: whoever started the service is gone."""
+
+    def tls(self) -> Tls | None:
+        """Who the service is and whose certificates its clients must show; None where nothing is encrypted.
+
+        Raises:
+            InvalidArgument: a file cannot be used, or one is set without what it needs.
+        """
+        from caligo.tls import Tls  # brings gRPC, which processes that only read settings must not load
+
+        fields = ("tls_client_ca", "tls_certificate", "tls_key")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise InvalidArgument("tls_client_ca", "needs tls_certificate and tls_key")
+        if self.tls_certificate is None and self.tls_key is None:
+            return None
+        return Tls(self.tls_client_ca, self.tls_certificate, self.tls_key, fields=fields)
 
     def __init_subclass__(cls, section: str = "", **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -92,6 +124,19 @@ class ServiceSettings(BaseSettings):
             return CliApp.run(cls, cli_args=arguments)
         except ValidationError as error:
             raise invalid_argument(error) from None
+
+
+def is_private(address: str) -> bool:
+    """Whether only this machine can reach an address: loopback or a Unix socket."""
+    if address.startswith("unix:"):
+        return True
+    host = address.removeprefix("dns:///").rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _read_sections(path: Path, own: str) -> dict[str, Any]:

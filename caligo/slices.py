@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,19 @@ def cut(
         at: [9], model coordinates; what the slice holds fixed.
         predict: float32 [n, 9] in model coordinates to float32 [n, 2 or more]: mean, standard deviation.
     """
+    cutting = steps(space, axes, at, points)
+    rows = next(cutting)
+    while True:
+        try:
+            rows = cutting.send(predict(rows))
+        except StopIteration as end:
+            return end.value
+
+
+def steps(
+    space: Space, axes: tuple[int, int], at: NDArray[np.floating], points: int
+) -> Generator[NDArray[np.float32], NDArray[np.float32], CliffSlice]:
+    """`cut` for callers who predict in their own way: yields rows and is sent their predictions."""
     low, high = space.model_bounds()
     x, y = (np.linspace(low[axis], high[axis], points).astype(np.float32) for axis in axes)
     moments = np.full((len(Strategy), points, points, 2), np.nan, dtype=np.float32)
@@ -53,5 +66,6 @@ def cut(
         grid[:, :, axes[0]] = x[None, :]
         grid[:, :, axes[1]] = y[:, None]
         grid[:, :, STRATEGY_COLUMN] = strategy
-        moments[strategy] = predict(grid.reshape(-1, grid.shape[-1]))[:, :2].reshape(points, points, 2)
+        predicted = yield grid.reshape(-1, grid.shape[-1])
+        moments[strategy] = predicted[:, :2].reshape(points, points, 2)
     return CliffSlice(axes, x, y, np.asarray(at, dtype=np.float32), moments[..., 0], moments[..., 1])

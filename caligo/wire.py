@@ -27,6 +27,9 @@ POSTERIOR: Final = "caligo.posterior/1"
 PREDICTION: Final = "caligo.prediction/1"
 FAILURE: Final = "caligo.failure/1"
 
+CAPACITY_HEADER: Final = "caligo-capacity-bin"
+"""Initial metadata of a stream of rows: a serialized `GetCapacityResponse`."""
+
 _DTYPES: Final[dict[types_pb2.ElementType, np.dtype]] = {
     types_pb2.ELEMENT_TYPE_FLOAT32: np.dtype("<f4"),
     types_pb2.ELEMENT_TYPE_INT64: np.dtype("<i8"),
@@ -46,7 +49,7 @@ def encode(array: NDArray, schema: str) -> types_pb2.Tensor:
     if code is None:
         raise TypeError(f"{array.dtype} cannot be sent; float32, int64 and uint8 can")
     return types_pb2.Tensor(
-        element_type=code, shape=array.shape, data=np.ascontiguousarray(array, dtype).tobytes(), schema=schema
+        element_type=code, shape=array.shape, data=array.astype(dtype, copy=False).tobytes(), schema=schema
     )
 
 

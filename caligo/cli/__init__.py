@@ -1,6 +1,7 @@
 """The `caligo` command.
 
-Exit codes: 0 done, 2 bad input, 3 unreachable, 4 not found or conflict, 5 campaign failed, 130 interrupted.
+Exit codes: 0 done, 2 bad input, 3 unreachable, 4 not found or conflict, 5 campaign failed, 6 not allowed,
+130 interrupted.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,10 +12,13 @@ from typing import Annotated, Any, TextIO
 
 import typer
 import yaml
+from rich.progress import DownloadColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn, TransferSpeedColumn
 
 import caligo
 from caligo.cli import complain, specs
-from caligo.cli.display import LineDisplay, display
+from caligo.cli.connection import add_options, connect
+from caligo.cli.datasets import dataset_app
+from caligo.cli.display import LineDisplay, counting, display
 from caligo.cli.interrupts import Interrupts
 from caligo.cli.output import (
     campaign_to_plain,
@@ -26,15 +30,18 @@ from caligo.cli.output import (
     print_findings,
     print_json,
 )
+from caligo.cli.tokens import token_app
 from caligo.client import (
     Campaign,
-    CampaignClient,
     CampaignState,
-    describe_problem,
+    check_success,
 )
-from caligo.errors import CampaignFailed, InvalidArgument
+from caligo.errors import InvalidArgument
+from caligo.results import ResultRows
 from caligo.seeds import Phase
 from caligo.spec import CampaignSpec
+
+Batches = Iterator[tuple[Phase, ResultRows]]
 
 SERVICES = ("sampler", "simulator", "surrogate", "orchestrator")
 
@@ -52,7 +59,7 @@ app = typer.Typer(
     commands then talk to the orchestrator at `--address`.
 
     Results go to standard output, everything else to standard error. Exit codes: 0 done, 2 bad input,
-    3 unreachable, 4 not found or conflict, 5 campaign failed, 130 interrupted.
+    3 unreachable, 4 not found or conflict, 5 campaign failed, 6 not allowed, 130 interrupted.
     """,
 )
 
@@ -209,7 +216,7 @@ def report(
     path = Path(source)
     if not path.exists() and not source.endswith(".h5"):
         directory = output or Path(source.removeprefix("campaigns/"))
-        with CampaignClient(address) as client:
+        with connect(address) as client:
             campaign = client.get(source)
             directory.mkdir(parents=True, exist_ok=True)
             path = client.download(campaign.name, directory / "exploration_data.h5", overwrite=True)
@@ -220,6 +227,38 @@ def report(
         print_json({"report": str(page), "figures": sorted(str(p) for p in page.parent.glob("*.png"))})
     else:
         console.print(f"{page}", soft_wrap=True)
+
+
+app.add_typer(dataset_app, name="dataset", rich_help_panel=HERE)
+app.add_typer(token_app, name="token", rich_help_panel=HERE)
+
+
+@app.command(rich_help_panel=HERE)
+def certificates(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where the files go.", show_default=False)],
+    hosts: Annotated[
+        list[str],
+        typer.Option(
+            "--host",
+            metavar="NAME[,NAME...]",
+            help="Names and addresses of one certificate; may be given again for another.",
+        ),
+    ] = ["localhost,127.0.0.1,::1"],  # noqa: B006
+    json: Json = False,
+) -> None:
+    """Make an authority of your own and certificates that it signs, for development or a private network.
+
+    A directory that holds an authority keeps it, so that certificates can be added and renewed.
+
+    Example: `caligo certificates tls --host orchestrator,gpu-box --host sampler --host simulator --host surrogate`
+    """
+    from caligo.cli.certificates import make_certificates
+
+    written = make_certificates(directory, hosts)
+    if json:
+        print_json({"files": [str(path) for path in written]})
+    else:
+        console.print("\n".join(map(str, written)), soft_wrap=True)
 
 
 # --- on a running orchestrator --------------------------------------------------------------------------------------
@@ -243,7 +282,7 @@ def submit(
     Example: `caligo submit examples/cliff.yaml --address gpu-box:50050 --seed 7`
     """
     spec = specs.load(spec_file, assignments, seed)
-    with CampaignClient(address) as client:
+    with connect(address) as client:
         campaign = client.create(spec, validate_only=dry_run, request_id=request_id, priority=priority)
     if dry_run:
         _print_spec(campaign.spec, json)
@@ -256,20 +295,23 @@ def submit(
 @app.command("list", rich_help_panel=REMOTE)
 def list_command(
     state: Annotated[str | None, typer.Option(help="Only those in this state, e.g. `running`.")] = None,
+    owner: Annotated[str | None, typer.Option(help="Only those of this owner.")] = None,
+    prefix: Annotated[str | None, typer.Option(help="Only those whose id begins so.")] = None,
     address: Address = DEFAULT_ADDRESS,
     json: Json = False,
 ) -> None:
-    """List campaigns, newest first.
+    """List campaigns, newest first: where each stands and what share of the simulators it has.
 
     Example: `caligo list --state running`
     """
     wanted = _state(state) if state else None
-    with CampaignClient(address) as client:
+    with connect(address) as client:
+        campaigns = client.list(wanted, owner=owner, prefix=prefix)
         if json:
-            for campaign in client.list(wanted):
+            for campaign in campaigns:
                 print_json(campaign_to_plain(campaign))
         else:
-            print_campaigns(list(client.list(wanted)))
+            print_campaigns(list(campaigns))
 
 
 @app.command(rich_help_panel=REMOTE)
@@ -278,7 +320,7 @@ def show(name: Name, address: Address = DEFAULT_ADDRESS, json: Json = False) -> 
 
     Example: `caligo show 3f2a`
     """
-    with CampaignClient(address) as client:
+    with connect(address) as client:
         _print(client.get(name), json)
 
 
@@ -295,7 +337,7 @@ def watch(
 
     Example: `caligo watch 3f2a --json | jq -c .progress`
     """
-    with CampaignClient(address) as client:
+    with connect(address) as client:
         if json:
             for event in client.watch(name, after):
                 print_json(event_to_plain(event))
@@ -306,17 +348,43 @@ def watch(
         campaign = client.get(name)
     if not json:
         print_campaign(campaign)
-    if campaign.state is CampaignState.FAILED:
-        raise CampaignFailed(describe_problem(campaign))
+    check_success(campaign)
+
+
+@app.command(rich_help_panel=REMOTE)
+def update(
+    name: Name,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Rows of active learning wanted in all.", show_default="as it is")
+    ] = None,
+    priority: Annotated[
+        int | None,
+        typer.Option(min=1, max=1000, help="Share of the simulators relative to others.", show_default="as it is"),
+    ] = None,
+    address: Address = DEFAULT_ADDRESS,
+    json: Json = False,
+) -> None:
+    """Change the budget or the priority of a campaign that has not ended; a running one picks it up.
+
+    The file becomes that of a campaign that was made with the new budget. It may not go below the rows that have been
+    handed out.
+
+    Example: `caligo update 3f2a --samples 400 --priority 200`
+    """
+    if samples is None and priority is None:
+        raise InvalidArgument("--samples, --priority", "at least one of them must be given")
+    with connect(address) as client:
+        campaign = client.update(name, samples=samples, priority=priority)
+    _print(campaign, json)
 
 
 @app.command(rich_help_panel=REMOTE)
 def pause(name: Name, address: Address = DEFAULT_ADDRESS, json: Json = False) -> None:
-    """Stop handing out a campaign's rows; those under way are finished and kept.
+    """Stop a campaign at once; what has come back is kept, rows under way are computed again after a resume.
 
     Example: `caligo pause 3f2a`
     """
-    with CampaignClient(address) as client:
+    with connect(address) as client:
         _print_state(client.pause(name), json)
 
 
@@ -326,7 +394,7 @@ def resume(name: Name, address: Address = DEFAULT_ADDRESS, json: Json = False) -
 
     Example: `caligo resume 3f2a`
     """
-    with CampaignClient(address) as client:
+    with connect(address) as client:
         _print_state(client.resume(name), json)
 
 
@@ -336,7 +404,7 @@ def cancel(name: Name, address: Address = DEFAULT_ADDRESS, json: Json = False) -
 
     Example: `caligo cancel 3f2a`
     """
-    with CampaignClient(address) as client:
+    with connect(address) as client:
         _print_state(client.cancel(name), json)
 
 
@@ -346,7 +414,7 @@ def delete(name: Name, address: Address = DEFAULT_ADDRESS, json: Json = False) -
 
     Example: `caligo delete 3f2a`
     """
-    with CampaignClient(address) as client:
+    with connect(address) as client:
         client.delete(name)
     if json:
         print_json({"deleted": name})
@@ -363,13 +431,24 @@ def results(
 ) -> None:
     """Print a campaign's rows, a line each: tab-separated with a heading, or JSON; physical units.
 
-    Example: `caligo results 3f2a --phase active --json | jq 'select(.outcome == "success") | .net_efficiency'`
-    """
-    from caligo.cli.rows import print_rows
+    With `--follow` until the campaign has ended, through restarts of the server; a terminal that the rows do not go to
+    shows how many have come. Exit code 5 if a followed campaign failed.
 
-    phases = [_phase(phase)] if phase else [Phase.LHS, Phase.ACTIVE]
-    with CampaignClient(address) as client:
-        print_rows(((p, rows) for p in phases for rows in client.results(name, p, start_row, follow=follow)), json=json)
+    Example: `caligo results 3f2a --phase active --json | jq 'select(.outcome == "success") | .net_efficiency'`, or
+    `caligo results 3f2a --follow > rows.tsv`
+    """
+    from caligo.cli.rows import parse_phase, print_rows
+
+    phases = [parse_phase(phase)] if phase else [Phase.LHS, Phase.ACTIVE]
+    columns = TextColumn("{task.completed:,.0f}"), TimeElapsedColumn()
+    with (
+        connect(address) as client,
+        counting(notices, f"rows of {name}", *columns, shown=not sys.stdout.isatty()) as count,
+    ):
+        batches = ((p, rows) for p in phases for rows in client.results(name, p, start_row, follow=follow))
+        print_rows(_counted(batches, count), json=json)
+        if follow:
+            check_success(client.get(name))
 
 
 @app.command(rich_help_panel=REMOTE)
@@ -384,10 +463,15 @@ def download(
 ) -> None:
     """Fetch a campaign's HDF5 file, checked by its SHA-256; it appears whole or not at all.
 
+    What has come of it is kept in FILE.h5.part until it is whole: the same command again goes on from there.
+
     Example: `caligo download 3f2a --output cliff.h5`
     """
-    with CampaignClient(address) as client:
-        path = client.download(name, output, overwrite=force)
+    with (
+        connect(address) as client,
+        counting(notices, str(output), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()) as count,
+    ):
+        path = client.download(name, output, overwrite=force, on_progress=count)
     if json:
         print_json({"path": str(path), "bytes": path.stat().st_size})
     else:
@@ -422,7 +506,7 @@ def predict(
 
     if point and table:
         raise InvalidArgument("--table", "takes the place of a point; give one of the two")
-    with CampaignClient(address) as client:
+    with connect(address) as client:
         space = client.get(name).spec.space.resolve()
         if table:
             with _open_table(table) as file:
@@ -462,7 +546,7 @@ def slice_command(
     """
     from caligo.cli.rows import parse_point, print_slice
 
-    with CampaignClient(address) as client:
+    with connect(address) as client:
         spec = client.get(name).spec
         at = parse_point(point, spec.space.resolve())[0]
         piece = client.slice(name, x, y, at=at, points=points)
@@ -476,6 +560,9 @@ def slice_command(
         print_json({"path": str(path)})
     else:
         console.print(f"{path}", soft_wrap=True)
+
+
+add_options(app)
 
 
 # --- shared ---------------------------------------------------------------------------------------------------------
@@ -512,15 +599,16 @@ def _open_table(path: Path) -> AbstractContextManager[TextIO]:
         raise InvalidArgument(str(path), error.strerror or "cannot be read") from None
 
 
+def _counted(batches: Batches, count: Callable[[int, int | None], None]) -> Batches:
+    done = 0
+    for phase, rows in batches:
+        yield phase, rows
+        done += len(rows)
+        count(done, None)
+
+
 def _state(text: str) -> CampaignState:
     states = {state.name.lower(): state for state in CampaignState if state}
     if text.lower() not in states:
         raise InvalidArgument("--state", f"must be one of {', '.join(states)}, not {text!r}")
     return states[text.lower()]
-
-
-def _phase(text: str) -> Phase:
-    phases = {"lhs": Phase.LHS, "active": Phase.ACTIVE}
-    if text not in phases:
-        raise InvalidArgument("--phase", f"must be lhs or active, not {text!r}")
-    return phases[text]

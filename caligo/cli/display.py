@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Callable, Iterator
 from typing import Final, Protocol, Self
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskProgressColumn,
+    TextColumn,
+)
 from rich.text import Text
 
 from caligo.cli.output import counts_line, phase_name
@@ -104,6 +113,30 @@ class LiveDisplay:
                     pace=_pace(progress),
                 )
                 self._counts.plain = f"{counts_line(progress)}{_cliff(progress)}"
+
+
+@contextlib.contextmanager
+def counting(
+    console: Console, what: str, *columns: ProgressColumn, shown: bool = True
+) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar if `console` is a terminal, nothing if not; yields what is told how much is done, and of how much.
+
+    Args:
+        columns: what stands beside the bar.
+        shown: false where something else is written to that terminal.
+    """
+    bar = Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        *columns,
+        console=console,
+        transient=True,
+        redirect_stdout=False,  # what a command prints is not the bar's business
+        disable=not (shown and console.is_terminal),
+    )
+    with bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _progress_line(progress: campaign_pb2.Progress) -> str:

@@ -73,6 +73,7 @@ def campaign_to_plain(campaign: Campaign) -> dict[str, Any]:
     """A campaign as `--json` shows it."""
     return {
         "name": campaign.name,
+        "owner": campaign.owner,
         "state": campaign.state.name.lower(),
         "priority": campaign.priority,
         "created": campaign.created.isoformat(),
@@ -100,10 +101,15 @@ def event_to_plain(event: Event) -> dict[str, Any]:
 
 def print_campaign(campaign: Campaign) -> None:
     """One campaign for people."""
-    table = _pairs()
+    table = pairs()
     table.add_row("campaign", campaign.name)
     table.add_row("called", campaign.spec.name)
+    if campaign.owner:
+        table.add_row("owner", campaign.owner)
     table.add_row("state", campaign.state.name.lower())
+    table.add_row("priority", f"{campaign.priority}")
+    if not campaign.spec.active.skip:
+        table.add_row("budget", f"{campaign.spec.active.samples:,} rows of active learning")
     if campaign.problem:
         table.add_row("problem", campaign.problem.message)
     table.add_row("created", f"{campaign.created:%Y-%m-%d %H:%M:%S} UTC")
@@ -120,16 +126,20 @@ def print_campaign(campaign: Campaign) -> None:
 def print_campaigns(campaigns: list[Campaign]) -> None:
     """A line a campaign."""
     table = Table(box=None, pad_edge=False)
-    for heading in ("CAMPAIGN", "CALLED", "STATE", "PHASE", "SIMULATED", "SUCCEEDED", "CREATED (UTC)"):
-        table.add_column(heading, justify="right" if heading in ("SIMULATED", "SUCCEEDED") else "left", no_wrap=True)
+    numbers = ("PRIORITY", "DONE", "SIMULATED", "SUCCEEDED")
+    for heading in ("CAMPAIGN", "OWNER", "STATE", "PRIORITY", "PHASE", *numbers[1:], "CREATED (UTC)"):
+        table.add_column(heading, justify="right" if heading in numbers else "left", no_wrap=True)
     for c in campaigns:
+        p = c.progress
         table.add_row(
             c.id,
-            c.spec.name,
+            c.owner or "-",
             c.state.name.lower(),
-            phase_name(c.progress.phase),
-            f"{c.progress.simulated:,}",
-            f"{c.progress.succeeded:,}",
+            f"{c.priority}",
+            phase_name(p.phase),
+            f"{p.done:,}/{p.total:,}" if p.total else "-",
+            f"{p.simulated:,}",
+            f"{p.succeeded:,}",
             f"{c.created:%Y-%m-%d %H:%M}",
         )
     console.print(table)
@@ -209,13 +219,14 @@ def guardrail_text(state: surrogate_pb2.GuardrailState) -> str:
 
 def print_findings(findings: campaign_pb2.Findings, *more: tuple[str, str]) -> None:
     """The numbers that matter, for people."""
-    table = _pairs()
+    table = pairs()
     for label, text in (*findings_pairs(findings), *more):
         table.add_row(label, text)
     console.print(table)
 
 
-def _pairs() -> Table:
+def pairs() -> Table:
+    """A table of labels and texts."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")

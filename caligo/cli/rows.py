@@ -20,6 +20,18 @@ from caligo.slices import CliffSlice
 from caligo.space import DIMENSIONS, LOG_COLUMNS, PARAMETERS, STRATEGY_COLUMN, SYMBOLS, Space, Strategy
 
 
+def parse_phase(text: str) -> Phase:
+    """The phase that `--phase` names.
+
+    Raises:
+        InvalidArgument: it is neither lhs nor active.
+    """
+    phases = {"lhs": Phase.LHS, "active": Phase.ACTIVE}
+    if text not in phases:
+        raise InvalidArgument("--phase", f"must be lhs or active, not {text!r}")
+    return phases[text]
+
+
 def print_rows(batches: Iterable[tuple[Phase, ResultRows]], *, json: bool) -> None:
     """A line a row: JSON objects, or tab-separated under a heading."""
     heading_due = not json

@@ -13,7 +13,7 @@ import pytest
 
 from caligo import rpc, wire
 from caligo.client import CampaignClient
-from caligo.errors import FailedPrecondition, NotFound, Unimplemented
+from caligo.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented, Unreachable
 from caligo.results import ROW_DTYPE, ResultRows
 from caligo.spec import CampaignSpec, from_proto
 from caligo.v1 import campaign_pb2 as pb
@@ -23,7 +23,7 @@ FINAL = (pb.CAMPAIGN_STATE_SUCCEEDED, pb.CAMPAIGN_STATE_FAILED, pb.CAMPAIGN_STAT
 
 
 class FakeOrchestrator(campaign_pb2_grpc.CampaignServiceServicer):
-    """Campaigns in memory. `breaks` makes that many streams end in UNAVAILABLE after two messages each."""
+    """Campaigns in memory. `breaks` makes that many streams end after two messages each, in `break_code`."""
 
     def __init__(self) -> None:
         self.campaigns: dict[str, pb.Campaign] = {}
@@ -33,7 +33,12 @@ class FakeOrchestrator(campaign_pb2_grpc.CampaignServiceServicer):
         self.file = b""
         self.wrong_checksum = False
         self.breaks = 0
+        self.break_code = grpc.StatusCode.UNAVAILABLE
         self.opened: list[int] = []
+        self.surrogate_is_gone = False
+        self.predictions = 0
+        self.updates: list[pb.UpdateCampaignRequest] = []
+        self.filters: list[str] = []
         self.arrived = threading.Condition()
 
     # --- what a test arranges ---
@@ -72,11 +77,18 @@ class FakeOrchestrator(campaign_pb2_grpc.CampaignServiceServicer):
         return pb.GetCampaignResponse(campaign=self._find(request.name))
 
     def ListCampaigns(self, request: pb.ListCampaignsRequest, context: grpc.ServicerContext) -> object:
-        wanted = request.filter.removeprefix("state=")
+        self.filters.append(request.filter)
+        wanted = request.filter.removeprefix("state=") if request.filter.startswith("state=") else ""
         found = [c for c in self.campaigns.values() if not wanted or pb.CampaignState.Name(c.state).endswith(wanted)]
         first, size = int(request.page_token or 0), request.page_size or 2
         rest = str(first + size) if first + size < len(found) else ""
         return pb.ListCampaignsResponse(campaigns=found[first : first + size], next_page_token=rest)
+
+    def UpdateCampaign(self, request: pb.UpdateCampaignRequest, context: grpc.ServicerContext) -> object:
+        self.updates.append(request)
+        campaign = self._find(request.campaign.name)
+        request.update_mask.MergeMessage(request.campaign, campaign)
+        return pb.UpdateCampaignResponse(campaign=campaign)
 
     def PauseCampaign(self, request: pb.PauseCampaignRequest, context: grpc.ServicerContext) -> object:
         return pb.PauseCampaignResponse(campaign=self._change(request.name, pb.CAMPAIGN_STATE_PAUSED))
@@ -108,16 +120,22 @@ class FakeOrchestrator(campaign_pb2_grpc.CampaignServiceServicer):
     def DownloadDataset(self, request: pb.DownloadDatasetRequest, context: grpc.ServicerContext) -> Iterator[object]:
         self._find(request.name)
         total, digest = len(self.file), hashlib.sha256(self.file).digest()
+        if request.offset > total:
+            raise InvalidArgument("offset", f"0 to {total}")
+        end = request.offset + request.length if request.length else total
 
         def messages() -> Iterator[pb.DownloadDatasetResponse]:
-            for i in range(request.offset, total, 1000):
-                yield pb.DownloadDatasetResponse(offset=i, data=self.file[i : i + 1000], total_bytes=total)
+            for i in range(request.offset, end, 1000):
+                yield pb.DownloadDatasetResponse(offset=i, data=self.file[i : min(i + 1000, end)], total_bytes=total)
             sent = bytes(32) if self.wrong_checksum else digest
-            yield pb.DownloadDatasetResponse(offset=total, total_bytes=total, sha256=sent)
+            yield pb.DownloadDatasetResponse(offset=end, total_bytes=total, sha256=sent)
 
         return self._breaking(context, messages(), request.offset)
 
     def PredictCampaign(self, request: pb.PredictCampaignRequest, context: grpc.ServicerContext) -> object:
+        self.predictions += 1
+        if self.surrogate_is_gone:
+            raise Unreachable("10.0.0.7:50053: nobody answers")
         if self._find(request.name).state != pb.CAMPAIGN_STATE_SUCCEEDED:
             raise Unimplemented("predictions need an ended campaign")
         inputs = wire.decode_inputs(request.inputs)
@@ -158,7 +176,7 @@ class FakeOrchestrator(campaign_pb2_grpc.CampaignServiceServicer):
         for number, message in enumerate(messages):
             if self.breaks and number == 2:
                 self.breaks -= 1
-                context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
+                context.abort(self.break_code, "gone")
             yield message
 
 

@@ -1,15 +1,27 @@
-"""The client against a server that keeps the contract."""
+"""Both clients against a server that keeps the contract."""
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 
-from caligo.client import CampaignClient, CampaignState, Changed, Heartbeat, Noted, Progressed
+from caligo.client import (
+    AsyncCampaignClient,
+    CampaignClient,
+    CampaignState,
+    Changed,
+    Heartbeat,
+    Noted,
+    Progressed,
+)
 from caligo.errors import (
     AlreadyExists,
     CampaignFailed,
@@ -28,6 +40,76 @@ from caligo.v1 import campaign_pb2 as pb
 SPEC = CampaignSpec(
     name="mine", seed=2**62 + 1, space=SpaceSpec(bounds={"F": [0.9, 0.99]}), active=ActiveSpec(samples=50)
 )
+
+
+class Blocking:
+    """An `AsyncCampaignClient` that is used like a `CampaignClient`, on an event loop in a thread of its own."""
+
+    def __init__(self, address: str, **options: Any) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+
+        async def make() -> AsyncCampaignClient:
+            return AsyncCampaignClient(address, **options)
+
+        self._client = self._wait(make())
+
+    def _wait(self, awaitable: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(awaitable, self._loop).result()
+
+    def __getattr__(self, name: str) -> Any:
+        member = getattr(self._client, name)
+        if not callable(member):
+            return member
+
+        def call(*args: Any, **options: Any) -> Any:
+            answer = member(*args, **options)
+            return self._iterate(answer) if inspect.isasyncgen(answer) else self._wait(answer)
+
+        return call
+
+    def _iterate(self, generator: Any) -> Iterator[Any]:
+        try:
+            while True:
+                try:
+                    yield self._wait(anext(generator))
+                except StopAsyncIteration:
+                    return
+        finally:
+            self._wait(generator.aclose())
+
+    def __enter__(self) -> Blocking:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._wait(self._client.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+@pytest.fixture(params=[CampaignClient, Blocking], ids=["sync", "asyncio"])
+def connect(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Makes a client of either kind."""
+    return request.param
+
+
+@pytest.fixture
+def client(serve: Any, orchestrator: Any, connect: Any) -> Iterator[Any]:
+    with connect(serve(orchestrator).address, patience_seconds=5) as made:
+        yield made
+
+
+def test_both_clients_have_the_same_methods() -> None:
+    def surface(kind: type) -> dict[str, Any]:
+        public = {name: member for name, member in vars(kind).items() if not name.startswith("_")}
+        return {name: inspect.signature(member).parameters for name, member in public.items()}
+
+    assert surface(CampaignClient) == surface(AsyncCampaignClient)
+    for name in surface(CampaignClient):
+        assert getattr(AsyncCampaignClient, name).__doc__ == getattr(CampaignClient, name).__doc__
+    assert inspect.signature(CampaignClient).parameters == inspect.signature(AsyncCampaignClient).parameters
 
 
 def test_create_carries_the_spec_there_and_back(client: CampaignClient) -> None:
@@ -61,6 +143,21 @@ def test_list_goes_through_all_pages(client: CampaignClient, orchestrator: Any) 
         orchestrator.add(f"c{i}", pb.CAMPAIGN_STATE_RUNNING if i % 2 else pb.CAMPAIGN_STATE_FAILED)
     assert [c.id for c in client.list()] == [f"c{i}" for i in range(5)]
     assert [c.id for c in client.list(CampaignState.RUNNING)] == ["c1", "c3"]
+    list(client.list(CampaignState.RUNNING, owner="ada", prefix="cliff"))
+    assert orchestrator.filters[-1] == "state=RUNNING AND owner=ada AND name:cliff"
+
+
+def test_update_names_what_changes_and_nothing_else(client: CampaignClient, orchestrator: Any) -> None:
+    orchestrator.add("c").spec.active.batch_size = 4
+    updated = client.update("c", samples=60)
+    assert (updated.spec.active.samples, updated.spec.active.batch_size, updated.priority) == (60, 4, 100)
+    assert client.update("c", priority=7).priority == 7
+    client.update("c", samples=70, priority=8)
+    assert [list(request.update_mask.paths) for request in orchestrator.updates] == [
+        ["spec.active.samples"],
+        ["priority"],
+        ["spec.active.samples", "priority"],
+    ]
 
 
 def test_states_change(client: CampaignClient, orchestrator: Any) -> None:
@@ -97,11 +194,11 @@ def test_watch_goes_on_where_the_connection_broke(client: CampaignClient, orches
     assert orchestrator.opened == [0, 2, 4, 6]
 
 
-def test_watch_outlives_a_restart_of_the_server(serve: Any, orchestrator: Any) -> None:
+def test_watch_outlives_a_restart_of_the_server(serve: Any, orchestrator: Any, connect: Any) -> None:
     campaign = orchestrator.add("c")
     orchestrator.emit(note="before")
     server = serve(orchestrator)
-    with CampaignClient(server.address) as client:
+    with connect(server.address) as client:
         events = (e for e in client.watch("c") if not isinstance(e, Heartbeat))
         assert next(events).sequence == 1
         server.stop(0)
@@ -111,11 +208,11 @@ def test_watch_outlives_a_restart_of_the_server(serve: Any, orchestrator: Any) -
         assert [e.sequence for e in events] == [2, 3]
 
 
-def test_watch_gives_up_after_its_patience(serve: Any, orchestrator: Any) -> None:
+def test_watch_gives_up_after_its_patience(serve: Any, orchestrator: Any, connect: Any) -> None:
     orchestrator.add("c")
     orchestrator.emit(note="before")
     server = serve(orchestrator)
-    with CampaignClient(server.address, patience_seconds=0.3) as client:
+    with connect(server.address, patience_seconds=0.3) as client:
         events = client.watch("c")
         next(events)
         server.stop(0)
@@ -123,11 +220,11 @@ def test_watch_gives_up_after_its_patience(serve: Any, orchestrator: Any) -> Non
             list(events)
 
 
-def test_watch_of_nothing_and_of_nobody(client: CampaignClient, tmp_path: Path) -> None:
+def test_watch_of_nothing_and_of_nobody(client: CampaignClient, tmp_path: Path, connect: Any) -> None:
     with pytest.raises(NotFound):
         next(client.watch("c"))
     with (
-        CampaignClient(f"unix:{tmp_path}/nobody") as lonely,
+        connect(f"unix:{tmp_path}/nobody") as lonely,
         pytest.raises(Unreachable, match="nobody: nobody answers"),
     ):
         next(lonely.watch("c"))
@@ -142,6 +239,49 @@ def test_wait_returns_at_the_end_and_raises_on_failure(client: CampaignClient, o
     orchestrator.finish(bad, pb.CAMPAIGN_STATE_FAILED)
     with pytest.raises(CampaignFailed, match="campaigns/bad: failed: the disk is full"):
         client.wait("bad")
+
+
+def test_a_dropped_stream_goes_on(client: CampaignClient, orchestrator: Any) -> None:
+    """A server drops watchers that are too slow; when they come back there may be no room at first."""
+    campaign = orchestrator.add("c")
+    for i in range(5):
+        orchestrator.emit(note=str(i))
+    orchestrator.finish(campaign, pb.CAMPAIGN_STATE_SUCCEEDED)
+    orchestrator.breaks, orchestrator.break_code = 2, grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert [e.sequence for e in client.watch("c")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_calls_outlive_a_restart_of_the_server(serve: Any, orchestrator: Any, connect: Any) -> None:
+    server = serve(orchestrator)
+    with connect(server.address) as client:
+        made = client.create(SPEC)
+        for call in (
+            lambda: client.get(made.name),
+            lambda: client.create(SPEC, request_id="once"),
+            lambda: client.update(made.name, priority=3),
+            lambda: client.pause(made.name),
+            lambda: list(client.list()),
+        ):
+            server.stop(0)
+            restarted: list[Any] = []
+            timer = threading.Timer(0.3, lambda: restarted.append(serve(orchestrator)))  # noqa: B023
+            timer.start()
+            assert call()
+            timer.join()
+            (server,) = restarted
+        assert len(orchestrator.campaigns) == 2  # the second `create` made one, however often it was sent
+        server.stop(0)
+        with pytest.raises(Unreachable, match="nobody answers"):
+            client.delete(made.name)  # whether it arrived nobody knows, and twice it says something else
+
+
+def test_what_the_service_says_of_another_service_is_an_answer(client: CampaignClient, orchestrator: Any) -> None:
+    orchestrator.add("c")
+    client.get("c")
+    orchestrator.surrogate_is_gone = True
+    with pytest.raises(Unreachable, match=r"10\.0\.0\.7:50053: nobody answers"):
+        client.predict("c", np.zeros((1, 9), np.float32))
+    assert orchestrator.predictions == 1
 
 
 @pytest.fixture
@@ -184,6 +324,52 @@ def test_download_leaves_nothing_when_the_checksum_is_wrong(
     with pytest.raises(NotFound):
         client.download("other", target / "c.h5")
     assert not list(target.iterdir())
+
+
+def test_an_interrupted_download_goes_on_later(client: CampaignClient, orchestrator: Any, tmp_path: Path) -> None:
+    orchestrator.add("c")
+    orchestrator.file = np.random.default_rng(3).bytes(5_500)
+    path, part = tmp_path / "c.h5", tmp_path / "c.h5.part"
+
+    def interrupt(done: int, total: int) -> None:
+        assert total == 5_500
+        if done >= 3_000:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        client.download("c", path, on_progress=interrupt)
+    assert not path.exists()
+    assert part.read_bytes() == orchestrator.file[:3_000]
+    told: list[tuple[int, int]] = []
+    assert client.download("c", path, on_progress=lambda *progress: told.append(progress)) == path
+    assert path.read_bytes() == orchestrator.file
+    assert orchestrator.opened == [0, 3_000]
+    assert told == [(4_000, 5_500), (5_000, 5_500), (5_500, 5_500), (5_500, 5_500)]
+    assert not part.exists()
+
+
+@pytest.mark.parametrize("left", [b"of another file", bytes(5_500), bytes(9_000)])
+def test_a_part_of_another_file_is_not_gone_on_with(
+    client: CampaignClient, orchestrator: Any, tmp_path: Path, left: bytes
+) -> None:
+    orchestrator.add("c")
+    orchestrator.file = np.random.default_rng(4).bytes(5_500)
+    (tmp_path / "c.h5.part").write_bytes(left)
+    client.download("c", tmp_path / "c.h5")
+    assert (tmp_path / "c.h5").read_bytes() == orchestrator.file
+    assert [path.name for path in tmp_path.glob("c.h5*")] == ["c.h5"]
+
+
+@pytest.mark.parametrize("breaks", [0, 2])
+def test_any_range_of_a_file_can_be_read(client: CampaignClient, orchestrator: Any, breaks: int) -> None:
+    orchestrator.add("c")
+    orchestrator.file = np.random.default_rng(5).bytes(7_777)
+    for offset, length in ((0, 0), (10, 5_000), (7_000, 777), (7_776, 1), (7_777, 0)):
+        orchestrator.breaks = breaks
+        data = b"".join(client.read("c", offset, length))
+        assert data == orchestrator.file[offset : offset + length if length else None]
+    with pytest.raises(InvalidArgument, match="offset"):
+        list(client.read("c", 7_778))
 
 
 def test_download_overwrites_only_when_told(client: CampaignClient, orchestrator: Any, tmp_path: Path) -> None:

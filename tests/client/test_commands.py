@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from caligo.cli import main
 from caligo.client import CampaignClient
@@ -87,6 +88,37 @@ def test_submit_then_list_then_show(caligo: Caligo, orchestrator: Any) -> None:
     assert "queued" in caligo("show", "c0")[1]
 
 
+def test_list_shows_where_campaigns_stand_and_whose_they_are(caligo: Caligo, orchestrator: Any) -> None:
+    campaign = orchestrator.add("c")
+    campaign.owner, campaign.priority = "ada", 250
+    campaign.progress.MergeFrom(pb.Progress(phase=3, done=1200, total=4000, simulated=1100, succeeded=300))
+    orchestrator.add("waiting", pb.CAMPAIGN_STATE_QUEUED)
+    heading, running, waiting = sorted(line.split() for line in caligo("list")[1].splitlines())
+    assert heading[:5] == ["CAMPAIGN", "OWNER", "STATE", "PRIORITY", "PHASE"]
+    assert waiting[:5] == ["waiting", "-", "queued", "100", "waiting"]
+    assert running[:9] == ["c", "ada", "running", "250", "active", "learning", "1,200/4,000", "1,100", "300"]
+    plain = json.loads(caligo("list", "--state", "running", "--json")[1])
+    assert (plain["owner"], plain["priority"], plain["progress"]["done"]) == ("ada", 250, 1200)
+    caligo("list", "--state", "queued", "--owner", "ada", "--prefix", "cliff-")
+    assert orchestrator.filters[-1] == "state=QUEUED AND owner=ada AND name:cliff-"
+    shown = caligo("show", "c")[1]
+    assert "ada" in shown and "250" in shown
+
+
+def test_update(caligo: Caligo, orchestrator: Any) -> None:
+    orchestrator.add("c").spec.active.samples = 96
+    updated = json.loads(caligo("update", "c", "--samples", 400, "--priority", 7, "--json")[1])
+    assert (updated["spec"]["active"]["samples"], updated["priority"]) == (400, 7)
+    assert "400 rows of active learning" in caligo("update", "c", "--priority", 8)[1]
+    assert [list(request.update_mask.paths) for request in orchestrator.updates] == [
+        ["spec.active.samples", "priority"],
+        ["priority"],
+    ]
+    assert caligo("update", "c") == (2, "", "caligo: --samples, --priority: at least one of them must be given\n")
+    assert caligo("update", "c", "--priority", 1001)[0] == 2
+    assert caligo("update", "nothing", "--priority", 5)[0] == 4
+
+
 def test_pause_resume_cancel_delete(caligo: Caligo, orchestrator: Any) -> None:
     orchestrator.add("c")
     assert caligo("delete", "c") == (4, "", "caligo: campaigns/c: has not ended; cancel it first\n")
@@ -139,6 +171,40 @@ def test_download(caligo: Caligo, ended: pb.Campaign, orchestrator: Any) -> None
     assert Path("c.h5").read_bytes() == orchestrator.file
     assert caligo("download", "c", "-o", "c.h5")[0] == 4
     assert json.loads(caligo("download", "c", "-o", "c.h5", "--force", "--json")[1]) == {"path": "c.h5", "bytes": 5120}
+
+
+def test_a_download_goes_on_where_an_earlier_one_was_interrupted(
+    caligo: Caligo, ended: pb.Campaign, orchestrator: Any
+) -> None:
+    orchestrator.file = bytes(range(256)) * 20
+    Path("c.h5.part").write_bytes(orchestrator.file[:2000])
+    assert caligo("download", "c", "-o", "c.h5") == (0, "c.h5\n", "")
+    assert Path("c.h5").read_bytes() == orchestrator.file
+    assert orchestrator.opened == [2000]
+
+
+def test_a_terminal_sees_how_far_a_transfer_is(
+    caligo: Caligo, ended: pb.Campaign, orchestrator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orchestrator.file = bytes(500_000)
+    seen = io.StringIO()
+    monkeypatch.setattr("caligo.cli.app.notices", Console(file=seen, force_terminal=True, width=100))
+    assert caligo("download", "c", "-o", "c.h5")[:2] == (0, "c.h5\n")
+    assert "500.0/500.0 kB" in seen.getvalue()
+    code, out, _ = caligo("results", "c", "--follow")
+    assert (code, len(out.splitlines())) == (0, 9)
+    assert "rows of c" in seen.getvalue()
+
+
+def test_following_the_results_of_a_campaign_that_failed_says_so(
+    caligo: Caligo, ended: pb.Campaign, orchestrator: Any
+) -> None:
+    ended.state = pb.CAMPAIGN_STATE_FAILED
+    ended.problem.message = "the disk is full"
+    code, out, err = caligo("results", "c", "--phase", "active", "--follow", "--json")
+    assert (code, err) == (5, "caligo: campaigns/c: failed: the disk is full\n")
+    assert len(out.splitlines()) == 4
+    assert caligo("results", "c", "--phase", "active", "--json")[0] == 0
 
 
 def test_predict(caligo: Caligo, ended: pb.Campaign) -> None:
@@ -216,7 +282,7 @@ def test_slice(caligo: Caligo, client: CampaignClient, ended: pb.Campaign) -> No
 def test_many_rows_are_predicted_in_several_calls(
     client: CampaignClient, ended: pb.Campaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("caligo.client._PREDICT_ROWS", 4)
+    monkeypatch.setattr("caligo.client.calls._PREDICT_ROWS", 4)
     rows = np.zeros((10, 9), dtype=np.float32)
     rows[:, 3] = np.linspace(0.9, 1, 10)
     np.testing.assert_array_equal(client.predict("c", rows)[:, 0], rows[:, 3])

@@ -20,7 +20,7 @@ from caligo_sampler.server import SamplerServicer
 
 from caligo import rpc, wire
 from caligo.closed_form import expect
-from caligo.errors import NotFound
+from caligo.errors import NotFound, ResourceExhausted
 from caligo.results import ProtocolOutcome, ProtocolResult, Reason, ResultRows
 from caligo.space import DIMENSIONS, ExplorationSample
 from caligo.spec import CampaignSpec, PhysicsSpec, ProtocolSpec, SpaceSpec, from_proto, validate
@@ -44,11 +44,21 @@ class StandInSimulator(simulator_pb2_grpc.SimulatorServiceServicer):
         self.break_after: int | None = None
         """Break the stream with UNAVAILABLE after so many rows, once."""
         self._random = np.random.default_rng()
+        self._is_taken = threading.Lock()
 
     def Simulate(self, request_iterator, context):
-        setup = next(request_iterator).setup
-        physics, protocol = from_proto(setup.physics, PhysicsSpec), from_proto(setup.protocol, ProtocolSpec)
+        if not self._is_taken.acquire(blocking=False):
+            raise ResourceExhausted("one stream at a time")
+        if not context.add_callback(self._is_taken.release):
+            self._is_taken.release()
+        context.send_initial_metadata(((wire.CAPACITY_HEADER, self.GetCapacity(None, context).SerializeToString()),))
+        setups = {}
         for request in request_iterator:
+            if request.HasField("setup"):
+                setups[request.job] = request.setup
+                continue
+            setup = setups[request.job]
+            physics, protocol = from_proto(setup.physics, PhysicsSpec), from_proto(setup.protocol, ProtocolSpec)
             index, inputs = wire.decode_design(request.rows)
             for j in self._random.permutation(len(index)):
                 if self.break_after == 0:
@@ -60,10 +70,10 @@ class StandInSimulator(simulator_pb2_grpc.SimulatorServiceServicer):
                     time.sleep(self._random.uniform(0, 2 * self.delay_seconds))
                 self.simulated.append((setup.phase, int(index[j])))
                 row = closed_form_row(int(index[j]), inputs[j], physics, protocol)
-                yield simulator_pb2.SimulateResponse(results=wire.encode_rows(row))
+                yield simulator_pb2.SimulateResponse(job=request.job, results=wire.encode_rows(row))
 
     def GetCapacity(self, request, context):
-        return simulator_pb2.GetCapacityResponse(workers=1, slots=1, epr_sources=["statistical"])
+        return simulator_pb2.GetCapacityResponse(workers=2, max_rows_in_flight=8, epr_sources=["statistical"])
 
 
 def closed_form_row(
@@ -306,7 +316,10 @@ class Orchestrator:
         self.campaigns = Campaigns(settings)
         self._guard = access.guard(settings)
         self._server = rpc.Server(
-            f"unix:{socket}", [service(self.campaigns)], interceptors=[self._guard.__enter__()], threads=256
+            f"unix:{socket}",
+            [service(self.campaigns)],
+            interceptors=[self._guard.__enter__()],
+            threads=settings.threads,
         )
         self.campaigns.start()
         self._server.start()

@@ -9,11 +9,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from google.protobuf import json_format
+from google.protobuf import field_mask_pb2, json_format
 
 from caligo import rpc, wire
 from caligo.dataset import open_campaign
-from caligo.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
+from caligo.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from caligo.results import ProtocolOutcome
 from caligo.spec import CampaignSpec, to_proto, validate
 from caligo.v1 import campaign_pb2 as pb
@@ -81,11 +81,11 @@ def test_a_campaign_ends_with_every_row_in_its_file(start, spec, tmp_path, servi
     assert len(simulated) == len(set(simulated)) == 40 + 20 - len(predicted) - len(infeasible)
 
 
-def test_rows_do_not_depend_on_timing_or_streams(start, spec, tmp_path, services) -> None:
-    calm = run(start, spec, tmp_path / "calm", simulator_streams=1)
+def test_rows_do_not_depend_on_timing(start, spec, tmp_path, services) -> None:
+    calm = run(start, spec, tmp_path / "calm")
     services.simulator.delay_seconds = 0.01
     services.surrogate.think_seconds = 0.03
-    assert_same(calm, run(start, spec, tmp_path / "busy", simulator_streams=4))
+    assert_same(calm, run(start, spec, tmp_path / "busy"))
 
 
 @pytest.mark.parametrize("lookahead", [0, 1, 2])
@@ -245,6 +245,17 @@ def test_followed_results_are_complete_and_in_order(start, spec, tmp_path, servi
     assert seen == list(range(2, 20))
 
 
+def test_followed_rows_of_a_phase_end_with_the_phase(start, spec, tmp_path, services) -> None:
+    services.surrogate.think_seconds = 0.3
+    orchestrator = start(tmp_path / "data")
+    name = create(orchestrator, spec).name
+    request = pb.StreamResultsRequest(name=name, phase=1, follow=True)
+    rows = [wire.decode_rows(response.rows) for response in orchestrator.stub.StreamResults(request, timeout=30)]
+    assert get(orchestrator, name).state == pb.CAMPAIGN_STATE_RUNNING
+    outcome = np.concatenate(rows)["outcome"]
+    assert (outcome != ProtocolOutcome.SKIPPED_INFEASIBLE).sum() == spec.lhs.samples
+
+
 def test_download_is_the_file(start, spec, tmp_path) -> None:
     orchestrator = start(tmp_path / "data")
     name = create(orchestrator, spec).name
@@ -352,12 +363,6 @@ def test_a_dead_space_fails_at_once_and_says_so(start, tmp_path) -> None:
     campaign = finish(orchestrator, create(orchestrator, dead).name)
     assert campaign.state == pb.CAMPAIGN_STATE_FAILED
     assert campaign.problem.message.startswith("space: 0 of 4096 probed rows are feasible")
-
-
-def test_methods_of_later_releases_say_so(start, tmp_path) -> None:
-    orchestrator = start(tmp_path / "data")
-    with pytest.raises(Unimplemented), rpc.calling("x"):
-        orchestrator.stub.UpdateCampaign(pb.UpdateCampaignRequest())
 
 
 def test_an_unwritable_data_directory_is_one_line(start, tmp_path) -> None:
@@ -592,3 +597,263 @@ def test_audits_are_simulated_and_the_surrogate_is_told(start, spec, tmp_path, s
         guardrail = dataset.surrogate.guardrail
     assert guardrail is not None
     assert (guardrail.audits, guardrail.false_skip_bound) == (len(expected), 0.25)
+
+
+# --- budget and priority ----------------------------------------------------------------------------------------------
+
+
+def with_budget(spec: CampaignSpec, samples: int, **active) -> CampaignSpec:
+    return spec.model_copy(update={"active": spec.active.model_copy(update={"samples": samples, **active})})
+
+
+def update(orchestrator, name: str, *, mask: list[str] | None = None, samples: int = 0, priority: int = 0):
+    """`mask` defaults to what is given."""
+    campaign = pb.Campaign(name=name, priority=priority)
+    if samples:
+        campaign.spec.active.samples = samples
+    given = [path for path, value in (("spec.active.samples", samples), ("priority", priority)) if value]
+    request = pb.UpdateCampaignRequest(
+        campaign=campaign, update_mask=field_mask_pb2.FieldMask(paths=given if mask is None else mask)
+    )
+    with rpc.calling(orchestrator.address):
+        return orchestrator.stub.UpdateCampaign(request).campaign
+
+
+def read_spec(path: Path) -> CampaignSpec:
+    with open_campaign(path) as dataset:
+        return dataset.spec
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "proposals", "every"),
+    [
+        (8, 20, 1, 1),  # early on
+        (14, 22, 4, 1),  # the last batch of the first budget is the head of a full one, and has been proposed
+        (14, 21, 4, 3),  # the fit at the end of the first budget is none of the second
+        (20, 18, 3, 1),  # less than was wanted, more than was handed out
+        (20, 12, 2, 2),
+    ],
+)
+def test_a_changed_budget_ends_in_the_file_of_a_campaign_made_with_it(
+    start, spec, tmp_path, services, first, then, proposals, every
+) -> None:
+    spec = spec.model_copy(update={"surrogate": spec.surrogate.model_copy(update={"refit_every": every})})
+    expected = run(start, with_budget(spec, then), tmp_path / "whole")
+    services.surrogate.proposals.clear()
+    services.surrogate.think_seconds = 0.05
+    orchestrator = start(tmp_path / "grown")
+    name = create(orchestrator, with_budget(spec, first), request_id="once").name
+    while len(services.surrogate.proposals) < proposals:
+        time.sleep(0.002)
+    updated = update(orchestrator, name, samples=then)
+    assert updated.spec.active.samples == then
+    assert updated.state in (pb.CAMPAIGN_STATE_QUEUED, pb.CAMPAIGN_STATE_RUNNING)
+    services.surrogate.think_seconds = 0
+    assert create(orchestrator, with_budget(spec, first), request_id="once").name == name  # still the same request
+    campaign = finish(orchestrator, name)
+    assert campaign.state == pb.CAMPAIGN_STATE_SUCCEEDED, campaign.problem
+    orchestrator.close()
+    path = tmp_path / "grown" / "campaigns" / spec.name / "exploration_data.h5"
+    assert_same(expected, table(path))
+    assert read_spec(path) == with_budget(spec, then)
+
+
+def test_a_budget_is_changed_again_and_again_and_while_paused(start, spec, tmp_path, services) -> None:
+    expected = run(start, with_budget(spec, 25), tmp_path / "whole")
+    orchestrator = start(tmp_path / "grown")
+    services.simulator.delay_seconds = 0.01
+    name = create(orchestrator, with_budget(spec, 4)).name
+    for samples in (9, 30, 13):
+        update(orchestrator, name, samples=samples)
+    orchestrator.stub.PauseCampaign(pb.PauseCampaignRequest(name=name))
+    assert update(orchestrator, name, samples=25, priority=7).state == pb.CAMPAIGN_STATE_PAUSED
+    orchestrator.stub.ResumeCampaign(pb.ResumeCampaignRequest(name=name))
+    services.simulator.delay_seconds = 0
+    campaign = finish(orchestrator, name)
+    assert (campaign.state, campaign.priority) == (pb.CAMPAIGN_STATE_SUCCEEDED, 7)
+    changes = [
+        event.changed.spec.active.samples
+        for event in orchestrator.stub.WatchCampaign(pb.WatchCampaignRequest(name=name))
+        if event.HasField("changed")
+    ]
+    assert sorted(set(changes), key=changes.index) == [4, 9, 30, 13, 25]
+    orchestrator.close()
+    assert_same(expected, table(tmp_path / "grown" / "campaigns" / spec.name / "exploration_data.h5"))
+
+
+def test_a_change_that_is_not_allowed_names_the_field_and_disturbs_nothing(start, spec, tmp_path, services) -> None:
+    services.simulator.delay_seconds = 0.02
+    orchestrator = start(tmp_path / "data")
+    name = create(orchestrator, spec).name
+    while len(services.surrogate.proposals) < 3:
+        time.sleep(0.01)
+    with pytest.raises(FailedPrecondition, match=r"active\.samples: (12|16|20) rows have been handed out"):
+        update(orchestrator, name, samples=11)
+    for fields, field in (
+        ({"samples": 2_000_000}, "active.samples"),
+        ({"mask": ["spec.active.samples"]}, "active.samples"),
+        ({"priority": 1001}, "campaign.priority"),
+        ({"mask": ["priority"]}, "campaign.priority"),
+        ({"mask": ["spec.seed"]}, "update_mask"),
+        ({"mask": []}, "update_mask"),
+    ):
+        with pytest.raises(InvalidArgument, match=field):
+            update(orchestrator, name, **fields)
+    with pytest.raises(NotFound):
+        update(orchestrator, "campaigns/nowhere", priority=3)
+    services.simulator.delay_seconds = 0
+    campaign = finish(orchestrator, name)
+    assert (campaign.spec.active.samples, campaign.priority) == (20, 100)
+    with pytest.raises(FailedPrecondition, match="has ended: SUCCEEDED"):
+        update(orchestrator, name, samples=40)
+    without = create(orchestrator, with_budget(spec, 20, skip=True)).name
+    with pytest.raises(FailedPrecondition, match=r"leaves phase 3 out|has ended"):
+        update(orchestrator, without, samples=40)
+
+
+def test_the_queue_goes_by_priority_and_then_by_age(start, spec, tmp_path, services) -> None:
+    services.simulator.delay_seconds = 0.02
+    orchestrator = start(tmp_path / "data", running_campaigns=1)
+    running, old, young, urgent, raised = (
+        create(orchestrator, spec, priority=priority).name for priority in (1, 100, 100, 500, 1)
+    )
+    assert update(orchestrator, raised, priority=1000).priority == 1000
+    services.simulator.delay_seconds = 0
+    for name in (running, old, young, urgent, raised):
+        finish(orchestrator, name)
+    begun = {
+        name: next(
+            event.time.ToNanoseconds()
+            for event in orchestrator.stub.WatchCampaign(pb.WatchCampaignRequest(name=name))
+            if event.changed.state == pb.CAMPAIGN_STATE_RUNNING
+        )
+        for name in (running, old, young, urgent, raised)
+    }
+    assert sorted(begun, key=begun.__getitem__) == [running, raised, urgent, old, young]
+
+
+# --- lists, events, files ---------------------------------------------------------------------------------------------
+
+
+def listed(orchestrator, **fields) -> list[str]:
+    with rpc.calling(orchestrator.address):
+        answer = orchestrator.stub.ListCampaigns(pb.ListCampaignsRequest(**fields))
+    return [campaign.name.removeprefix("campaigns/") for campaign in answer.campaigns]
+
+
+def test_lists_are_filtered(start, spec, tmp_path) -> None:
+    orchestrator = start(tmp_path / "data")
+    for name in ("cliff", "cliff-deep", "other"):
+        finish(orchestrator, create(orchestrator, spec.model_copy(update={"name": name})).name)
+    assert listed(orchestrator) == ["other", "cliff-deep", "cliff"]
+    assert listed(orchestrator, filter="name:cliff") == ["cliff-deep", "cliff"]
+    assert listed(orchestrator, filter="state=SUCCEEDED AND name:cliff-") == ["cliff-deep"]
+    assert listed(orchestrator, filter="state=PAUSED") == []
+    assert listed(orchestrator, filter="owner=nobody") == []
+    for wrong in ("state=DONE", "state", "name=cliff", "name:%", "state=PAUSED state=RUNNING", "owner= AND name:c"):
+        with pytest.raises(InvalidArgument, match=r"filter: state=S with S one of QUEUED"):
+            listed(orchestrator, filter=wrong)
+    for wrong in ("2", "nan.cliff", "1.0.", "1.5.x'; DROP TABLE campaigns"):
+        with pytest.raises(InvalidArgument, match="page_token"):
+            listed(orchestrator, page_token=wrong)
+
+
+def test_pages_stay_where_they_are_while_campaigns_come_and_go(start, spec, tmp_path) -> None:
+    orchestrator = start(tmp_path / "data")
+    names = [create(orchestrator, spec).name for _ in range(4)]
+    page = orchestrator.stub.ListCampaigns(pb.ListCampaignsRequest(page_size=2))
+    create(orchestrator, spec)
+    orchestrator.stub.CancelCampaign(pb.CancelCampaignRequest(name=names[2]))
+    orchestrator.stub.DeleteCampaign(pb.DeleteCampaignRequest(name=names[2]))  # the last one of the first page
+    rest = orchestrator.stub.ListCampaigns(pb.ListCampaignsRequest(page_size=2, page_token=page.next_page_token))
+    assert [campaign.name for campaign in rest.campaigns] == [names[1], names[0]]
+    assert not rest.next_page_token
+
+
+def test_the_last_events_are_kept(start, spec, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("caligo_orchestrator.store.journal.KEPT_EVENTS", 4)
+    orchestrator = start(tmp_path / "data")
+    name = create(orchestrator, spec).name
+    finish(orchestrator, name)
+    events = list(orchestrator.stub.WatchCampaign(pb.WatchCampaignRequest(name=name)))
+    last = events[-1].sequence
+    assert [event.sequence for event in events] == list(range(last - 3, last + 1))
+    assert events[-1].changed.state == pb.CAMPAIGN_STATE_SUCCEEDED
+
+
+def test_a_slow_watcher_is_dropped_and_told_where_to_go_on(start, spec, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("caligo_orchestrator.streams.SLOW_SECONDS", 0.3)
+    orchestrator = start(tmp_path / "data")
+    name = create(orchestrator, spec).name
+    finish(orchestrator, name)
+    for _ in range(200):  # more than a connection holds for one who does not read
+        orchestrator.campaigns._journal.append_event("test", pb.WatchCampaignResponse(note="x" * 100_000))
+    call = orchestrator.stub.WatchCampaign(pb.WatchCampaignRequest(name=name))
+    seen = [next(call).sequence]
+    time.sleep(1)
+    with pytest.raises(ResourceExhausted, match=r"after_sequence=\d+") as caught, rpc.calling("x"):
+        for event in call:
+            seen.append(event.sequence)  # noqa: PERF401 - what came before the end counts
+    go_on = int(str(caught.value).rpartition("=")[2])
+    assert go_on == seen[-1]
+    later = orchestrator.stub.WatchCampaign(pb.WatchCampaignRequest(name=name, after_sequence=go_on))
+    assert next(later).sequence == go_on + 1
+
+
+def test_watchers_ask_the_journal_only_when_there_is_news(start, spec, tmp_path, services, monkeypatch) -> None:
+    monkeypatch.setattr("caligo_orchestrator.manager.PROGRESS_SECONDS", 0.05)
+    services.simulator.delay_seconds = 0.2
+    orchestrator = start(tmp_path / "data")
+    name = create(orchestrator, spec).name
+    asked: list[str] = []
+    journal = orchestrator.campaigns._journal
+    read = journal.events
+    monkeypatch.setattr(journal, "events", lambda id, after: asked.append(id) or read(id, after))
+    calls = [orchestrator.stub.WatchCampaign(pb.WatchCampaignRequest(name=name)) for _ in range(20)]
+    progress = [next(event for event in call if event.HasField("progress")) for call in calls]
+    assert all(event.progress.total > 0 for event in progress)
+    for _ in range(3):
+        more = [next(event for event in call if event.HasField("progress")) for call in calls]
+        assert all(new.progress != old.progress for new, old in zip(more, progress, strict=True))
+        progress = more
+    kept = journal.last_sequence(name.removeprefix("campaigns/"))
+    assert len(asked) <= len(calls) * kept
+    orchestrator.stub.CancelCampaign(pb.CancelCampaignRequest(name=name))
+    for call in calls:
+        assert [event for event in call if event.HasField("changed")][-1].changed.state == pb.CAMPAIGN_STATE_CANCELLED
+    assert orchestrator.campaigns._watchers.watched() == []
+
+
+def test_any_range_of_a_file_can_be_had_and_its_checksum_is_made_once(start, spec, tmp_path, monkeypatch) -> None:
+    orchestrator = start(tmp_path / "data")
+    name = create(orchestrator, spec).name
+    finish(orchestrator, name)
+    original = (tmp_path / "data" / "campaigns" / "test" / "exploration_data.h5").read_bytes()
+    made: list[str] = []
+    digest = hashlib.file_digest
+    monkeypatch.setattr(
+        "caligo_orchestrator.downloads.hashlib.file_digest", lambda f, kind: made.append(kind) or digest(f, kind)
+    )
+    total = len(original)
+    for offset, length in ((0, 1), (10, 1000), (total - 1, 1), (total, 0), (5, total - 5), (100, 0)):
+        request = pb.DownloadDatasetRequest(name=name, offset=offset, length=length)
+        messages = list(orchestrator.stub.DownloadDataset(request))
+        assert b"".join(m.data for m in messages) == original[offset : offset + length if length else total]
+        assert messages[-1].sha256 == hashlib.sha256(original).digest()
+    assert made == ["sha256"]
+    for offset, length, field in ((0, total + 1, "length"), (total, 1, "length"), (-1, 0, "offset"), (0, -1, "length")):
+        with pytest.raises(InvalidArgument, match=field), rpc.calling("x"):
+            list(orchestrator.stub.DownloadDataset(pb.DownloadDatasetRequest(name=name, offset=offset, length=length)))
+
+
+def test_a_file_that_changes_while_it_is_sent_is_not_passed_off_as_whole(start, spec, tmp_path) -> None:
+    orchestrator = start(tmp_path / "data")
+    name = create(orchestrator, spec).name
+    finish(orchestrator, name)
+    path = tmp_path / "data" / "campaigns" / "test" / "exploration_data.h5"
+    messages = orchestrator.campaigns.file(name, 0, 0)
+    next(messages)
+    with path.open("r+b") as file:
+        file.write(b"changed")
+    with pytest.raises(FailedPrecondition, match="changed while it was read"):
+        list(messages)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from caligo_orchestrator.store.journal import Journal, Proposal
+from caligo_orchestrator.store.journal import Journal, JournalError, Proposal
 
 from caligo.results import ROW_DTYPE, ResultRows
 from caligo.seeds import Phase
@@ -70,42 +72,228 @@ def test_events_are_numbered_from_one_without_gaps(path: Path) -> None:
     assert [(e.sequence, e.note) for e in journal.events("x", 1)] == [(2, "b"), (3, "c")]
 
 
+def proposal(batch: int, size: int = 4) -> Proposal:
+    generator = np.random.default_rng(batch)
+    verdict = np.array([8, 0, 255, 7] * size, dtype=np.uint8)[:size]
+    inputs, posterior = (generator.random((size, n), dtype=np.float32) for n in (9, 2))
+    return Proposal(batch, inputs, verdict, posterior)
+
+
 def test_proposals_and_checkpoints_round_trip(path: Path) -> None:
     journal = Journal(path)
-    inputs = np.random.default_rng(1).random((4, 9), dtype=np.float32)
-    posterior = np.random.default_rng(2).random((4, 2), dtype=np.float32)
-    verdict = np.array([8, 0, 255, 7], dtype=np.uint8)
-    journal.append_proposal("a", Proposal(0, inputs, verdict, b"\x00\xff", "{}", posterior))
+    journal.append_proposal("a", proposal(0), (b"\x00\xff", "{}"))
     (back,) = Journal(path).proposals("a")
     assert back.inputs.dtype == np.float32
-    assert np.array_equal(back.inputs, inputs)
+    assert np.array_equal(back.inputs, proposal(0).inputs)
     assert back.verdict.tolist() == [8, 0, 255, 7]
-    assert np.array_equal(back.posterior, posterior)
+    assert np.array_equal(back.posterior, proposal(0).posterior)
     assert journal.last_state("a") == (b"\x00\xff", "{}")
     assert journal.last_state("b") is None
     forecasts = journal.forecasts("a", 6)
-    assert np.array_equal(forecasts[:4], posterior)
+    assert np.array_equal(forecasts[:4], proposal(0).posterior)
     assert np.isnan(forecasts[4:]).all()
-    assert (back.tensors, back.metadata) == (b"\x00\xff", "{}")
     journal.put_checkpoint("a", "k", b"1")
     journal.put_checkpoint("a", "k", b"2")
     assert journal.checkpoint("a", "k") == b"2"
     assert journal.checkpoint("a", "other") is None
+    journal.drop_checkpoint("a", "k")
+    assert journal.checkpoint("a", "k") is None
+
+
+def test_one_model_state_is_kept_however_many_proposals_there_are(path: Path) -> None:
+    journal = Journal(path)
+    for batch in range(30):
+        fit = batch // 10
+        journal.append_proposal("a", proposal(batch), (bytes([fit]) * 100_000, str(fit)))
+        assert journal.last_state("a") == (bytes([fit]) * 100_000, str(fit))
+    journal.append_proposal("b", proposal(0), (b"x" * 100_000, "b"))
+    assert len(journal.proposals("a")) == 30
+    assert journal.last_state("b") == (b"x" * 100_000, "b")
+    journal.close()
+    assert path.stat().st_size < 500_000
+
+
+def test_a_deleted_campaign_leaves_nothing(path: Path) -> None:
+    journal = Journal(path)
+    for id in ("a", "b"):
+        journal.create_campaign(id, f"request-{id}", "{}", 100)
+        journal.append_rows(id, Phase.LHS, some_rows(1, 2))
+        journal.append_proposal(id, proposal(0), (b"t", "m"))
+        journal.put_checkpoint(id, "k", b"1")
+        journal.append_event(id, campaign_pb2.WatchCampaignResponse(note="x"))
     journal.delete_campaign("a")
-    assert journal.proposals("a") == []
+    assert journal.campaign("a") is None
+    assert journal.campaign_by_request("request-a") is None
+    assert not len(journal.rows("a", Phase.LHS))
+    assert journal.proposals("a") == journal.events("a", 0) == []
+    assert journal.last_state("a") is journal.checkpoint("a", "k") is None
+    assert len(journal.rows("b", Phase.LHS)) == 2
+    assert journal.campaign("b") is not None
+    tables = [name for (name,) in journal._db.execute("SELECT name FROM sqlite_master WHERE type='table'")]
+    for table in set(tables) - {"campaigns"}:
+        assert journal._db.execute(f"SELECT 1 FROM {table} WHERE campaign='a'").fetchone() is None, table
+
+
+def test_a_request_id_belongs_to_its_owner(path: Path) -> None:
+    journal = Journal(path)
+    for id, owner in (("a", "ann"), ("b", "bob")):
+        journal.create_campaign(id, "same", "{}", 100, owner)
+    journal.create_campaign("c", None, "{}", 100, "bob")
+    journal.create_campaign("d", None, "{}", 100, "bob")
+    assert [journal.campaign_by_request("same", owner).id for owner in ("ann", "bob")] == ["a", "b"]
+    assert journal.campaign_by_request("same") is None
+    with pytest.raises(sqlite3.IntegrityError):
+        journal.create_campaign("e", "same", "{}", 100, "bob")
+    assert journal.campaign("e") is None
+
+
+def test_a_wish_is_kept_until_it_has_come_about(path: Path) -> None:
+    journal = Journal(path)
+    journal.create_campaign("a", None, "{}", 100)
+    journal.want("a", campaign_pb2.CAMPAIGN_STATE_CANCELLED)
+    again = Journal(path)
+    assert again.campaign("a").wanted == campaign_pb2.CAMPAIGN_STATE_CANCELLED
+    assert again.campaign("a").state == campaign_pb2.CAMPAIGN_STATE_QUEUED
+    again.set_state("a", campaign_pb2.CAMPAIGN_STATE_CANCELLED)
+    assert again.campaign("a").wanted is None
+
+
+def test_a_transaction_is_all_or_nothing(path: Path) -> None:
+    journal = Journal(path)
+    with pytest.raises(RuntimeError), journal.transaction():
+        journal.create_campaign("a", None, "{}", 100)
+        with journal.transaction():
+            journal.put_checkpoint("a", "k", b"1")
+        raise RuntimeError
+    assert journal.campaign("a") is journal.checkpoint("a", "k") is None
+    with journal.transaction():
+        journal.create_campaign("a", None, "{}", 100)
+        journal.put_checkpoint("a", "k", b"1")
+    assert Journal(path).checkpoint("a", "k") == b"1"
 
 
 def test_a_journal_of_the_first_release_goes_on(path: Path) -> None:
-    Journal(path).close()
     with sqlite3.connect(path) as old:
-        old.execute("ALTER TABLE proposals DROP COLUMN posterior")
-        old.execute("INSERT INTO proposals VALUES ('a', 0, ?, ?, x'00', '{}')", (bytes(36), bytes(1)))
+        old.executescript(FIRST_RELEASE)
+        old.execute("INSERT INTO campaigns VALUES ('a', 'r', '{}', 5, 2, NULL, NULL, 1.0, 2.0)")
+        event = campaign_pb2.WatchCampaignResponse(note="x")
+        old.execute("INSERT INTO events VALUES ('a', 1, ?)", (event.SerializeToString(),))
+        for batch in range(2):
+            values = batch, bytes(36), b"\0", bytes([batch])
+            old.execute("INSERT INTO proposals VALUES ('a', ?, ?, ?, ?, '{}')", values)
     old.close()
+    for _ in range(2):  # and it goes on going on
+        journal = Journal(path)
+        record = journal.campaign("a")
+        assert (record.id, record.owner, record.request_id, record.priority, record.state) == ("a", "", "r", 5, 2)
+        assert (record.wanted, record.create_time, record.update_time) == (None, 1.0, 2.0)
+        assert journal.campaign_by_request("r") == record
+        assert journal.last_state("a") == (b"\x01", "{}")
+        assert [p.posterior.shape for p in journal.proposals("a")] == [(0, 2), (0, 2)]
+        assert [event.note for event in journal.events("a", 0)] == ["x"]
+        journal.close()
     journal = Journal(path)
-    inputs, verdict = np.zeros((1, 9), dtype=np.float32), np.zeros(1, dtype=np.uint8)
-    journal.append_proposal("a", Proposal(1, inputs, verdict, b"", "", np.ones((1, 2), dtype=np.float32)))
-    first, second = journal.proposals("a")
-    assert first.posterior.shape == (0, 2)
-    assert second.posterior.tolist() == [[1, 1]]
-    assert np.isnan(journal.forecasts("a", 2)[0]).all()
-    assert journal.forecasts("a", 2)[1].tolist() == [1, 1]
+    journal.append_proposal("a", proposal(2, size=1), (b"", ""))
+    assert np.isnan(journal.forecasts("a", 3)[:2]).all()
+    assert np.array_equal(journal.forecasts("a", 3)[2:], proposal(2, size=1).posterior)
+
+
+FIRST_RELEASE = """
+CREATE TABLE campaigns (
+  id TEXT PRIMARY KEY, request_id TEXT UNIQUE, spec TEXT NOT NULL, priority INTEGER NOT NULL,
+  state INTEGER NOT NULL, problem BLOB, findings BLOB, create_time REAL NOT NULL, update_time REAL NOT NULL
+);
+CREATE TABLE events (
+  campaign TEXT NOT NULL, sequence INTEGER NOT NULL, event BLOB NOT NULL,
+  PRIMARY KEY (campaign, sequence)
+) WITHOUT ROWID;
+CREATE TABLE result_rows (
+  campaign TEXT NOT NULL, phase INTEGER NOT NULL, sample INTEGER NOT NULL, record BLOB NOT NULL,
+  PRIMARY KEY (campaign, phase, sample)
+) WITHOUT ROWID;
+CREATE TABLE proposals (
+  campaign TEXT NOT NULL, batch INTEGER NOT NULL, inputs BLOB NOT NULL, verdict BLOB NOT NULL,
+  tensors BLOB NOT NULL, metadata TEXT NOT NULL,
+  PRIMARY KEY (campaign, batch)
+) WITHOUT ROWID;
+CREATE TABLE checkpoints (
+  campaign TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL,
+  PRIMARY KEY (campaign, key)
+) WITHOUT ROWID;
+"""
+
+
+def test_a_journal_of_a_later_release_is_left_alone(path: Path) -> None:
+    Journal(path).close()
+    with sqlite3.connect(path) as later:
+        later.execute("PRAGMA user_version=99")
+    later.close()
+    with pytest.raises(JournalError, match="later release"):
+        Journal(path)
+
+
+def test_what_is_no_database_is_named(path: Path) -> None:
+    path.write_bytes(b"not a database, and longer than a header of one is" * 100)
+    with pytest.raises(JournalError, match="not a database"):
+        Journal(path)
+
+
+# --- a torn log -----------------------------------------------------------------------------------------------------
+
+
+SHARED_MEMORY = Path("/dev/shm")
+"""Where a sync costs nothing."""
+
+
+@pytest.fixture(scope="module")
+def torn(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes, list[int]]:
+    """A journal of a few commits that was never closed: database, write-ahead log, and the log's size at each."""
+    path = tmp_path_factory.mktemp("torn") / "journal.sqlite3"
+    with sqlite3.connect(path) as small:
+        small.execute("PRAGMA page_size=512")
+        small.execute("VACUUM")
+    small.close()
+    Journal(path).close()
+    journal, log = Journal(path), path.with_name(path.name + "-wal")
+    assert log.stat().st_size == 0
+    sizes = []
+    for row in range(5):
+        journal.append_rows("a", Phase.LHS, some_rows(row))
+        sizes.append(log.stat().st_size)
+    content = path.read_bytes(), log.read_bytes()
+    journal.close()
+    return *content, sizes
+
+
+@pytest.mark.parametrize("every", [29, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "garbage"])
+def test_a_log_torn_anywhere_holds_every_commit_up_to_there_and_goes_on(tmp_path, torn, damage, every) -> None:
+    """As after a loss of power in the middle of a write; what was on disk before it stays, and what comes after too."""
+    database, log, sizes = torn
+    generator = np.random.default_rng(3)
+    root = Path(tempfile.mkdtemp(dir=SHARED_MEMORY if SHARED_MEMORY.is_dir() else tmp_path))
+    try:
+        for at in sorted({*range(0, len(log), every), *(size + d for size in sizes for d in (-1, 0))} - {len(log)}):
+            path = root / f"{at}.sqlite3"
+            path.write_bytes(database)
+            rest = {
+                "cut": b"",
+                "flipped": bytes([log[at] ^ 1 << at % 8]) + log[at + 1 :],
+                "garbage": generator.bytes(len(log) - at),
+            }[damage]
+            path.with_name(path.name + "-wal").write_bytes(log[:at] + rest)
+            acknowledged = sum(size <= at for size in sizes)
+            journal = Journal(path)
+            there = journal.row_indices("a", Phase.LHS).tolist()
+            assert there == list(range(len(there))), at
+            assert len(there) >= acknowledged, at
+            assert len(there) == acknowledged or damage != "cut", at
+            journal.append_rows("a", Phase.LHS, some_rows(70, 71))
+            again = Journal(path)  # the other was not closed: as after a kill
+            assert again.rows("a", Phase.LHS).tobytes() == some_rows(*there, 70, 71).tobytes(), at
+            assert again._db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            for name in (journal, again):
+                name.close()
+            path.unlink()
+    finally:
+        shutil.rmtree(root)

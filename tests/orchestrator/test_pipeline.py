@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from caligo_orchestrator.dispatch import SimulationFarm
+from caligo_orchestrator.farm.replicas import ReplicaFarm
 from caligo_orchestrator.pipeline import SIMULATE, Pipeline, Stopped
 
 from caligo.errors import CaligoError, Unreachable
@@ -28,10 +28,10 @@ def candidates(n: int) -> tuple[np.ndarray, np.ndarray]:
 class Desk:
     """A farm, a pipeline and what it has recorded."""
 
-    def __init__(self, services, spec: CampaignSpec, streams: int = 2, **options) -> None:
+    def __init__(self, services, spec: CampaignSpec, **options) -> None:
         self.stop = threading.Event()
         self.recorded: list[ResultRows] = []
-        self.farm = SimulationFarm(services.simulator_address, streams, patience_seconds=options.pop("patience", 5))
+        self.farm = ReplicaFarm(services.simulator_address, options.pop("patience", 5))
         self.pipeline = Pipeline(
             "campaigns/test", spec, Phase.ACTIVE, self.farm, self.recorded.append, self.stop, **options
         )
@@ -74,7 +74,7 @@ def test_only_pruned_rows_are_left_out(services, spec) -> None:
 def test_results_arrive_incrementally(services, spec) -> None:
     """Design document 7.4: a result is yielded while later rows are still being simulated."""
     services.simulator.delay_seconds = 0.05
-    with Desk(services, spec, streams=1, max_in_flight=8) as pipeline:
+    with Desk(services, spec, in_flight=8) as pipeline:
         index, inputs = candidates(40)
         stream = pipeline.submit(index, inputs, np.full(40, SIMULATE))
         yielded = 0
@@ -100,7 +100,7 @@ def test_what_is_yielded_is_recorded(services, spec) -> None:
 
 def test_a_broken_stream_loses_and_doubles_nothing(services, spec) -> None:
     services.simulator.break_after = 5
-    with Desk(services, spec, streams=1) as pipeline:
+    with Desk(services, spec) as pipeline:
         rows = evaluate(pipeline, 16, np.zeros(16, dtype=bool))
     assert rows["index"].tolist() == list(range(16))
     assert services.simulator.break_after is None  # it did break
@@ -136,7 +136,7 @@ def test_a_full_disk_ends_the_campaign_not_the_rows(services, spec) -> None:
     def full(rows: ResultRows) -> None:
         raise OSError(28, "No space left on device")
 
-    farm = SimulationFarm(services.simulator_address, 1, 5)
+    farm = ReplicaFarm(services.simulator_address, 5)
     pipeline = Pipeline("campaigns/test", spec, Phase.ACTIVE, farm, full, threading.Event())
     with pipeline, pytest.raises(OSError, match="No space left"):
         evaluate(pipeline, 4, np.zeros(4, dtype=bool))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import secrets
@@ -296,8 +297,10 @@ def test_results_come_before_the_stream_of_rows_ends(service: Running) -> None:
     [
         ([], "setup"),
         ([rows_message(0, design(1, 4.5))], "setup"),
-        ([setup_message(), setup_message()], "rows"),
+        ([setup_message(), setup_message()], "job"),
         ([setup_message(phase=0)], "setup.phase"),
+        ([setup_message(), simulator_pb2.SimulateRequest()], "payload"),
+        ([simulator_pb2.SimulateRequest(job=256, setup=setup_message().setup)], "job"),
         pytest.param(
             [setup_message(protocol={"epr_source": "netsquid"})],
             "protocol.epr_source",
@@ -391,6 +394,71 @@ def test_rows_are_read_as_credit_comes_free(
     time.sleep(1.0)
     assert 1 <= sent < 20
     call.cancel()
+    wait_for_free_slots(simulator)
+
+
+def test_a_second_stream_is_refused_at_once(stub: simulator_pb2_grpc.SimulatorServiceStub) -> None:
+    """Its capacity comes before any row is sent; only streams of rows are refused, and only while one is served."""
+    never = threading.Event()
+
+    def requests() -> Iterator[simulator_pb2.SimulateRequest]:
+        yield setup_message()
+        never.wait(60)
+
+    first = stub.Simulate(requests())
+    header = dict(first.initial_metadata())[wire.CAPACITY_HEADER]
+    capacity = stub.GetCapacity(simulator_pb2.GetCapacityRequest(), timeout=10)
+    assert simulator_pb2.GetCapacityResponse.FromString(header) == capacity
+    asked = time.monotonic()
+    with pytest.raises(ResourceExhausted, match="has its stream"), rpc.calling("own"):
+        list(stub.Simulate(iter([setup_message()]), timeout=10))
+    assert time.monotonic() - asked < 5
+    first.cancel()
+    never.set()
+    deadline = time.monotonic() + 10
+    while True:
+        with contextlib.suppress(ResourceExhausted), rpc.calling("own"):
+            assert len(list(stub.Simulate(iter([setup_message(), rows_message(0, design(1, 4.5))])))) == 1
+            break
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_jobs_share_a_stream(stub: simulator_pb2_grpc.SimulatorServiceStub, simulator: Simulator) -> None:
+    """Each row is that of its own job's setup, whatever else is in the stream."""
+    rows = design(6, 4.7)
+    requests = []
+    for number, seed in ((0, 5), (7, 6)):
+        setup = setup_message(seed=seed)
+        setup.job = number
+        requests.append(setup)
+    for number in (7, 0):
+        message = rows_message(0, rows)
+        message.job = number
+        requests.append(message)
+    answers = list(stub.Simulate(iter(requests)))
+    for number, seed in ((0, 5), (7, 6)):
+        served = by_index([wire.decode_rows(answer.results) for answer in answers if answer.job == number])
+        setup = Setup("campaigns/test", seed, Phase.LHS, PhysicsSpec(), ProtocolSpec())
+        own = by_index(simulator.simulate(setup, [(j, row) for j, row in enumerate(rows)]))
+        assert own.tobytes() == served.tobytes()
+
+
+def test_withdrawn_rows_end_and_have_no_result(
+    stub: simulator_pb2_grpc.SimulatorServiceStub, simulator: Simulator
+) -> None:
+    withdrawn = wire.encode(np.arange(6, dtype=np.int64), wire.INDEX)
+
+    def requests() -> Iterator[simulator_pb2.SimulateRequest]:
+        yield setup_message()
+        yield rows_message(0, long_rows(6))
+        time.sleep(0.3)
+        assert simulator.arena.free_slots() < simulator.arena.slots
+        yield simulator_pb2.SimulateRequest(withdrawn=withdrawn)
+        yield rows_message(6, design(2, 4.5))
+
+    rows = by_index([wire.decode_rows(answer.results) for answer in stub.Simulate(requests(), timeout=60)])
+    assert rows["index"].tolist() == [6, 7]
     wait_for_free_slots(simulator)
 
 

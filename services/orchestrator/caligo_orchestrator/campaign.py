@@ -6,6 +6,7 @@ simply run again: every phase starts from what is there.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import math
@@ -18,22 +19,21 @@ from typing import Final
 
 import numpy as np
 
-from caligo import wire
+from caligo import tracing, wire
 from caligo.calibration import calibrate
-from caligo.dataset import FILE_NAME, GROUPS
+from caligo.dataset import GROUPS
 from caligo.errors import FailedPrecondition
 from caligo.results import ProtocolOutcome, ResultRows
 from caligo.seeds import Phase
 from caligo.space import DIMENSIONS
 from caligo.spec import CampaignSpec
 from caligo.v1 import campaign_pb2, surrogate_pb2
-from caligo_orchestrator import files, findings
-from caligo_orchestrator.dispatch import SimulationFarm
+from caligo_orchestrator import files, findings, metrics
+from caligo_orchestrator.farm import Farm
 from caligo_orchestrator.phases import active, lhs, surrogate
 from caligo_orchestrator.pipeline import Pipeline, Stopped
-from caligo_orchestrator.remote import Sampler, Surrogate
+from caligo_orchestrator.remote import Sampler, ServiceLostError, Surrogate
 from caligo_orchestrator.settings import OrchestratorSettings
-from caligo_orchestrator.store import hdf5
 from caligo_orchestrator.store.journal import Journal
 
 State = campaign_pb2.CampaignState
@@ -114,7 +114,7 @@ class CampaignRunner:
         spec: CampaignSpec,
         directory: Path,
         journal: Journal,
-        farm: SimulationFarm,
+        farm: Farm,
         settings: OrchestratorSettings,
         note: Callable[[str], None],
     ) -> None:
@@ -129,6 +129,14 @@ class CampaignRunner:
         self._note = note
         self._validations: dict[str, surrogate_pb2.Validation] = {}
         self._convergence: campaign_pb2.Convergence | None = None
+        self._at_work: Pipeline | None = None
+        self.unwritten = 0
+        """Durable rows that are not in the file yet."""
+
+    @property
+    def undurable(self) -> int:
+        """Rows that have a result and are not durable yet."""
+        return self._at_work.undurable if self._at_work is not None else 0
 
     def run(self) -> campaign_pb2.Findings:
         """Walk through the phases.
@@ -146,8 +154,9 @@ class CampaignRunner:
             for service in (sampler, model):
                 service.await_ready(self._settings.patience_seconds, self.stop)
             plan = self._plan(sampler)
-            self._writer = self._open_file(plan)
+            self._writer, note = files.open_file(PREFIX + self.id, self.spec, plan, self._directory, self._journal)
             try:
+                self._recover(note)
                 self._run_lhs(plan, sampler)
                 gc.collect()  # the design's buffers, before the surrogate needs the memory
                 self._run_training(model)
@@ -156,8 +165,9 @@ class CampaignRunner:
                 result = self._conclude(model)
             finally:
                 self._writer.close()
-            hdf5.finalize(self._directory / FILE_NAME)
-            model.delete()
+            files.finalize_file(self._directory, self._journal)
+            with contextlib.suppress(ServiceLostError):  # if the surrogate is gone, so is the model
+                model.delete()
             return result
         finally:
             sampler.close()
@@ -273,21 +283,28 @@ class CampaignRunner:
 
     def _pipeline(self, phase: Phase) -> Pipeline:
         def record(rows: ResultRows) -> None:
-            self._journal.append_rows(self.id, phase, rows)
-            self._writer.write(phase, rows)
+            began = tracing.now()
+            with metrics.COMMIT.time():
+                self._journal.append_rows(self.id, phase, rows)
+            durable = tracing.now()
+            with metrics.WRITE.time():
+                self._writer.write(phase, rows)
+            self.unwritten = self._writer.unwritten
             self.progress.count(rows)
+            metrics.count_durable(phase, rows)
+            tracing.add_row_spans("journal", rows["index"], began, durable)
+            tracing.add_row_spans("hdf5", rows["index"], durable)
 
-        return Pipeline(PREFIX + self.id, self.spec, phase, self._farm, record, self.stop)
+        self._at_work = Pipeline(PREFIX + self.id, self.spec, phase, self._farm, record, self.stop)
+        return self._at_work
 
-    def _open_file(self, plan: lhs.Plan) -> hdf5.HDF5Writer:
-        """The live file, with what the journal holds."""
-        writer, note = files.open_file(PREFIX + self.id, self.spec, plan, self._directory, self._journal)
+    def _recover(self, note: str | None) -> None:
+        """Count what the journal holds, and pass on what was found of the file."""
         if note is not None:
             self._note(note)
         for phase in GROUPS:
             for rows in self._journal.row_blocks(self.id, phase):
                 self.progress.count(rows, recovered=True)
-        return writer
 
     def _record_fit(self, line: int, summary: surrogate_pb2.FitSummary) -> None:
         scores = dict.fromkeys(("rmse", "f1", "brier", "coverage90"), math.nan)

@@ -15,22 +15,23 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
-from caligo import wire
+from caligo import tracing, wire
 from caligo.closed_form import expect
 from caligo.results import ProtocolOutcome, ProtocolResult, Reason, ResultRows
 from caligo.seeds import Phase
 from caligo.space import ExplorationSample
 from caligo.spec import CampaignSpec, to_proto
 from caligo.v1 import simulator_pb2, types_pb2
-from caligo_orchestrator.dispatch import Cancellation, Chunk, SimulationFarm
+from caligo_orchestrator.farm import Farm, Job
 
 GROUP_SECONDS: Final = 0.05
 """Results wait at most this long for others to share a commit with."""
 GROUP_ROWS: Final = 256
-CHUNK_ROWS: Final = 8
-"""Rows a stream: small, so that a broken stream or a slow replica delays little."""
+SUBMITTED_ROWS: Final = 8
+"""Rows handed to the farm at a time."""
 
 SIMULATE: Final = 0
 """Verdict on a candidate that is worth a simulation."""
@@ -52,7 +53,8 @@ class Pipeline:
     Args:
         record: makes result rows durable and visible; called from the recorder's thread alone.
         stop: set from outside to end the campaign's work; every wait in here ends with `Stopped` then.
-        max_in_flight: candidates submitted and not yet durable; `submit` blocks beyond.
+        in_flight: candidates that may be submitted and not yet durable, or twice what the simulators have room for if
+            that is more; `submit` yields results beyond.
     """
 
     def __init__(
@@ -60,13 +62,13 @@ class Pipeline:
         campaign: str,
         spec: CampaignSpec,
         phase: Phase,
-        farm: SimulationFarm,
+        farm: Farm,
         record: Callable[[ResultRows], None],
         stop: threading.Event,
-        max_in_flight: int = 64,
+        in_flight: int = 64,
     ) -> None:
         self._spec = spec
-        self._setup = simulator_pb2.SimulateSetup(
+        setup = simulator_pb2.SimulateSetup(
             campaign=campaign,
             seed=spec.seed,
             phase=wire.encode_phase(phase),
@@ -76,11 +78,16 @@ class Pipeline:
         self._farm = farm
         self._record = record
         self._stop = stop
-        self._max_in_flight = max_in_flight
+        self._least_bound = in_flight
         self._in_flight = 0
-        self._cancellation = Cancellation()
+        # Each is written by one thread: the campaign's, the farm's, the recorder's.
+        self._skipped = self._received = self._recorded = 0
+        self._submitted: dict[int, int] = {}
+        """When rows that are traced were submitted, nanoseconds since the epoch."""
+        self._context = {"campaign": campaign, "phase": phase.name.lower()}
         self._computed: queue.SimpleQueue[ResultRows | None] = queue.SimpleQueue()
         self._durable: queue.SimpleQueue[ResultRows | Exception] = queue.SimpleQueue()
+        self._job = Job(setup, self._receive, self._durable.put)
         self._recorder = threading.Thread(target=self._record_results, name=f"recorder-{campaign}", daemon=True)
         self._recorder.start()
 
@@ -89,7 +96,7 @@ class Pipeline:
 
     def __exit__(self, *exception: object) -> None:
         """Give up what the farm has not finished; what has come back is still made durable."""
-        self._cancellation.cancel()
+        self._farm.cancel(self._job)
         self._computed.put(None)
         self._recorder.join()
 
@@ -101,27 +108,21 @@ class Pipeline:
         `verdict` is `SIMULATE`, `AUDIT`, or the code of the outcome with which a candidate is skipped, uint8 [n].
         Skipped ones become rows at once: no simulator, no EPR source, no arena hears of them.
         """
+        if tracing.active is not None:
+            self._submitted.update(dict.fromkeys(index.tolist(), tracing.now()))
         for outcome in SKIP_REASONS:
             skipped = verdict == outcome
             if skipped.any():
+                self._skipped += int(skipped.sum())
                 self._in_flight += int(skipped.sum())
                 self._computed.put(skipped_rows(index[skipped], inputs[skipped], outcome, self._spec))
         wanted = np.flatnonzero((verdict == SIMULATE) | (verdict == AUDIT))
-        for start in range(0, len(wanted), CHUNK_ROWS):
-            chosen = wanted[start : start + CHUNK_ROWS]
-            while self._in_flight and self._in_flight + len(chosen) > self._max_in_flight:
+        for start in range(0, len(wanted), SUBMITTED_ROWS):
+            chosen = wanted[start : start + SUBMITTED_ROWS]
+            while self._in_flight and self._in_flight + len(chosen) > max(self._least_bound, 2 * self._farm.room()):
                 yield self.take()
             self._in_flight += len(chosen)
-            self._farm.submit(
-                Chunk(
-                    self._setup,
-                    index[chosen],
-                    inputs[chosen],
-                    self._computed.put,
-                    self._durable.put,
-                    self._cancellation,
-                )
-            )
+            self._farm.submit(self._job, index[chosen], inputs[chosen])
 
     def ready(self) -> Iterator[ResultRows]:
         """Results that are durable by now."""
@@ -139,7 +140,7 @@ class Pipeline:
         Raises:
             Stopped: the campaign was told to end its work.
             CaligoError: the simulators failed.
-            OSError, sqlite3.Error: a result could not be recorded.
+            OSError, JournalError: a result could not be recorded.
         """
         while True:
             self.raise_if_stopped()
@@ -157,10 +158,22 @@ class Pipeline:
         if self._stop.is_set():
             raise Stopped
 
+    @property
+    def undurable(self) -> int:
+        """Rows that have a result and are not durable yet."""
+        return self._skipped + self._received - self._recorded
+
+    def _receive(self, rows: ResultRows) -> None:
+        self._received += len(rows)
+        self._computed.put(rows)
+
     def _record_results(self) -> None:
+        structlog.contextvars.bind_contextvars(**self._context)
         try:
             for rows in _grouped(self._computed):
                 self._record(rows)
+                self._recorded += len(rows)
+                tracing.end_rows(rows["index"], rows["outcome"], self._submitted)
                 self._durable.put(rows)
         except Exception as error:  # a full disk, say; the campaign's thread decides what it means
             self._durable.put(error)

@@ -11,13 +11,21 @@ from numpy.typing import NDArray
 from caligo.dataset import GROUPS
 from caligo.errors import FailedPrecondition
 from caligo.spec import CampaignSpec
+from caligo.tls import Tls
 from caligo_orchestrator.phases import surrogate
 from caligo_orchestrator.remote import ModelLostError, Surrogate
 from caligo_orchestrator.store.journal import Journal
 
 
 def predict(
-    id: str, spec: CampaignSpec, journal: Journal, address: str, inputs: NDArray[np.float32], *, has_ended: bool
+    id: str,
+    spec: CampaignSpec,
+    journal: Journal,
+    address: str,
+    inputs: NDArray[np.float32],
+    *,
+    has_ended: bool,
+    tls: Tls | None = None,
 ) -> NDArray[np.float32]:
     """Mean, standard deviation and probability of a key at rows [n, 9], float32 [n, 3].
 
@@ -25,7 +33,7 @@ def predict(
     state of the model make another, which the surrogate keeps for as long as it has room.
 
     Args:
-        address: of the surrogate.
+        address, tls: of the surrogate.
         has_ended: the campaign has got to its end, so that the model kept then is the last.
 
     Raises:
@@ -34,7 +42,7 @@ def predict(
     """
     name = surrogate.model_name(journal, id)
     absent = contextlib.suppress(ModelLostError, FailedPrecondition)
-    with contextlib.closing(Surrogate(address, name)) as working, absent:
+    with contextlib.closing(Surrogate(address, name, tls)) as working, absent:
         return working.predict(inputs)
     state = None if has_ended else journal.last_state(id)
     state = state or surrogate.kept(journal, id)
@@ -43,7 +51,7 @@ def predict(
     rows = [journal.row_count(id, phase) for phase in GROUPS]
     # Rows only ever come, so their numbers say which they are. A model of this name is complete once it is fitted.
     content = hashlib.sha256(repr((state, rows)).encode()).hexdigest()[:16]
-    with contextlib.closing(Surrogate(address, f"{name}.{content}")) as remade:
+    with contextlib.closing(Surrogate(address, f"{name}.{content}", tls)) as remade:
         with absent:
             return remade.predict(inputs)
         remade.create(spec)

@@ -14,8 +14,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from caligo import rpc, wire
+from caligo import rpc, tracing, wire
 from caligo.errors import NotFound, Unreachable
+from caligo.instrumentation import Outgoing
 from caligo.results import ResultRows
 from caligo.seeds import Phase
 from caligo.spec import CampaignSpec, to_proto
@@ -29,7 +30,9 @@ from caligo.v1 import (
 )
 from caligo_orchestrator.pipeline import Stopped
 
-_OBSERVE_BLOCK: Final = 8192
+# Messages of 256 KiB to 1 MiB are the quickest: rows of a design are 48 bytes, those with results 154.
+_DESIGN_BLOCK: Final = 8192
+_OBSERVE_BLOCK: Final = 4096
 _LOOK_SECONDS: Final = 0.5
 """How often a wait looks up."""
 
@@ -59,14 +62,18 @@ class Screening(enum.IntEnum):
     AUDIT = 2
 
 
-class ModelLostError(Unreachable):
+class ServiceLostError(Unreachable):
+    """A service went away in the middle of a call; what it held can be made again from the journal."""
+
+
+class ModelLostError(ServiceLostError):
     """The surrogate does not know the campaign's model any more: it was restarted, or made room for others."""
 
 
 class _Remote:
     def __init__(self, address: str, tls: Tls | None) -> None:
         self._address = address
-        self._channel = rpc.channel(address, tls)
+        self._channel = rpc.channel(address, tls, interceptors=[Outgoing()])
 
     def await_ready(self, patience_seconds: float, stop: threading.Event) -> None:
         """Wait until the service answers.
@@ -88,16 +95,29 @@ class _Remote:
     def close(self) -> None:
         self._channel.close()
 
+    @contextlib.contextmanager
+    def _calling(self) -> Iterator[None]:
+        try:
+            with rpc.calling(self._address):
+                yield
+        except Unreachable as error:
+            raise ServiceLostError(str(error)) from None
+
 
 class Sampler(_Remote):
-    """Designs with their feasibility."""
+    """Designs with their feasibility. Each call may raise `ServiceLostError`."""
 
     def __init__(self, address: str, tls: Tls | None = None) -> None:
         super().__init__(address, tls)
         self._stub = sampler_pb2_grpc.SamplerServiceStub(self._channel)
 
-    def design(self, spec: CampaignSpec, seed: int, size: int, start: int, count: int) -> Iterator[DesignRows]:
-        """Rows [start, start + count) of the design of `size` rows, chunk by chunk."""
+    def design(
+        self, spec: CampaignSpec, seed: int, size: int, start: int, count: int, first_row: int | None = None
+    ) -> Iterator[DesignRows]:
+        """Rows [start, start + count) of the design of `size` rows, chunk by chunk.
+
+        first_row: index of the design's row 0 among the warm-up's rows; None where they are not to be evaluated.
+        """
         request = sampler_pb2.StreamDesignRequest(
             space=to_proto(spec.space, types_pb2.SpaceSpec),
             physics=to_proto(spec.physics, types_pb2.PhysicsSpec),
@@ -105,10 +125,13 @@ class Sampler(_Remote):
             size=size,
             start=start,
             count=count,
-            chunk_rows=4096,
+            chunk_rows=_DESIGN_BLOCK,
         )
-        with rpc.calling(self._address):
-            for response in self._stub.StreamDesign(request):
+        about = contextlib.nullcontext() if first_row is None else tracing.working_on(Phase.LHS, first_row)
+        with self._calling():
+            with about:
+                responses = self._stub.StreamDesign(request)
+            for response in responses:
                 index, inputs = wire.decode_design(response.rows)
                 margin = wire.decode(response.feasibility_margin, wire.FEASIBILITY, len(index))
                 yield DesignRows(index, inputs, margin > 0)
@@ -118,13 +141,13 @@ class Sampler(_Remote):
         request = sampler_pb2.CheckFeasibilityRequest(
             physics=to_proto(spec.physics, types_pb2.PhysicsSpec), inputs=wire.encode(inputs, wire.INPUTS)
         )
-        with rpc.calling(self._address):
+        with self._calling():
             (response,) = self._stub.CheckFeasibility(iter([request]))
             return wire.decode(response.feasibility_margin, wire.FEASIBILITY, len(inputs)) > 0
 
 
 class Surrogate(_Remote):
-    """The surrogate of one campaign. Each call may raise `ModelLostError`."""
+    """The surrogate of one campaign. Each call may raise `ServiceLostError`, a `ModelLostError` above all."""
 
     def __init__(self, address: str, campaign: str, tls: Tls | None = None) -> None:
         super().__init__(address, tls)
@@ -162,7 +185,7 @@ class Surrogate(_Remote):
                     audited=wire.encode(codes[block], wire.CODE) if codes[block].any() else None,
                 )
 
-        with self._calling():
+        with tracing.working_on(phase), self._calling():
             self._stub.Observe(requests())
 
     def fit(self, holdout_fraction: float, folds: int) -> Iterator[surrogate_pb2.FitModelResponse]:
@@ -204,7 +227,7 @@ class Surrogate(_Remote):
     def screen(self, index: NDArray[np.int64], inputs: NDArray[np.float32]) -> NDArray[np.uint8]:
         """The guardrail's verdict, codes of `Screening`, uint8 [n]."""
         request = surrogate_pb2.ScreenRowsRequest(campaign=self._campaign, rows=wire.encode_design(index, inputs))
-        with self._calling():
+        with tracing.working_on(Phase.ACTIVE), self._calling():
             response = self._stub.ScreenRows(request)
             return wire.decode(response.skip, wire.CODE, len(index))
 
@@ -249,7 +272,7 @@ class Surrogate(_Remote):
     @contextlib.contextmanager
     def _calling(self) -> Iterator[None]:
         try:
-            with rpc.calling(self._address):
+            with super()._calling():
                 yield
         except NotFound as error:
             raise ModelLostError(str(error)) from None

@@ -9,11 +9,12 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from caligo import rpc, wire
+from caligo import rpc, tracing, wire
 from caligo.errors import InvalidArgument
 from caligo.space import COLUMNS, PARAMETERS, Space
 from caligo.spec import PhysicsSpec, SpaceSpec, from_proto
 from caligo.v1 import sampler_pb2, sampler_pb2_grpc
+from caligo_sampler import metrics
 from caligo_sampler.design import LHSSampler
 from caligo_sampler.feasibility import check_feasibility
 from caligo_sampler.settings import SamplerSettings
@@ -44,10 +45,13 @@ class SamplerServicer(sampler_pb2_grpc.SamplerServiceServicer):
         chunk_rows = request.chunk_rows or CHUNK_ROWS
         end = request.start + request.count
         for start in range(request.start, end, chunk_rows):
+            began = tracing.now()
             index, inputs = sampler.rows(start, min(chunk_rows, end - start))
+            margin = check_feasibility(inputs, physics)
+            metrics.ROWS.labels("designed").inc(len(index))
+            tracing.add_row_spans("design", index, began)
             yield sampler_pb2.StreamDesignResponse(
-                rows=wire.encode_design(index, inputs),
-                feasibility_margin=wire.encode(check_feasibility(inputs, physics), wire.FEASIBILITY),
+                rows=wire.encode_design(index, inputs), feasibility_margin=wire.encode(margin, wire.FEASIBILITY)
             )
 
     def CheckFeasibility(
@@ -60,9 +64,11 @@ class SamplerServicer(sampler_pb2_grpc.SamplerServiceServicer):
                 physics = from_proto(request.physics, PhysicsSpec, "physics")
             inputs = wire.decode_inputs(request.inputs)
             _check_limits(inputs)
-            yield sampler_pb2.CheckFeasibilityResponse(
-                feasibility_margin=wire.encode(check_feasibility(inputs, physics), wire.FEASIBILITY)
-            )
+            began = tracing.now()
+            margin = check_feasibility(inputs, physics)
+            metrics.ROWS.labels("checked").inc(len(inputs))
+            tracing.add_row_spans("check", range(len(inputs)), began)
+            yield sampler_pb2.CheckFeasibilityResponse(feasibility_margin=wire.encode(margin, wire.FEASIBILITY))
 
 
 def _check_limits(inputs: NDArray[np.float32]) -> None:

@@ -7,6 +7,7 @@ campaign's setup and the sample's index alone.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
@@ -16,8 +17,9 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from structlog.contextvars import bound_contextvars
 
-from caligo import logs, seeds
+from caligo import logs, seeds, tracing
 from caligo.closed_form import expect
 from caligo.physics.entropy import binary_entropy
 from caligo.physics.finite_key import detection_interval, min_entropy, secret_bits
@@ -27,6 +29,7 @@ from caligo.results import ProtocolOutcome, ProtocolResult, Reason
 from caligo.seeds import Phase, Purpose
 from caligo.space import ExplorationSample, Strategy
 from caligo.spec import PhysicsSpec, ProtocolSpec
+from caligo_simulator import metrics
 from caligo_simulator.arena import SlotReference
 from caligo_simulator.epr.source import Link, Segment
 from caligo_simulator.protocol.amplification import amplify, draw_seed
@@ -115,8 +118,15 @@ class ProtocolHarness:
         started = time.monotonic()
         cancelled = cancelled or threading.Event()
         run = _Run(self._orchestrator, sample, setup, started, cancelled, on_keys)
+        with bound_contextvars(campaign=setup.campaign, phase=setup.phase.name.lower(), row=sample.index):
+            self._carry_out(run)
+        run.result.wall_seconds = time.monotonic() - started
+        return run.result
+
+    def _carry_out(self, run: _Run) -> None:
         try:
-            run.carry_out()
+            with tracing.row_span("simulate", run.sample.index):
+                run.carry_out()
         except _Ended as end:
             run.end(end.outcome, end.reason)
         except TimeoutError:
@@ -124,15 +134,19 @@ class ProtocolHarness:
         except SampleCancelledError:
             raise
         except WorkerLostError as error:
-            log.error("sample failed", campaign=setup.campaign, row=sample.index, error=str(error))
+            log.error("sample failed", error=str(error))
             run.end(ProtocolOutcome.FAILURE_ERROR, Reason.WORKER_LOST)
         except Exception:
-            if cancelled.is_set():  # what it met is the end of what it ran on
+            if run.cancelled.is_set():  # what it met is the end of what it ran on
                 raise SampleCancelledError from None
-            log.exception("sample failed", campaign=setup.campaign, row=sample.index)
+            log.exception("sample failed")
             run.end(ProtocolOutcome.FAILURE_ERROR, Reason.EXCEPTION)
-        run.result.wall_seconds = time.monotonic() - started
-        return run.result
+
+
+@contextlib.contextmanager
+def _stage(name: str) -> Iterator[None]:
+    with metrics.STAGE.labels(name).time(), tracing.span(name):
+        yield
 
 
 class _Run:
@@ -164,11 +178,15 @@ class _Run:
     # --- stages -----------------------------------------------------------------------------------------------------
 
     def carry_out(self) -> None:
-        sifted = self.quantum_phase()
-        self.detection_test(sifted)
-        plan = self.choose_code(sifted)
-        frames = self.reconcile(plan, sifted)
-        self.amplify(plan, sifted, frames)
+        with _stage("quantum"):
+            sifted = self.quantum_phase()
+        with _stage("choice of code"):
+            self.detection_test(sifted)
+            plan = self.choose_code(sifted)
+        with _stage("reconciliation"):
+            frames = self.reconcile(plan, sifted)
+        with _stage("amplification"):
+            self.amplify(plan, sifted, frames)
 
     def quantum_phase(self) -> Sifted:
         """Generate and sift all pairs; the next segment is made while this one is sifted."""

@@ -4,44 +4,64 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from typing import Final
 
 import grpc
 import numba
 
 from caligo import logs, rpc, wire
-from caligo.errors import InvalidArgument
+from caligo.errors import InvalidArgument, ResourceExhausted
 from caligo.seeds import Phase
 from caligo.spec import PhysicsSpec, ProtocolSpec, from_proto
 from caligo.v1 import simulator_pb2, simulator_pb2_grpc
-from caligo_simulator.epr.source import installed_sources
+from caligo_simulator.epr.source import installed_sources, make_source
 from caligo_simulator.harness import Setup
 from caligo_simulator.settings import SimulatorSettings
-from caligo_simulator.simulation import DesignRow, Simulator
+from caligo_simulator.simulation import Simulator, Task
 
 log = logs.get("server")
 
 NAME = simulator_pb2.DESCRIPTOR.services_by_name["SimulatorService"].full_name
 
 
+_MAX_JOBS: Final = 256
+_NO_SETUP: Final = ("setup", "must be the first message of a job")
+_OPTIONS: Final = (
+    # Whoever calls looks our name up again when a connection ends, and so finds new replicas; its streams go on.
+    ("grpc.max_connection_age_ms", 3_000),
+    # A caller that is gone without a word must not keep others from this replica.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+)
+
+
 class SimulatorService(simulator_pb2_grpc.SimulatorServiceServicer):
-    """Streams of rows over one simulator."""
+    """Streams of rows over one simulator, one at a time."""
 
     def __init__(self, simulator: Simulator) -> None:
         self._simulator = simulator
+        self._is_taken = threading.Lock()
 
     def Simulate(
         self, request_iterator: Iterator[simulator_pb2.SimulateRequest], context: grpc.ServicerContext
     ) -> Iterator[simulator_pb2.SimulateResponse]:
-        setup = _setup(next(request_iterator, None))
         ended = threading.Event()
-        if not context.add_callback(ended.set):  # it has ended already
-            ended.set()
-        for row in self._simulator.simulate(setup, _rows(request_iterator), ended):
-            yield simulator_pb2.SimulateResponse(results=wire.encode_rows(row))
+        if not self._is_taken.acquire(blocking=False):
+            raise ResourceExhausted("this simulator has its stream of rows; ask another one, or again in a while")
+        if not context.add_callback(lambda: self._release(ended)):  # it has ended already
+            self._release(ended)
+        context.send_initial_metadata(((wire.CAPACITY_HEADER, self._capacity().SerializeToString()),))
+        requests = _Requests(request_iterator)
+        for task, row in self._simulator.carry_out(requests.tasks(), ended):
+            requests.forget(task)
+            yield simulator_pb2.SimulateResponse(job=task.job, results=wire.encode_rows(row))
 
     def GetCapacity(
         self, request: simulator_pb2.GetCapacityRequest, context: grpc.ServicerContext
     ) -> simulator_pb2.GetCapacityResponse:
+        return self._capacity()
+
+    def _capacity(self) -> simulator_pb2.GetCapacityResponse:
         simulator = self._simulator
         return simulator_pb2.GetCapacityResponse(
             workers=simulator.workers,
@@ -51,31 +71,67 @@ class SimulatorService(simulator_pb2_grpc.SimulatorServiceServicer):
             epr_sources=installed_sources(),
         )
 
+    def _release(self, ended: threading.Event) -> None:
+        ended.set()
+        self._is_taken.release()
 
-def _setup(request: simulator_pb2.SimulateRequest | None) -> Setup:
-    if request is None or request.WhichOneof("payload") != "setup":
-        raise InvalidArgument("setup", "must be the first message of the stream")
-    setup = request.setup
+
+class _Requests:
+    """The messages of one stream, read as tasks."""
+
+    def __init__(self, requests: Iterator[simulator_pb2.SimulateRequest]) -> None:
+        self._requests = requests
+        self._setups: dict[int, Setup] = {}
+        self._under_way: dict[tuple[int, int], Task] = {}
+
+    def tasks(self) -> Iterator[Task]:
+        """Rows in the order in which they come; those withdrawn are told so.
+
+        Raises:
+            InvalidArgument: a message is not what the contract says.
+        """
+        for request in self._requests:
+            payload, job = request.WhichOneof("payload"), request.job
+            if payload == "setup":
+                if job >= _MAX_JOBS:
+                    raise InvalidArgument("job", f"0 to {_MAX_JOBS - 1}")
+                if job in self._setups:
+                    raise InvalidArgument("job", "must be another for another setup")
+                self._setups[job] = _setup(request.setup)
+            elif job not in self._setups:
+                raise InvalidArgument(*_NO_SETUP)
+            elif payload == "rows":
+                for index, row in zip(*wire.decode_design(request.rows), strict=True):
+                    task = self._under_way[job, int(index)] = Task(self._setups[job], (int(index), row), job)
+                    yield task
+            elif payload == "withdrawn":
+                for index in wire.decode(request.withdrawn, wire.INDEX, -1, field="withdrawn").tolist():
+                    if (withdrawn := self._under_way.pop((job, index), None)) is not None:
+                        withdrawn.withdrawn.set()
+            else:
+                raise InvalidArgument("payload", "setup, rows or withdrawn")
+        if not self._setups:
+            raise InvalidArgument(*_NO_SETUP)
+
+    def forget(self, task: Task) -> None:
+        """A task has its result."""
+        self._under_way.pop((task.job, task.row[0]), None)
+
+
+def _setup(setup: simulator_pb2.SimulateSetup) -> Setup:
     try:
         phase = Phase(setup.phase)
     except ValueError:
         raise InvalidArgument("setup.phase", "must name a phase") from None
+    protocol = from_proto(setup.protocol, ProtocolSpec, "setup.protocol")
+    make_source(protocol.epr_source)
     return Setup(
         campaign=setup.campaign,
         seed=setup.seed,
         phase=phase,
         physics=from_proto(setup.physics, PhysicsSpec, "setup.physics"),
-        protocol=from_proto(setup.protocol, ProtocolSpec, "setup.protocol"),
+        protocol=protocol,
     )
-
-
-def _rows(requests: Iterator[simulator_pb2.SimulateRequest]) -> Iterator[DesignRow]:
-    for request in requests:
-        if request.WhichOneof("payload") != "rows":
-            raise InvalidArgument("rows", "must be in every message but the first")
-        index, inputs = wire.decode_design(request.rows)
-        for i, row in zip(index, inputs, strict=True):
-            yield int(i), row
 
 
 def serve(settings: SimulatorSettings) -> None:
@@ -89,7 +145,7 @@ def serve(settings: SimulatorSettings) -> None:
         service = rpc.Service(
             NAME, simulator_pb2_grpc.add_SimulatorServiceServicer_to_server, SimulatorService(simulator)
         )
-        rpc.run(settings, [service], on_stop=simulator.drain)
+        rpc.run(settings, [service], options=_OPTIONS, on_stop=simulator.drain)
 
 
 def main() -> int:

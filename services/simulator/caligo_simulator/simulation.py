@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self
 
@@ -18,6 +20,7 @@ from caligo.results import ResultRows
 from caligo.seeds import Phase
 from caligo.space import ExplorationSample
 from caligo.spec import PhysicsSpec, ProtocolSpec
+from caligo_simulator import metrics
 from caligo_simulator.arena import Arena, cleanup_shared_memory_orphans
 from caligo_simulator.epr.source import make_source, segment_bytes
 from caligo_simulator.harness import ProtocolHarness, SampleCancelledError, Setup
@@ -25,13 +28,23 @@ from caligo_simulator.workers import BatchedEPROrchestrator
 
 log = logs.get("simulation")
 
-_ROWS_PER_WORKER: Final = 4
-"""Rows of a stream that are under way or waiting for a thread, so that none idles while the next batch travels."""
+_ROWS_PER_WORKER: Final = 8
+"""Rows of a stream that are under way or waiting for a thread, so that none idles while the next rows travel."""
 JANITOR_SECONDS: Final = 60.0
 """From one removal of orphaned segments to the next."""
 
 DesignRow = tuple[int, NDArray[np.float32]]
 """A sample's index in its phase and its model coordinates, float32 [9]."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """A row to be simulated, of the stream's job with number `job`; to set `withdrawn` is to give it up."""
+
+    setup: Setup
+    row: DesignRow
+    job: int = 0
+    withdrawn: threading.Event = field(default_factory=threading.Event)
 
 
 class Simulator:
@@ -56,11 +69,16 @@ class Simulator:
         self.max_rows_in_flight = _ROWS_PER_WORKER * workers
         self.arena = Arena.create(2 * workers, segment_bytes(segment_pairs), namespace, checksums=verify_segments)
         try:
-            self.orchestrator = BatchedEPROrchestrator(self.arena, workers)
+            self.orchestrator = BatchedEPROrchestrator(self.arena, workers, metrics.WORKERS_REPLACED.inc)
         except BaseException:
             self.arena.close()
             raise
         self._harness = ProtocolHarness(self.orchestrator)
+        metrics.WORKERS.set(workers)
+        metrics.SLOTS.set(self.arena.slots)
+        metrics.SLOT_BYTES.set(self.arena.slot_bytes)
+        metrics.ROOM.set(self.max_rows_in_flight)
+        metrics.SLOTS_IN_USE.set_function(lambda: self.arena.slots - self.arena.free_slots())
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="harness")
         # Held again by the same thread where the garbage collector ends a forgotten stream.
         self._lock = threading.RLock()
@@ -73,24 +91,36 @@ class Simulator:
     def simulate(
         self, setup: Setup, rows: Iterable[DesignRow], cancelled: threading.Event | None = None
     ) -> Iterator[ResultRows]:
-        """Result rows, one at a time, in the order in which they complete.
-
-        `rows` is read in a thread of its own, and only while fewer than `max_rows_in_flight` of this stream are
-        under way. Closing the generator, or setting `cancelled`, stops everything under way at its next stage.
+        """Result rows of one job, as `carry_out` yields them.
 
         Raises:
             InvalidArgument: the setup's EPR source cannot be used, or a row lies outside the parameter space.
-            Unreachable: `drain` or `close` was called before all rows were done.
+            Unreachable: as `carry_out` does.
         """
         make_source(setup.protocol.epr_source)
-        cancelled = cancelled or threading.Event()
+        tasks = (Task(setup, row) for row in rows)
+        with contextlib.closing(self.carry_out(tasks, cancelled or threading.Event())) as results:
+            for _, row in results:
+                yield row
+
+    def carry_out(self, tasks: Iterable[Task], cancelled: threading.Event) -> Generator[tuple[Task, ResultRows]]:
+        """Tasks with their result rows, one at a time, in the order in which they complete.
+
+        `tasks` is read in a thread of its own, and only while fewer than `max_rows_in_flight` of this stream are
+        under way. Closing the generator, or setting `cancelled`, stops everything under way at its next stage.
+        Whatever reading a task raises ends the stream.
+
+        Raises:
+            InvalidArgument: a row lies outside the parameter space.
+            Unreachable: `drain` or `close` was called before all rows were done.
+        """
         stream = _Stream(self._threads, self.max_rows_in_flight, cancelled)
         with self._lock:
             self._streams.add(stream)
             if self._draining:
-                stream.stop_reading()
+                stream.give_back()
         try:
-            yield from stream.results(rows, lambda row: self.run(setup, row, cancelled))
+            yield from stream.results(tasks, self.run)
         finally:
             with self._lock:
                 self._streams.remove(stream)
@@ -99,24 +129,27 @@ class Simulator:
 
     def run(self, setup: Setup, row: DesignRow, cancelled: threading.Event) -> ResultRows:
         """One row through the harness, in the calling thread."""
-        sample = ExplorationSample.inflate(*row)
-        return self._harness.run(sample, setup, cancelled=cancelled).to_row(*row)
+        with metrics.IN_FLIGHT.track_inprogress():
+            result = self._harness.run(ExplorationSample.inflate(*row), setup, cancelled=cancelled)
+        metrics.SAMPLES.labels(result.outcome.name.lower()).inc()
+        metrics.PAIRS.inc(result.pairs)
+        return result.to_row(*row)
 
     def warm_up(self) -> None:
         """Run one secure sample of each strategy, so that no kernel is compiled while somebody waits."""
-        setup = Setup("warm-up", 0, Phase.LHS, PhysicsSpec(memory_model="fixed"), ProtocolSpec())
+        setup = Setup("", 0, Phase.LHS, PhysicsSpec(memory_model="fixed"), ProtocolSpec())
         for strategy in (0, 1):
             for efficiency in (1.0, 0.1):
                 pairs = 30_000 / efficiency
                 inputs = [0.1, -1.0, 9.0, 0.995, np.log10(efficiency), 0.0, -8.0, np.log10(pairs), strategy]
-                self.run(setup, (0, np.array(inputs, np.float32)), threading.Event())
+                self._harness.run(ExplorationSample.inflate(0, np.array(inputs, np.float32)), setup)
 
     def drain(self) -> None:
-        """Read no more rows from any stream; what is under way is finished."""
+        """Read no more rows from any stream and begin none; those begun are finished."""
         with self._lock:
             self._draining = True
             for stream in list(self._streams):
-                stream.stop_reading()
+                stream.give_back()
 
     def close(self) -> None:
         """End threads and workers and remove the arena; nothing of ours is left in /dev/shm."""
@@ -147,41 +180,59 @@ class Simulator:
         self.close()
 
 
+class _Cancelled(threading.Event):
+    """Set when any of some others is."""
+
+    def __init__(self, *others: threading.Event) -> None:
+        super().__init__()
+        self._others = others
+
+    def is_set(self) -> bool:
+        return any(event.is_set() for event in self._others)
+
+
 class _Stream:
-    """One call of `simulate`: a feeder thread reads rows, harness threads queue results, `results` hands them on."""
+    """One call of `carry_out`: a feeder thread reads tasks, harness threads queue results, `results` hands them on."""
 
     def __init__(self, threads: ThreadPoolExecutor, credit: int, cancelled: threading.Event) -> None:
         self._threads = threads
         self._credit = threading.Semaphore(credit)
         self._cancelled = cancelled
-        self._done: queue.SimpleQueue[ResultRows | Exception | None] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[tuple[Task, ResultRows | Exception] | None] = queue.SimpleQueue()
         self._refusal: Exception | None = None
         """What was wrong with the rows that came in."""
         self._lock = threading.RLock()
         self._submitted = 0
+        self._ended = 0
         self._reading = True
+        self._giving_back = False
         self._exhausted = False
-        self._completed = 0
+        self._given_back = False
 
     @property
     def completed(self) -> bool:
-        """All rows have been read and have their results."""
-        return self._exhausted and self._completed == self._submitted
+        """All rows have been read and have their results, or nobody waits for them."""
+        return self._exhausted and self._ended == self._submitted and not self._given_back
 
-    def results(self, rows: Iterable[DesignRow], work: Callable[[DesignRow], ResultRows]) -> Iterator[ResultRows]:
-        threading.Thread(target=self._feed, args=(rows, work), name="feeder", daemon=True).start()
+    def results(
+        self, tasks: Iterable[Task], work: Callable[[Setup, DesignRow, threading.Event], ResultRows]
+    ) -> Iterator[tuple[Task, ResultRows]]:
+        threading.Thread(target=self._feed, args=(tasks, work), name="feeder", daemon=True).start()
         try:
-            while self._refusal is None and (self._reading or self._completed < self._submitted):
+            while self._refusal is None and (self._reading or self._ended < self._submitted):
                 item = self._done.get()
                 if item is None:
                     continue
-                if isinstance(item, SampleCancelledError):
-                    return
-                if isinstance(item, Exception):
-                    raise item
-                self._completed += 1
+                task, result = item
+                if isinstance(result, SampleCancelledError):
+                    if self._cancelled.is_set():
+                        return
+                elif isinstance(result, Exception):
+                    raise result
+                self._ended += 1
                 self._credit.release()
-                yield item
+                if not isinstance(result, Exception):
+                    yield task, result
             if self._refusal is not None:
                 raise self._refusal
         finally:
@@ -194,27 +245,37 @@ class _Stream:
             self._reading = False
         self._done.put(None)
 
+    def give_back(self) -> None:
+        """Take no more rows, and begin none of those that wait."""
+        self._giving_back = True
+        self.stop_reading()
+
     def cancel(self) -> None:
         """Stop what is under way at its next stage."""
         self._cancelled.set()
         self.stop_reading()
 
-    def _feed(self, rows: Iterable[DesignRow], work: Callable[[DesignRow], ResultRows]) -> None:
+    def _feed(self, tasks: Iterable[Task], work: Callable[[Setup, DesignRow, threading.Event], ResultRows]) -> None:
         try:
-            for row in rows:
+            for task in tasks:
                 self._credit.acquire()
                 with self._lock:
                     if not self._reading:
                         return
                     self._submitted += 1
-                    self._threads.submit(self._work, work, row)
+                    self._threads.submit(self._work, work, task)
             self._exhausted = True
         except Exception as error:
             self._refusal = error
         self.stop_reading()
 
-    def _work(self, work: Callable[[DesignRow], ResultRows], row: DesignRow) -> None:
+    def _work(self, work: Callable[[Setup, DesignRow, threading.Event], ResultRows], task: Task) -> None:
+        result: ResultRows | Exception
         try:
-            self._done.put(work(row))
+            if self._giving_back:
+                self._given_back = True
+                raise SampleCancelledError
+            result = work(task.setup, task.row, _Cancelled(self._cancelled, task.withdrawn))
         except Exception as error:
-            self._done.put(error)
+            result = error
+        self._done.put((task, result))

@@ -69,14 +69,15 @@ class SegmentTask:
 class BatchedEPROrchestrator:
     """A pool of worker processes over an arena. Usable as a context manager that closes it."""
 
-    def __init__(self, arena: Arena, workers: int) -> None:
-        """Start the processes and wait until they are ready.
+    def __init__(self, arena: Arena, workers: int, on_replaced: Callable[[], object] = lambda: None) -> None:
+        """Start the processes and wait until they are ready. `on_replaced` is called for each that has to be replaced.
 
         Raises:
             InternalError: they do not start.
         """
         self.arena = arena
         self.workers = workers
+        self._on_replaced = on_replaced
         self.segment_pairs = arena.slot_bytes // 4 // TILE * TILE
         """Most pairs of a segment."""
         self._lock = threading.Lock()
@@ -145,6 +146,7 @@ class BatchedEPROrchestrator:
 
     def _replace(self, hold: _Hold) -> None:
         """End the worker, take its slot from it, and have another one started."""
+        self._on_replaced()
         hold.worker.kill()  # the slot may go to somebody else only when nobody writes to it any more
         self.arena.free(hold.slot)
         self._in_background(self._start_another, hold.worker)

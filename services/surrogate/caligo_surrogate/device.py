@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from caligo import logs
 from caligo.errors import InvalidArgument, ResourceExhausted
+from caligo_surrogate import metrics
 
 log = logs.get("surrogate.device")
 
@@ -108,6 +109,7 @@ class Device:
                     raise ResourceExhausted(f"{self.name}: {chunk} rows do not fit into memory") from None
                 chunk = max(MIN_CHUNK, chunk // 2)
                 self.halvings += 1
+                metrics.HALVINGS.inc()
                 log.warning("out of memory; chunk halved", rows=chunk, device=self.name)
                 if self.is_gpu:
                     torch.cuda.empty_cache()

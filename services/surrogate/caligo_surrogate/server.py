@@ -15,12 +15,13 @@ import grpc
 import numpy as np
 import torch
 
-from caligo import logs, rpc, wire
+from caligo import logs, rpc, tracing, wire
 from caligo.errors import AlreadyExists, InvalidArgument, NotFound
 from caligo.seeds import Phase
 from caligo.space import DIMENSIONS
 from caligo.spec import GuardrailSpec, SpaceSpec, SurrogateSpec, from_proto
 from caligo.v1 import surrogate_pb2, surrogate_pb2_grpc
+from caligo_surrogate import metrics
 from caligo_surrogate.device import Device
 from caligo_surrogate.landscape import EfficiencyLandscape, Summary, Validation
 from caligo_surrogate.settings import SurrogateSettings
@@ -60,6 +61,11 @@ class SurrogateServicer(surrogate_pb2_grpc.SurrogateServiceServicer):
         self._memory_budget = memory_budget
         self._models: OrderedDict[str, _Model] = OrderedDict()
         self._lock = threading.Lock()
+        metrics.DEVICE.info({"device": device.name})
+        metrics.BUDGET.set(memory_budget)
+        metrics.MODELS.set_function(lambda: len(self._models))
+        metrics.ROWS_HELD.set_function(lambda: sum(m.landscape.rows_held for m in self._held()))
+        metrics.BYTES_HELD.set_function(lambda: sum(m.bytes_held for m in self._held()))
 
     def CreateModel(
         self, request: surrogate_pb2.CreateModelRequest, context: grpc.ServicerContext
@@ -75,7 +81,7 @@ class SurrogateServicer(surrogate_pb2_grpc.SurrogateServiceServicer):
             if held is None:
                 landscape = EfficiencyLandscape(space.resolve(), surrogate, guardrail, request.seed, self._device)
                 held = self._models[request.campaign] = _Model(settings, landscape)
-                log.info("model made", campaign=request.campaign, device=self._device.name)
+                log.info("model made", model=request.campaign, device=self._device.name)
             elif held.settings != settings:
                 raise AlreadyExists(f"{request.campaign}: there is a model with other settings")
             self._models.move_to_end(request.campaign)
@@ -131,6 +137,7 @@ class SurrogateServicer(surrogate_pb2_grpc.SurrogateServiceServicer):
                 phase = Phase(request.phase)
             except ValueError:
                 raise InvalidArgument("phase", "must be a phase of the contract") from None
+            began = tracing.now()
             rows = wire.decode_rows(request.rows)
             audited = None
             if request.HasField("audited"):
@@ -138,7 +145,8 @@ class SurrogateServicer(surrogate_pb2_grpc.SurrogateServiceServicer):
             with self._holding(campaign) as landscape:
                 landscape.observe(phase, rows, audited)
                 held = landscape.rows_held
-            log.debug("observed", campaign=campaign, message=number, rows=len(rows), held=held)
+            tracing.add_row_spans("observe", rows["index"], began)
+            log.debug("observed", model=campaign, message=number, rows=len(rows), held=held)
         if not campaign:
             raise InvalidArgument("campaign", "must be named in the first message")
         return surrogate_pb2.ObserveResponse(rows_held=held)
@@ -200,9 +208,11 @@ class SurrogateServicer(surrogate_pb2_grpc.SurrogateServiceServicer):
         pending = np.zeros((0, DIMENSIONS), dtype=np.float32)
         if request.HasField("pending"):
             pending = wire.decode_inputs(request.pending, "pending")
+        began = tracing.now()
         with self._holding(request.campaign) as landscape:
             inputs = landscape.propose(request.batch, request.size, pending)
             prediction = landscape.predict(inputs)
+        tracing.add_row_spans("propose", range(request.size), began)
         return surrogate_pb2.ProposeBatchResponse(
             inputs=wire.encode(inputs, wire.INPUTS),
             posterior=wire.encode(np.stack([prediction.mean, prediction.sd], axis=1), wire.POSTERIOR),
@@ -212,8 +222,10 @@ class SurrogateServicer(surrogate_pb2_grpc.SurrogateServiceServicer):
         self, request: surrogate_pb2.ScreenRowsRequest, context: grpc.ServicerContext
     ) -> surrogate_pb2.ScreenRowsResponse:
         index, inputs = wire.decode_design(request.rows)
+        began = tracing.now()
         with self._holding(request.campaign) as landscape:
             probability, verdicts = landscape.screen(inputs, index)
+        tracing.add_row_spans("screen", index, began)
         return surrogate_pb2.ScreenRowsResponse(
             failure_probability=wire.encode(probability, wire.FAILURE),
             skip=wire.encode(verdicts, wire.CODE),
@@ -253,6 +265,10 @@ class SurrogateServicer(surrogate_pb2_grpc.SurrogateServiceServicer):
             landscape.load(request.tensors, request.metadata)
         return surrogate_pb2.ImportModelResponse()
 
+    def _held(self) -> list[_Model]:
+        with self._lock:
+            return list(self._models.values())
+
     @contextmanager
     def _holding(self, campaign: str) -> Iterator[EfficiencyLandscape]:
         """The campaign's landscape, for this caller alone."""
@@ -280,11 +296,12 @@ class SurrogateServicer(surrogate_pb2_grpc.SurrogateServiceServicer):
                         model.lock.release()
                     model.bytes_held -= freed
                     excess -= freed
-                    log.debug("model released to make room", campaign=name, bytes=freed)
+                    log.debug("model released to make room", model=name, bytes=freed)
             for name, model in others:
                 if excess > 0 and not model.lock.locked():
                     excess -= self._models.pop(name).bytes_held
-                    log.warning("model forgotten to make room", campaign=name, budget=self._memory_budget)
+                    metrics.FORGOTTEN.inc()
+                    log.warning("model forgotten to make room", model=name, budget=self._memory_budget)
 
 
 def _to_proto(validation: Validation) -> surrogate_pb2.Validation:

@@ -21,6 +21,7 @@ from linear_operator.utils.warnings import NumericalWarning
 
 from caligo import logs
 from caligo.errors import InternalError
+from caligo_surrogate import metrics
 from caligo_surrogate.cg import UnsoundError
 from caligo_surrogate.device import Device
 from caligo_surrogate.kernel import Backend, keops_is_installed
@@ -141,8 +142,11 @@ class Ladder:
         """
         while True:
             try:
-                return compute(self.plan)
+                result = compute(self.plan)
+                metrics.SOLVED.labels(self._task, self._rung).inc()
+                return result
             except (UnsoundError, NotPSDError, NanError, NumericalWarning, torch.linalg.LinAlgError) as error:
+                metrics.UNSOUND.labels(self._task, type(error).__name__).inc()
                 self._climb(f"{type(error).__name__}: {error}")
 
     def _climb(self, problem: str) -> None:
@@ -150,6 +154,7 @@ class Ladder:
         failed = self.plan
         if self._rung + 1 == len(self._plans):
             self._health.failures += 1
+            metrics.FAILURES.labels(self._task).inc()
             log.error("no sound result", task=self._task, problem=problem, plan=failed)
             raise InternalError("the surrogate found no numerically sound result; its log says why")
         self._rung += 1

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from caligo import tracing
 from caligo.results import ProtocolOutcome, ResultRows
 from caligo.seeds import Phase
 from caligo.spec import CampaignSpec
@@ -120,10 +121,12 @@ class ActivePhase:
         pending = [p.inputs for p in self._proposals[self._learned :]]
         state = self._surrogate.export()
         # The last one as large as the others, whatever the budget leaves of it: a larger budget then goes on from here.
-        proposed = self._surrogate.propose(
-            batch, self._spec.active.batch_size, np.concatenate([np.empty((0, 9), dtype=np.float32), *pending])
-        )
-        verdict = self._screen(batch, proposed.inputs)
+        size = self._spec.active.batch_size
+        with tracing.working_on(Phase.ACTIVE, batch * size):
+            proposed = self._surrogate.propose(
+                batch, size, np.concatenate([np.empty((0, 9), dtype=np.float32), *pending])
+            )
+            verdict = self._screen(batch, proposed.inputs)
         proposal = Proposal(batch, proposed.inputs, verdict, proposed.posterior)
         self._journal.append_proposal(self._campaign, proposal, state)
         self._proposals.append(proposal)

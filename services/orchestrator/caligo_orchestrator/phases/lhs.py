@@ -104,6 +104,6 @@ def run(
 def _rows(spec: CampaignSpec, plan: Plan, sampler: Sampler) -> Iterator[DesignRows]:
     offset = 0
     for design in plan.designs:
-        for chunk in sampler.design(spec, design.seed, design.size, 0, design.used):
+        for chunk in sampler.design(spec, design.seed, design.size, 0, design.used, offset):
             yield dataclasses.replace(chunk, index=chunk.index + offset)
         offset += design.used

@@ -1,19 +1,29 @@
 """The HDF5 file of a campaign, the format that users read.
 
-While a campaign runs, every group and dataset stands at its full size from the start (contiguous, allocated early,
-`outcome` filled with 255 for "not yet"), so that nothing structural ever changes and a reader may open the file at
-any time. Rows are gathered in preallocated float32 buffers of the batch size and each full buffer is written in one
-piece. A finished campaign is rewritten once, compressed and checksummed, by atomic rename.
+The live file of a running campaign stands at its full size from the start: every group and dataset is made once, by
+the HDF5 library, contiguous and allocated early, under a temporary name that is synced and renamed; `outcome` is
+filled with 255 for "not yet". From then on nothing structural changes. Rows are gathered in preallocated buffers of
+the batch size, and each full buffer goes in one piece to where its datasets lie in the file. So a reader may open the
+file at any time, and neither the death of the writer nor a full disk can leave a file that does not open.
+
+The journal decides what has happened; it also knows what the file was like when it was made. On a restart the file is
+compared with it block by block: what a crash has kept from the file is written now, and a file that says something
+else is kept beside a fresh one.
+
+A campaign that has ended is rewritten once, at the exact size, compressed and checksummed, by atomic rename.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import hashlib
+import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, BinaryIO, Final
 
 import h5py
 import numpy as np
@@ -26,69 +36,242 @@ from caligo.space import COLUMNS, DIMENSIONS, PARAMETERS
 
 GRID_POINTS: Final = 41
 """Points an axis of the stored slice through the cliff."""
+BLOCK_ROWS: Final = 8192
+"""Rows compared or copied at a time."""
 
 _INPUT_UNITS: Final = (
     *(f"log10({p.unit})" if p.is_log and p.unit != "1" else p.unit for p in PARAMETERS),
     "0 baseline, 1 blind",
 )
-_FIELDS: Final[Mapping[str, tuple[tuple[int, ...], str, tuple[str, ...], tuple[str, ...]]]] = {
-    "inputs": ((DIMENSIONS,), "float32", COLUMNS, _INPUT_UNITS),
-    "metrics": ((len(METRICS),), "float32", tuple(n for n, _ in METRICS), tuple(u for _, u in METRICS)),
-    "counts": ((len(COUNTS),), "int64", tuple(n for n, _ in COUNTS), tuple(u for _, u in COUNTS)),
-    "outcome": ((), "uint8", (), ()),
-    "reason": ((), "uint8", (), ()),
-    "index": ((), "int64", (), ()),
+_COLUMNS: Final[Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
+    "inputs": (COLUMNS, _INPUT_UNITS),
+    "metrics": (tuple(name for name, _ in METRICS), tuple(unit for _, unit in METRICS)),
+    "counts": (tuple(name for name, _ in COUNTS), tuple(unit for _, unit in COUNTS)),
 }
 _CODES: Final = {"outcome": ProtocolOutcome, "reason": Reason}
-_SURROGATE: Final[Mapping[str, tuple[tuple[int, ...], str]]] = {
-    "length_scales": ((DIMENSIONS,), "float32"),
-    "noise": ((1,), "float32"),
-    "secure_fraction": ((2,), "float32"),
-    "guardrail": ((len(GUARDRAIL_COLUMNS),), "float32"),
-    "guardrail_rows": ((len(GUARDRAIL_ROWS),), "int64"),
-    "cliff_axes": ((2,), "uint8"),
-    "cliff_x": ((GRID_POINTS,), "float32"),
-    "cliff_y": ((GRID_POINTS,), "float32"),
-    "cliff_at": ((DIMENSIONS,), "float32"),
-    "cliff_margin": ((2, GRID_POINTS, GRID_POINTS, 2), "float32"),
-}
+_FIELDS: Final = (*(name for name in ROW_DTYPE.names or () if name != "outcome"), "outcome")
+"""In the order in which they are written: a row whose outcome is there is there."""
+_FLOAT: Final = np.dtype("<f4")
+
+Held = Callable[[Phase, int, int], ResultRows]
+"""Rows of a phase with start <= index < stop that the journal holds, by index."""
 
 
-_NOTHING_YET: Final = np.zeros((), dtype=ROW_DTYPE)
-"""What stands in the place of a row that is still to come."""
-_NOTHING_YET["inputs"] = _NOTHING_YET["metrics"] = np.nan
-_NOTHING_YET["outcome"] = NOT_YET
-_COPY_ROWS: Final = 65_536
+class DamagedError(Exception):
+    """A file that is not what the journal says it must be."""
 
 
-class HDF5Writer:
-    """The live file of a running campaign.
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """What decides the structure of a campaign's file.
 
-    Args:
-        path: where the file is to stand; made under a temporary name and renamed when it is complete.
+    Attributes:
         attributes: root attributes, text each.
         sizes: rows of each phase in the campaign's full budget.
         fits: lines of the surrogate's history.
-        batch_rows: rows a buffer.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        attributes: Mapping[str, str],
-        sizes: Mapping[Phase, int],
-        fits: int,
-        batch_rows: int,
-    ) -> None:
+    attributes: Mapping[str, str]
+    sizes: Mapping[Phase, int]
+    fits: int
+
+    def to_json(self) -> str:
+        """All but the versions of the software, which are those of when a file was made."""
+        attributes = {key: text for key, text in self.attributes.items() if key != "versions"}
+        return json.dumps([attributes, list(self.sizes.items()), self.fits])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Dataset:
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    fill: float | None = None
+
+    @property
+    def fill_value(self) -> NDArray[Any]:
+        """What stands in the place of a value that is still to come, shape [] of `dtype`."""
+        default = np.nan if self.dtype.kind == "f" else 0
+        return np.array(default if self.fill is None else self.fill, dtype=self.dtype)
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return int(np.prod(self.shape)) * self.dtype.itemsize
+
+
+def _datasets(layout: Layout) -> dict[str, _Dataset]:
+    """Every dataset of a live file by its path."""
+    found = {
+        f"{group}/{name}": _row_field(name, layout.sizes[phase]) for phase, group in GROUPS.items() for name in _FIELDS
+    }
+    grid = (GRID_POINTS,)
+    for name, dataset in {
+        "length_scales": _Dataset((DIMENSIONS,), _FLOAT, _named(COLUMNS)),
+        "noise": _Dataset((1,), _FLOAT),
+        "secure_fraction": _Dataset((2,), _FLOAT),
+        "guardrail": _Dataset((len(GUARDRAIL_COLUMNS),), _FLOAT, _named(GUARDRAIL_COLUMNS)),
+        "guardrail_rows": _Dataset((len(GUARDRAIL_ROWS),), np.dtype("<i8"), _named(GUARDRAIL_ROWS)),
+        "cliff_axes": _Dataset((2,), np.dtype("u1")),
+        "cliff_x": _Dataset(grid, _FLOAT),
+        "cliff_y": _Dataset(grid, _FLOAT),
+        "cliff_at": _Dataset((DIMENSIONS,), _FLOAT),
+        "cliff_margin": _Dataset((2, *grid, *grid, 2), _FLOAT),
+        "history": _Dataset((layout.fits, len(HISTORY_COLUMNS)), _FLOAT, _named(HISTORY_COLUMNS)),
+        "forecast": _Dataset((layout.sizes[Phase.ACTIVE], 2), _FLOAT, _named(("mean", "standard_deviation"))),
+    }.items():
+        found[f"surrogate/{name}"] = dataset
+    return found
+
+
+def _row_field(name: str, rows: int) -> _Dataset:
+    attributes: dict[str, Any] = {}
+    if name in _COLUMNS:
+        columns, units = _COLUMNS[name]
+        attributes = {**_named(columns), "units": np.array(units, dtype=h5py.string_dtype())}
+    if name in _CODES:
+        attributes = {"codes": json.dumps({code.name.lower(): int(code) for code in _CODES[name]})}
+    field = ROW_DTYPE[name]
+    return _Dataset((rows, *field.shape), field.base, attributes, fill=NOT_YET if name == "outcome" else None)
+
+
+def _named(columns: tuple[str, ...]) -> dict[str, Any]:
+    return {"columns": np.array(columns, dtype=h5py.string_dtype())}
+
+
+@dataclasses.dataclass(frozen=True)
+class Structure:
+    """What a live file is like from its making to its end, whatever its datasets hold: kept in the journal.
+
+    HDF5 may go astray in a damaged file, for ever even, so no file is opened with it that is not known to be sound.
+
+    Attributes:
+        layout: of the file, as a text.
+        size: bytes of the file.
+        offsets: where each dataset begins.
+        digest: SHA-256 of all bytes that belong to no dataset, hexadecimal.
+    """
+
+    layout: str
+    size: int
+    offsets: Mapping[str, int]
+    digest: str
+
+    def to_json(self) -> bytes:
+        return json.dumps(dataclasses.asdict(self)).encode()
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Structure:
+        return cls(**json.loads(text))
+
+
+def open_live(
+    path: Path, layout: Layout, known: Structure | None, batch_rows: int, held: Held
+) -> tuple[HDF5Writer, Structure, str | None]:
+    """The live file with every row that the journal holds.
+
+    Args:
+        known: what the file was like when it was made. Without it, or where it is of another layout, a file that is
+            there is replaced: nothing is in it that the journal does not hold.
+
+    Returns:
+        The writer, what the file is like, and a line for people where the one that was there was damaged and has been
+        kept beside.
+
+    Raises:
+        OSError: it cannot be read or written.
+    """
+    note = None
+    if known is not None and known.layout == layout.to_json() and path.exists():
+        try:
+            return _mended(path, layout, known, batch_rows, held), known, None
+        except DamagedError as error:
+            kept = _set_aside(path)
+            note = f"{path.name} was damaged ({error}); it is kept as {kept.name}, and made anew from the journal"
+    made = _create(path, layout)
+    return _mended(path, layout, made, batch_rows, held), made, note
+
+
+def _mended(path: Path, layout: Layout, structure: Structure, batch_rows: int, held: Held) -> HDF5Writer:
+    writer = HDF5Writer(path, layout, structure, batch_rows)
+    try:
+        writer.mend(held)
+    except BaseException:
+        writer.close()
+        raise
+    return writer
+
+
+class HDF5Writer:
+    """Writes into the live file of a running campaign.
+
+    What is written is in the hands of the operating system when a method returns; the journal, not this file, is what
+    survives the loss of power.
+
+    Args:
+        path: a live file, as `open_live` makes it.
+        batch_rows: rows a buffer.
+
+    Raises:
+        DamagedError: the file is not what it was when it was made.
+        OSError: (any method) the file cannot be read or written.
+    """
+
+    def __init__(self, path: Path, layout: Layout, structure: Structure, batch_rows: int) -> None:
+        self._sizes = layout.sizes
         self._batch_rows = batch_rows
         self._windows: dict[tuple[Phase, int], _Window] = {}
-        self._spare: list[ResultRows] = []
-        with _replacing(path) as temporary, h5py.File(temporary, "w") as file:
-            file.attrs.update(attributes)
-            for phase, name in GROUPS.items():
-                _create_rows(file.create_group(name), sizes[phase])
-            _create_surrogate(file.create_group("surrogate"), fits, sizes[Phase.ACTIVE])
-        self._file = h5py.File(path, "r+", locking=False)  # readers may open it at any time
+        self._spare: list[_Window] = []
+        self._datasets = _datasets(layout)
+        self._offsets = structure.offsets
+        with path.open("rb") as file:
+            if _read_digest(file, structure.offsets, self._datasets) != (structure.size, structure.digest):
+                raise DamagedError("its structure is not the one that it was made with")
+        self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+    def mend(self, held: Held) -> None:
+        """Write what the journal holds and the file does not, block by block.
+
+        A crash leaves places that hold what they were made with. Anything else that the journal does not say is
+        damage.
+
+        Raises:
+            DamagedError: the file contradicts the journal.
+        """
+        expected = _Window(BLOCK_ROWS)
+
+        def read(phase: Phase, start: int) -> None:
+            stop = min(start + BLOCK_ROWS, self._sizes[phase])
+            rows = held(phase, start, stop)
+            expected.open(stop - start)
+            expected.put(rows["index"] - start, rows)
+
+        lacking = []  # nothing is written before all has been compared: a damaged file is kept as it was found
+        for phase, size in self._sizes.items():
+            for start in range(0, size, BLOCK_ROWS):
+                read(phase, start)
+                lacks = [self._lacks(phase, start, name, expected) for name in _FIELDS]
+                if any(lacks):
+                    lacking.append((phase, start))
+        for phase, start in lacking:
+            read(phase, start)
+            self._write_rows(phase, start, expected)
+
+    def _lacks(self, phase: Phase, start: int, field: str, expected: _Window) -> bool:
+        """Whether the file lacks some of what is expected of a field, from a row on."""
+        name, values = f"{GROUPS[phase]}/{field}", expected.values[field][: expected.length]
+        size = values.nbytes
+        there = np.frombuffer(self._get(name, start, size), dtype=np.uint8)
+        wanted = values.reshape(-1).view(np.uint8)
+        differs = there != wanted
+        if not differs.any():
+            return False
+        fill = self._datasets[name].fill_value
+        contradicts = differs & (there != np.tile(fill.reshape(1).view(np.uint8), size // fill.itemsize))
+        if contradicts.any():
+            row = start + int(contradicts.argmax()) * expected.length // size
+            raise DamagedError(f"{name} differs from the journal at row {row}")
+        return True
 
     def write(self, phase: Phase, rows: ResultRows) -> None:
         """Put rows into their buffers by index; every buffer that is full thereby goes to the file in one piece."""
@@ -100,113 +283,198 @@ class HDF5Writer:
             here = numbers == number
             window.put(offsets[here], rows[here])
             if window.is_full():
-                self._write_window(phase, number)
-                self._spare.append(self._windows.pop((phase, number)).buffer)
-                self._file.flush()
+                self._write_rows(phase, number * self._batch_rows, window)
+                self._spare.append(self._windows.pop((phase, number)))
 
     def _open_window(self, phase: Phase, number: int) -> _Window:
-        size = len(self._file[GROUPS[phase]]["index"])
-        length = min(self._batch_rows, size - number * self._batch_rows)
-        buffer = self._spare.pop() if self._spare else np.empty(self._batch_rows, dtype=ROW_DTYPE)
-        return _Window(buffer, length)
-
-    def _write_window(self, phase: Phase, number: int) -> None:
-        window = self._windows[phase, number]
-        group = self._file[GROUPS[phase]]
         start = number * self._batch_rows
-        for name in _FIELDS:
-            group[name][start : start + window.length] = np.ascontiguousarray(window.buffer[name][: window.length])
+        length = min(self._batch_rows, self._sizes[phase] - start)
+        if not 0 <= start < self._sizes[phase]:
+            raise IndexError(f"{GROUPS[phase]} has {self._sizes[phase]} rows; there is no batch {number}")
+        window = self._spare.pop() if self._spare else _Window(self._batch_rows)
+        window.open(length)
+        for name in _FIELDS:  # rows of this batch may be there since before a restart
+            values = window.values[name][:length]
+            raw = self._get(f"{GROUPS[phase]}/{name}", start, values.nbytes)
+            values[...] = np.frombuffer(raw, dtype=values.dtype).reshape(values.shape)
+        return window
 
-    def write_fit(self, line: int, values: Mapping[str, float]) -> None:
-        """One line of the surrogate's history."""
-        self._file["surrogate/history"][line] = np.array([values[c] for c in HISTORY_COLUMNS], dtype=np.float32)
-        self._file.flush()
+    def _write_rows(self, phase: Phase, start: int, rows: _Window) -> None:
+        for name in _FIELDS:
+            self._put(f"{GROUPS[phase]}/{name}", start, rows.values[name][: rows.length])
+
+    def write_history(self, lines: Mapping[int, Mapping[str, float]]) -> None:
+        """Lines of the surrogate's history, by number."""
+        for line, values in lines.items():
+            self._put("surrogate/history", line, np.array([[values[c] for c in HISTORY_COLUMNS]], dtype=_FLOAT))
 
     def write_surrogate(self, values: Mapping[str, NDArray]) -> None:
         """What the surrogate has learned, by dataset name."""
         for name, value in values.items():
-            self._file["surrogate"][name][...] = value
-        self._file.flush()
+            dataset = self._datasets[f"surrogate/{name}"]
+            self._put(f"surrogate/{name}", 0, np.asarray(value, dtype=dataset.dtype).reshape(dataset.shape))
+
+    @property
+    def unwritten(self) -> int:
+        """Rows in buffers that are not full."""
+        return sum(window.rows_there() for window in self._windows.values())
 
     def flush(self) -> None:
         """Write out buffers that are not full; they are written again when the rest of their rows comes."""
-        for phase, number in self._windows:
-            self._write_window(phase, number)
-        self._file.flush()
+        for (phase, number), window in self._windows.items():
+            self._write_rows(phase, number * self._batch_rows, window)
 
     def close(self) -> None:
-        self.flush()
-        self._file.close()
+        try:
+            self.flush()
+        finally:
+            os.close(self._file)
+
+    def _put(self, name: str, start: int, values: NDArray[Any]) -> None:
+        """Write values, C-contiguous, from a row of a dataset on."""
+        offset = self._place(name, start, values.nbytes)
+        left = values.reshape(-1).view(np.uint8).data
+        while left:
+            written = os.pwrite(self._file, left, offset)
+            left, offset = left[written:], offset + written
+
+    def _get(self, name: str, start: int, size: int) -> bytes:
+        """Read bytes from a row of a dataset on."""
+        pieces, offset = [], self._place(name, start, size)
+        while size:
+            piece = os.pread(self._file, size, offset)
+            if not piece:
+                raise DamagedError(f"{name} is cut short")
+            pieces.append(piece)
+            size, offset = size - len(piece), offset + len(piece)
+        return b"".join(pieces)
+
+    def _place(self, name: str, start: int, size: int) -> int:
+        """Where in the file a row of a dataset begins; `size` bytes from there belong to the dataset."""
+        dataset = self._datasets[name]
+        row = dataset.dtype.itemsize * int(np.prod(dataset.shape[1:]))
+        if start < 0 or start * row + size > dataset.shape[0] * row:
+            raise IndexError(f"{name} has {dataset.shape[0]} rows; {size // row} from {start} on are not among them")
+        return self._offsets.get(name, 0) + start * row  # without rows it has no place
 
 
 class _Window:
-    """A buffer for `length` consecutive rows."""
+    """A buffer for consecutive rows, a float32, int64 or uint8 array a field."""
 
-    def __init__(self, buffer: ResultRows, length: int) -> None:
-        buffer[:] = _NOTHING_YET
-        self.buffer = buffer
+    def __init__(self, rows: int) -> None:
+        self.length = rows
+        self.values = {name: np.empty((rows, *ROW_DTYPE[name].shape), dtype=ROW_DTYPE[name].base) for name in _FIELDS}
+
+    def open(self, length: int) -> None:
+        """Begin anew: `length` rows, all of them not yet there."""
         self.length = length
+        for name, values in self.values.items():
+            values[:length] = _row_field(name, 0).fill_value
 
     def put(self, offsets: NDArray[np.int64], rows: ResultRows) -> None:
-        self.buffer[offsets] = rows
+        for name, values in self.values.items():
+            values[offsets] = rows[name]
 
     def is_full(self) -> bool:
-        return bool((self.buffer["outcome"][: self.length] != NOT_YET).all())
+        return self.rows_there() == self.length
+
+    def rows_there(self) -> int:
+        return int(np.count_nonzero(self.values["outcome"][: self.length] != NOT_YET))
 
 
-def _create_rows(group: h5py.Group, size: int) -> None:
-    for name, (tail, dtype, columns, units) in _FIELDS.items():
-        properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-        properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-        dataset = group.create_dataset(
-            name,
-            shape=(size, *tail),
-            dtype=dtype,
-            fillvalue=NOT_YET if name == "outcome" else (np.nan if dtype == "float32" else 0),
-            dcpl=properties,
-        )
-        _describe(dataset, name, columns, units)
+def _read_digest(file: BinaryIO, offsets: Mapping[str, int], datasets: Mapping[str, _Dataset]) -> tuple[int, str]:
+    """Size of a file, and the SHA-256 of what lies between its datasets."""
+    size = file.seek(0, os.SEEK_END)
+    digest, at = hashlib.sha256(), 0
+    for name in sorted(offsets, key=offsets.__getitem__):
+        file.seek(at)
+        digest.update(file.read(offsets[name] - at))
+        at = offsets[name] + datasets[name].size
+    file.seek(min(at, size))
+    digest.update(file.read())
+    return size, digest.hexdigest()
 
 
-def _describe(dataset: h5py.Dataset, name: str, columns: tuple[str, ...], units: tuple[str, ...]) -> None:
-    if columns:
-        dataset.attrs["columns"] = np.array(columns, dtype=h5py.string_dtype())
-        dataset.attrs["units"] = np.array(units, dtype=h5py.string_dtype())
-    if name in _CODES:
-        dataset.attrs["codes"] = json.dumps({code.name.lower(): int(code) for code in _CODES[name]})
+def _set_aside(path: Path) -> Path:
+    """Give a damaged file a name of its own beside where it was."""
+    names = (path.with_name(f"{path.stem}.damaged-{number}{path.suffix}") for number in itertools.count(1))
+    kept = next(name for name in names if not name.exists())
+    path.rename(kept)
+    return kept
 
 
-def _create_surrogate(group: h5py.Group, fits: int, active_rows: int) -> None:
-    for name, (shape, dtype) in _SURROGATE.items():
-        group.create_dataset(name, shape=shape, dtype=dtype, fillvalue=np.nan if dtype == "float32" else 0)
-    history = group.create_dataset("history", shape=(fits, len(HISTORY_COLUMNS)), dtype="float32", fillvalue=np.nan)
-    history.attrs["columns"] = np.array(HISTORY_COLUMNS, dtype=h5py.string_dtype())
-    forecast = group.create_dataset("forecast", shape=(active_rows, 2), dtype="float32", fillvalue=np.nan)
-    for dataset, columns in (
-        (group["length_scales"], COLUMNS),
-        (group["guardrail"], GUARDRAIL_COLUMNS),
-        (group["guardrail_rows"], GUARDRAIL_ROWS),
-        (forecast, ("mean", "standard_deviation")),
-    ):
-        dataset.attrs["columns"] = np.array(columns, dtype=h5py.string_dtype())
+def _create(path: Path, layout: Layout) -> Structure:
+    """Make a live file without rows."""
+    datasets = _datasets(layout)
+    with _replacing(path) as temporary:
+        with _faults(), h5py.File(temporary, "w") as file:
+            file.attrs.update(layout.attributes)
+            for name, wanted in datasets.items():
+                early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+                early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+                made = file.create_dataset(
+                    name, shape=wanted.shape, dtype=wanted.dtype, fillvalue=wanted.fill_value[()], dcpl=early
+                )
+                made.attrs.update(wanted.attributes)
+            offsets = {name: file[name].id.get_offset() for name in datasets if datasets[name].size}
+        with temporary.open("rb") as made_file:
+            size, digest = _read_digest(made_file, offsets, datasets)
+        return Structure(layout.to_json(), size, offsets, digest)
 
 
 def finalize(path: Path) -> None:
-    """Rewrite a finished campaign's file compressed and checksummed, by atomic rename."""
-    with _replacing(path) as temporary, h5py.File(path, "r") as live, h5py.File(temporary, "w") as final:
+    """Rewrite the file of a campaign that has ended: only rows that are there, compressed and checksummed.
+
+    Raises:
+        OSError: it cannot be read or written; the file is as it was.
+    """
+    with (
+        _replacing(path) as temporary,
+        _faults(),
+        h5py.File(path, "r", locking=False) as live,
+        h5py.File(temporary, "w") as final,
+    ):
         final.attrs.update(live.attrs)
-        for group_name, group in live.items():
-            target = final.create_group(group_name)
-            for name, dataset in group.items():
-                copy = target.create_dataset(
-                    name,
-                    dataset.shape,
-                    dataset.dtype,
-                    **({"compression": "gzip", "shuffle": True, "fletcher32": True} if dataset.size else {}),
-                )
-                for start in range(0, len(dataset), _COPY_ROWS):
-                    copy[start : start + _COPY_ROWS] = dataset[start : start + _COPY_ROWS]
-                copy.attrs.update(dataset.attrs)
+        for group, members in live.items():
+            for name, dataset in members.items():
+                _copy(dataset, final, f"{group}/{name}", _kept(live, f"{group}/{name}"))
+
+
+def _kept(live: h5py.File, name: str) -> NDArray[np.bool_]:
+    """Which rows of a dataset of the live file belong into the final one, bool [n]."""
+    group, _, field = name.partition("/")
+    size = len(live[name])
+    if group in GROUPS.values():
+        return live[group]["outcome"][...] != NOT_YET
+    active = live[GROUPS[Phase.ACTIVE]]
+    used = np.ones(size, dtype=np.bool_)
+    if field == "forecast":  # counted by index
+        used[:] = active["outcome"][...] != NOT_YET
+    elif field == "history":
+        used[:] = np.isfinite(live[name][:, 0])
+    last = np.flatnonzero(used)
+    return np.arange(size) <= (last[-1] if len(last) else -1)
+
+
+def _copy(dataset: h5py.Dataset, final: h5py.File, name: str, kept: NDArray[np.bool_]) -> None:
+    shape = (int(kept.sum()), *dataset.shape[1:])
+    packed = {"compression": "gzip", "shuffle": True, "fletcher32": True} if np.prod(shape) else {}
+    copy = final.create_dataset(name, shape, dataset.dtype, **packed)
+    copy.attrs.update(dataset.attrs)
+    at = 0
+    for start in range(0, len(dataset), BLOCK_ROWS):
+        block = dataset[start : start + BLOCK_ROWS][kept[start : start + BLOCK_ROWS]]
+        copy[at : at + len(block)] = block
+        at += len(block)
+
+
+@contextlib.contextmanager
+def _faults() -> Iterator[None]:
+    """h5py says some faults of the disk as RuntimeError, others as OSError; here they are all OSError."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(str(error)) from error
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
 """The journal: one SQLite database a data directory, the only thing that decides what has happened.
 
-A result counts as done when `append_rows` has returned: the database runs in WAL mode with `synchronous=FULL`, so a
-commit is on disk. Everything else, the HDF5 file above all, can be made again from here.
+What a method has written when it returns is on disk: the database runs in WAL mode with `synchronous=FULL`. So a
+result counts as done when `append_rows` has returned. Everything else, the HDF5 file above all, can be made again
+from here.
 """
 
 from __future__ import annotations
@@ -14,58 +15,114 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from caligo.errors import ResourceExhausted
 from caligo.results import ROW_DTYPE, ResultRows
 from caligo.seeds import Phase
 from caligo.v1 import campaign_pb2
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS campaigns (
+_VERSION: Final = 2
+"""Of the tables; `PRAGMA user_version`. Release 0.1 left it at 0."""
+_BUSY_SECONDS: Final = 30.0
+"""How long another process, `caligo token` say, may keep the database from being written."""
+_CAMPAIGNS: Final = """
+CREATE TABLE campaigns (
   id TEXT PRIMARY KEY,
-  request_id TEXT UNIQUE,
+  owner TEXT NOT NULL,
+  request_id TEXT,
   spec TEXT NOT NULL,
   priority INTEGER NOT NULL,
   state INTEGER NOT NULL,
+  wanted INTEGER,
   problem BLOB,
   findings BLOB,
   create_time REAL NOT NULL,
-  update_time REAL NOT NULL
-);
-CREATE TABLE IF NOT EXISTS events (
+  update_time REAL NOT NULL,
+  UNIQUE (owner, request_id)
+)"""
+_BY_AGE: Final = "CREATE INDEX campaigns_by_age ON campaigns (create_time DESC, id)"
+_MODEL_STATES: Final = """
+CREATE TABLE model_states (
+  campaign TEXT PRIMARY KEY, tensors BLOB NOT NULL, metadata TEXT NOT NULL
+) WITHOUT ROWID"""
+_SCHEMA: Final = (
+    _CAMPAIGNS,
+    _BY_AGE,
+    """
+CREATE TABLE events (
   campaign TEXT NOT NULL, sequence INTEGER NOT NULL, event BLOB NOT NULL,
   PRIMARY KEY (campaign, sequence)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS result_rows (
+) WITHOUT ROWID""",
+    """
+CREATE TABLE result_rows (
   campaign TEXT NOT NULL, phase INTEGER NOT NULL, sample INTEGER NOT NULL, record BLOB NOT NULL,
   PRIMARY KEY (campaign, phase, sample)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS proposals (
+) WITHOUT ROWID""",
+    """
+CREATE TABLE proposals (
   campaign TEXT NOT NULL, batch INTEGER NOT NULL, inputs BLOB NOT NULL, verdict BLOB NOT NULL,
-  tensors BLOB NOT NULL, metadata TEXT NOT NULL, posterior BLOB NOT NULL DEFAULT x'',
+  posterior BLOB NOT NULL,
   PRIMARY KEY (campaign, batch)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS checkpoints (
+) WITHOUT ROWID""",
+    _MODEL_STATES,
+    """
+CREATE TABLE checkpoints (
   campaign TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL,
   PRIMARY KEY (campaign, key)
-) WITHOUT ROWID;
-"""
+) WITHOUT ROWID""",
+)
+_FROM_RELEASE_0_1: Final = (
+    "ALTER TABLE campaigns RENAME TO old_campaigns",
+    _CAMPAIGNS,
+    """
+INSERT INTO campaigns
+SELECT id, '', request_id, spec, priority, state, NULL, problem, findings, create_time, update_time
+FROM old_campaigns""",
+    "DROP TABLE old_campaigns",
+    _BY_AGE,
+    _MODEL_STATES,
+    """
+INSERT INTO model_states
+SELECT campaign, tensors, metadata FROM proposals AS p
+WHERE batch = (SELECT MAX(batch) FROM proposals WHERE campaign = p.campaign)""",
+    "ALTER TABLE proposals DROP COLUMN tensors",
+    "ALTER TABLE proposals DROP COLUMN metadata",
+)
+_OF_A_CAMPAIGN: Final = ("events", "result_rows", "proposals", "model_states", "checkpoints")
 
 State = campaign_pb2.CampaignState
+
+KEPT_EVENTS: Final = 1000
+"""Changes of state and notes: a few a phase, and two a pause. Progress is not kept."""
+
+
+class JournalError(ResourceExhausted):
+    """The journal cannot be written or read: the disk is full, read-only or gone. What it held it holds."""
 
 
 @dataclasses.dataclass(frozen=True)
 class CampaignRecord:
-    """A campaign as the journal holds it. `spec` is JSON, `problem` and `findings` are serialized messages."""
+    """A campaign as the journal holds it.
+
+    Attributes:
+        owner: name of the token that it was made with; empty where the server asks for none.
+        spec: JSON.
+        wanted: state that was asked for and has not come about yet; unspecified where the campaign is to go.
+        problem, findings: serialized messages.
+        create_time, update_time: seconds since the epoch.
+    """
 
     id: str
+    owner: str
     request_id: str | None
     spec: str
     priority: int
     state: State
+    wanted: State | None
     problem: bytes | None
     findings: bytes | None
     create_time: float
@@ -73,13 +130,28 @@ class CampaignRecord:
 
 
 @dataclasses.dataclass(frozen=True)
+class CampaignFilter:
+    """Which campaigns are wanted; an empty field lets all through.
+
+    Attributes:
+        prefix: of the id.
+    """
+
+    state: State | None = None
+    owner: str | None = None
+    prefix: str = ""
+
+
+_RECORD: Final = ", ".join(field.name for field in dataclasses.fields(CampaignRecord))
+
+
+@dataclasses.dataclass(frozen=True)
 class Proposal:
-    """A joint batch as it was decided, with the model state that decided it.
+    """A joint batch as it was decided.
 
     Attributes:
         inputs: float32 [q, 9], model coordinates.
         verdict: uint8 [q], `pipeline.SIMULATE`, `AUDIT`, or the code of the outcome with which a candidate is skipped.
-        tensors, metadata: the surrogate's exported state at the proposal.
         posterior: float32 [q, 2], mean and standard deviation of the target as foretold; [0, 2] where an earlier
             release made the proposal.
     """
@@ -87,101 +159,149 @@ class Proposal:
     batch: int
     inputs: NDArray[np.float32]
     verdict: NDArray[np.uint8]
-    tensors: bytes
-    metadata: str
     posterior: NDArray[np.float32]
 
 
 class Journal:
-    """The database of one data directory. Safe to use from several threads."""
+    """The database of one data directory. Safe to use from several threads.
+
+    Raises:
+        JournalError: (any method) the database cannot be written or read. A write that raised has left nothing.
+    """
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.RLock()
-        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
-        self._db.executescript(_SCHEMA)
-        if not self._read("SELECT 1 FROM pragma_table_info('proposals') WHERE name='posterior'"):  # of release 0.1
-            self._db.execute("ALTER TABLE proposals ADD COLUMN posterior BLOB NOT NULL DEFAULT x''")
-        self._write(("INSERT OR IGNORE INTO checkpoints VALUES ('', 'identity', ?)", (secrets.token_bytes(8),)))
+        with _faults():
+            self._db = sqlite3.connect(path, timeout=_BUSY_SECONDS, check_same_thread=False, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+        with self.transaction():
+            self._make_tables()
+            self._write("INSERT OR IGNORE INTO checkpoints VALUES ('', 'identity', ?)", secrets.token_bytes(8))
         identity = self.checkpoint("", "identity")
         assert identity is not None
         self.identity: str = identity.hex()
         """Tells this data directory from others, for ever."""
+
+    def _make_tables(self) -> None:
+        (version,) = self._read("PRAGMA user_version")[0]
+        if version > _VERSION:
+            raise JournalError(f"the journal was written by a later release (its tables have version {version})")
+        if version == 0 and self._read("SELECT 1 FROM sqlite_master WHERE name='campaigns'"):
+            if not self._read("SELECT 1 FROM pragma_table_info('proposals') WHERE name='posterior'"):
+                self._write("ALTER TABLE proposals ADD COLUMN posterior BLOB NOT NULL DEFAULT x''")
+            statements: Sequence[str] = _FROM_RELEASE_0_1
+        else:
+            statements = _SCHEMA if version == 0 else ()
+        for statement in statements:
+            self._write(statement)
+        if version != _VERSION:
+            self._write(f"PRAGMA user_version={_VERSION}")
 
     def close(self) -> None:
         with self._lock:
             self._db.close()
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Iterator[None]:
+        """What is written inside becomes durable at the end, all of it or nothing; may be nested."""
         with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:  # SQLite has rolled back by itself where the disk is full
-                    self._db.execute("ROLLBACK")
-                raise
+            if self._db.in_transaction:
+                yield
+                return
+            with _faults():
+                self._db.execute("BEGIN IMMEDIATE")
+                try:
+                    yield
+                    self._db.execute("COMMIT")
+                except BaseException:
+                    if self._db.in_transaction:  # SQLite has rolled back by itself where the disk is full
+                        self._db.execute("ROLLBACK")
+                    raise
 
-    def _write(self, *statements: tuple[str, Sequence[Any]]) -> None:
-        with self._transaction() as db:
-            for sql, values in statements:
-                db.execute(sql, values)
+    def _write(self, sql: str, *values: Any) -> None:
+        with self.transaction():
+            self._db.execute(sql, values)
 
     def _read(self, sql: str, *values: Any) -> list[tuple]:
-        with self._lock:
+        with self._lock, _faults():
             return self._db.execute(sql, values).fetchall()
 
     # --- campaigns ------------------------------------------------------------------------------------------------
 
-    def create_campaign(self, id: str, request_id: str | None, spec: str, priority: int) -> None:
+    def create_campaign(self, id: str, request_id: str | None, spec: str, priority: int, owner: str = "") -> None:
         """Add a campaign in state QUEUED."""
         now = time.time()
-        self._write(
-            (
-                "INSERT INTO campaigns VALUES (?,?,?,?,?,NULL,NULL,?,?)",
-                (id, request_id, spec, priority, State.CAMPAIGN_STATE_QUEUED, now, now),
-            )
-        )
+        values = (id, owner, request_id, spec, priority, State.CAMPAIGN_STATE_QUEUED, None, None, None, now, now)
+        self._write(f"INSERT INTO campaigns ({_RECORD}) VALUES (?,?,?,?,?,?,?,?,?,?,?)", *values)
 
     def campaign(self, id: str) -> CampaignRecord | None:
-        rows = self._read("SELECT * FROM campaigns WHERE id=?", id)
+        rows = self._read(f"SELECT {_RECORD} FROM campaigns WHERE id=?", id)
         return CampaignRecord(*rows[0]) if rows else None
 
-    def campaign_by_request(self, request_id: str) -> CampaignRecord | None:
-        rows = self._read("SELECT * FROM campaigns WHERE request_id=?", request_id)
+    def campaign_by_request(self, request_id: str, owner: str = "") -> CampaignRecord | None:
+        """The campaign that an owner's request has made."""
+        rows = self._read(f"SELECT {_RECORD} FROM campaigns WHERE owner=? AND request_id=?", owner, request_id)
         return CampaignRecord(*rows[0]) if rows else None
 
     def campaigns(self) -> list[CampaignRecord]:
         """All campaigns, newest first."""
-        return [CampaignRecord(*row) for row in self._read("SELECT * FROM campaigns ORDER BY create_time DESC, id")]
+        rows = self._read(f"SELECT {_RECORD} FROM campaigns ORDER BY create_time DESC, id")
+        return [CampaignRecord(*row) for row in rows]
+
+    def states(self) -> dict[int, int]:
+        """Number of campaigns by state, where there are any."""
+        return dict(self._read("SELECT state, COUNT(*) FROM campaigns GROUP BY state"))
+
+    def page(self, wanted: CampaignFilter, after: tuple[float, str] | None, size: int) -> list[CampaignRecord]:
+        """At most `size` campaigns, newest first, those that come after a (create_time, id)."""
+        conditions = ["substr(id, 1, length(?)) = ?"]
+        values: list[Any] = [wanted.prefix, wanted.prefix]
+        for column, value in (("state", wanted.state), ("owner", wanted.owner)):
+            if value is not None:
+                conditions.append(f"{column} = ?")
+                values.append(value)
+        if after is not None:
+            conditions.append("(create_time < ? OR (create_time = ? AND id > ?))")
+            values += [after[0], *after]
+        where = " AND ".join(conditions)
+        rows = self._read(
+            f"SELECT {_RECORD} FROM campaigns WHERE {where} ORDER BY create_time DESC, id LIMIT ?", *values, size
+        )
+        return [CampaignRecord(*row) for row in rows]
+
+    def want(self, id: str, state: State) -> None:
+        """Keep what was asked for until `set_state` or `delete_campaign` has brought it about."""
+        self._write("UPDATE campaigns SET wanted=? WHERE id=?", state, id)
 
     def set_state(self, id: str, state: State, *, problem: bytes | None = None, findings: bytes | None = None) -> None:
         self._write(
-            (
-                "UPDATE campaigns SET state=?, problem=?, findings=COALESCE(?, findings), update_time=? WHERE id=?",
-                (state, problem, findings, time.time(), id),
-            )
+            "UPDATE campaigns SET state=?, wanted=NULL, problem=?, findings=COALESCE(?, findings), update_time=? "
+            "WHERE id=?",
+            state, problem, findings, time.time(), id,
+        )  # fmt: skip
+
+    def update_campaign(self, id: str, spec: str, priority: int) -> None:
+        """Change what may be changed of a campaign that has begun."""
+        self._write(
+            "UPDATE campaigns SET spec=?, priority=?, update_time=? WHERE id=?", spec, priority, time.time(), id
         )
 
     def delete_campaign(self, id: str) -> None:
-        self._write(
-            *(
-                (f"DELETE FROM {table} WHERE campaign=?", (id,))
-                for table in ("events", "result_rows", "proposals", "checkpoints")
-            ),
-            ("DELETE FROM campaigns WHERE id=?", (id,)),
-        )
+        """Forget a campaign and all that belongs to it."""
+        with self.transaction():
+            for table in _OF_A_CAMPAIGN:
+                self._write(f"DELETE FROM {table} WHERE campaign=?", id)
+            self._write("DELETE FROM campaigns WHERE id=?", id)
 
     # --- events ---------------------------------------------------------------------------------------------------
 
     def append_event(self, id: str, event: campaign_pb2.WatchCampaignResponse) -> int:
-        """Keep an event; sets and returns its number."""
-        with self._lock:
+        """Keep an event; sets and returns its number. Of each campaign the last `KEPT_EVENTS` are kept."""
+        with self.transaction():
             event.sequence = self.last_sequence(id) + 1
-            self._write(("INSERT INTO events VALUES (?,?,?)", (id, event.sequence, event.SerializeToString())))
+            self._write("INSERT INTO events VALUES (?,?,?)", id, event.sequence, event.SerializeToString())
+            self._write("DELETE FROM events WHERE campaign=? AND sequence<=?", id, event.sequence - KEPT_EVENTS)
             return event.sequence
 
     def last_sequence(self, id: str) -> int:
@@ -195,86 +315,79 @@ class Journal:
 
     def append_rows(self, id: str, phase: Phase, rows: ResultRows) -> None:
         """Make result rows durable. A row that is there already stays: any two computations of it are equal."""
-        with self._transaction() as db:
-            db.executemany(
+        size, records = ROW_DTYPE.itemsize, rows.tobytes()
+        with self.transaction():
+            self._db.executemany(
                 "INSERT OR IGNORE INTO result_rows VALUES (?,?,?,?)",
-                [(id, int(phase), int(row["index"]), row.tobytes()) for row in rows],
+                [
+                    (id, int(phase), sample, records[j * size : (j + 1) * size])
+                    for j, sample in enumerate(rows["index"].tolist())
+                ],
             )
 
-    def rows(self, id: str, phase: Phase, start: int = 0, stop: int = 2**62) -> ResultRows:
-        """Durable rows with start <= index < stop, ordered by index."""
+    def rows(self, id: str, phase: Phase, start: int = 0, stop: int = 2**62, limit: int = -1) -> ResultRows:
+        """Durable rows with start <= index < stop, ordered by index; the first `limit` of them, -1 for all."""
         records = self._read(
-            "SELECT record FROM result_rows WHERE campaign=? AND phase=? AND sample>=? AND sample<? ORDER BY sample",
-            id,
-            int(phase),
-            start,
-            stop,
-        )
+            "SELECT record FROM result_rows WHERE campaign=? AND phase=? AND sample>=? AND sample<? "
+            "ORDER BY sample LIMIT ?",
+            id, int(phase), start, stop, limit,
+        )  # fmt: skip
         return np.frombuffer(b"".join(record for (record,) in records), dtype=ROW_DTYPE)
+
+    def row_blocks(self, id: str, phase: Phase, start: int = 0, block: int = 4096) -> Iterator[ResultRows]:
+        """Durable rows of a phase from an index on, in order, block by block, so that memory stays bounded."""
+        while len(rows := self.rows(id, phase, start, limit=block)):
+            yield rows
+            start = int(rows["index"][-1]) + 1
 
     def row_indices(self, id: str, phase: Phase) -> NDArray[np.int64]:
         """Indices of the durable rows of a phase, ascending."""
-        found = self._read(
-            "SELECT sample FROM result_rows WHERE campaign=? AND phase=? ORDER BY sample", id, int(phase)
-        )
-        return np.fromiter((sample for (sample,) in found), dtype=np.int64, count=len(found))
+        with self._lock, _faults():
+            found = self._db.execute(
+                "SELECT sample FROM result_rows WHERE campaign=? AND phase=? ORDER BY sample", (id, int(phase))
+            )
+            return np.fromiter((sample for (sample,) in found), dtype=np.int64)
+
+    def progress(self, id: str) -> int:
+        """A number that grows whenever a campaign gets on."""
+        tables = ("result_rows", "proposals", "checkpoints")
+        return sum(self._read(f"SELECT COUNT(*) FROM {table} WHERE campaign=?", id)[0][0] for table in tables)
 
     def row_count(self, id: str, phase: Phase) -> int:
         """Number of durable rows of a phase."""
         return self._read("SELECT COUNT(*) FROM result_rows WHERE campaign=? AND phase=?", id, int(phase))[0][0]
 
-    def row_blocks(self, id: str, phase: Phase, start: int = 0, block: int = 4096) -> Iterator[ResultRows]:
-        """Durable rows of a phase from an index on, in order, block by block, so that memory stays bounded."""
-        while True:
-            records = self._read(
-                "SELECT record FROM result_rows WHERE campaign=? AND phase=? AND sample>=? ORDER BY sample LIMIT ?",
-                id,
-                int(phase),
-                start,
-                block,
-            )
-            if not records:
-                return
-            rows = np.frombuffer(b"".join(record for (record,) in records), dtype=ROW_DTYPE)
-            yield rows
-            start = int(rows["index"][-1]) + 1
-
     # --- proposals and checkpoints --------------------------------------------------------------------------------
 
-    def append_proposal(self, id: str, proposal: Proposal) -> None:
-        self._write(
-            (
-                "INSERT OR REPLACE INTO proposals VALUES (?,?,?,?,?,?,?)",
-                (
-                    id,
-                    proposal.batch,
-                    proposal.inputs.tobytes(),
-                    proposal.verdict.tobytes(),
-                    proposal.tensors,
-                    proposal.metadata,
-                    proposal.posterior.tobytes(),
-                ),
-            )
-        )
+    def append_proposal(self, id: str, proposal: Proposal, state: tuple[bytes, str]) -> None:
+        """Keep a proposal with the surrogate's exported state, tensors and metadata, that decided it.
+
+        Only the state of the last proposal is ever needed, so only that is kept, written where it has changed.
+        """
+        with self.transaction():
+            self._write(
+                "INSERT OR REPLACE INTO proposals VALUES (?,?,?,?,?)",
+                id, proposal.batch, proposal.inputs.tobytes(), proposal.verdict.tobytes(), proposal.posterior.tobytes(),
+            )  # fmt: skip
+            if self.last_state(id) != state:
+                self._write("INSERT OR REPLACE INTO model_states VALUES (?,?,?)", id, *state)
 
     def proposals(self, id: str) -> list[Proposal]:
-        columns = "batch, inputs, verdict, tensors, metadata, posterior"
-        rows = self._read(f"SELECT {columns} FROM proposals WHERE campaign=? ORDER BY batch", id)
+        """All proposals, in order."""
+        rows = self._read("SELECT batch, inputs, verdict, posterior FROM proposals WHERE campaign=? ORDER BY batch", id)
         return [
             Proposal(
                 batch,
                 np.frombuffer(inputs, dtype=np.float32).reshape(-1, 9),
                 np.frombuffer(verdict, dtype=np.uint8),
-                tensors,
-                metadata,
                 np.frombuffer(posterior, dtype=np.float32).reshape(-1, 2),
             )
-            for batch, inputs, verdict, tensors, metadata, posterior in rows
+            for batch, inputs, verdict, posterior in rows
         ]
 
     def last_state(self, id: str) -> tuple[bytes, str] | None:
         """The surrogate's exported state at the last proposal, if there was one."""
-        found = self._read("SELECT tensors, metadata FROM proposals WHERE campaign=? ORDER BY batch DESC LIMIT 1", id)
+        found = self._read("SELECT tensors, metadata FROM model_states WHERE campaign=?", id)
         return found[0] if found else None
 
     def forecasts(self, id: str, rows: int) -> NDArray[np.float32]:
@@ -284,13 +397,32 @@ class Journal:
         start = 0
         for size, posterior in sizes:
             if posterior:
-                found[start : start + size] = np.frombuffer(posterior, dtype=np.float32).reshape(-1, 2)
+                foretold = np.frombuffer(posterior, dtype=np.float32).reshape(-1, 2)
+                found[start : start + size] = foretold[: max(0, rows - start)]  # the last batch may pass the budget
             start += size
         return found
 
+    def proposed_batches(self, id: str) -> int:
+        """Number of batches proposed."""
+        return self._read("SELECT COUNT(*) FROM proposals WHERE campaign=?", id)[0][0]
+
     def put_checkpoint(self, id: str, key: str, value: bytes) -> None:
-        self._write(("INSERT OR REPLACE INTO checkpoints VALUES (?,?,?)", (id, key, value)))
+        self._write("INSERT OR REPLACE INTO checkpoints VALUES (?,?,?)", id, key, value)
+
+    def drop_checkpoint(self, id: str, key: str) -> None:
+        self._write("DELETE FROM checkpoints WHERE campaign=? AND key=?", id, key)
 
     def checkpoint(self, id: str, key: str) -> bytes | None:
         rows = self._read("SELECT value FROM checkpoints WHERE campaign=? AND key=?", id, key)
         return rows[0][0] if rows else None
+
+
+@contextlib.contextmanager
+def _faults() -> Iterator[None]:
+    """What SQLite says of the disk, as a `JournalError`; its word on our own mistakes stays as it is."""
+    try:
+        yield
+    except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+        raise
+    except sqlite3.DatabaseError as error:
+        raise JournalError(f"journal: {error}") from error

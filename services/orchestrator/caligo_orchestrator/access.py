@@ -1,0 +1,162 @@
+"""Who calls, and what they may do. Every call passes here before anything of it is read.
+
+A token stands for an owner and a role (`caligo.tokens`). What is not listed in `ROLES` is open to all, and that is
+reflection alone; health does not come here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import grpc
+from grpc_reflection.v1alpha import reflection
+
+from caligo import rpc
+from caligo.errors import InvalidArgument, PermissionDenied, Unauthenticated
+from caligo.tokens import Role, Tokens
+from caligo.v1 import campaign_pb2
+from caligo_orchestrator.limits import Admission, StallWatch
+from caligo_orchestrator.settings import OrchestratorSettings
+
+SERVICE: Final = campaign_pb2.DESCRIPTOR.services_by_name["CampaignService"].full_name
+ROLES: Final[dict[str, Role]] = {
+    **dict.fromkeys(
+        ("GetCampaign", "ListCampaigns", "WatchCampaign", "StreamResults", "DownloadDataset", "PredictCampaign"),
+        Role.READ,
+    ),
+    **dict.fromkeys(
+        ("CreateCampaign", "UpdateCampaign", "DeleteCampaign", "PauseCampaign", "ResumeCampaign", "CancelCampaign"),
+        Role.SUBMIT,
+    ),
+}
+"""The least role that each method of the service takes."""
+_HEALTH: Final = "/grpc.health.v1.Health/"
+_REFLECTION: Final = f"/{reflection.SERVICE_NAME}/"
+_LOOK_SECONDS: Final = 5.0
+"""How long a stream may go on after its token was revoked, if it has anything to send."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Caller:
+    """Who calls: the owner of the campaigns that they make, empty where no token was asked for."""
+
+    owner: str
+    role: Role
+
+    def sees(self, owner: str) -> bool:
+        """Whether campaigns of this owner are there for the caller."""
+        return self.role is Role.ADMIN or owner == self.owner
+
+
+ANYONE: Final = Caller("", Role.ADMIN)
+"""Who calls without a token where none is required: everything is theirs."""
+_NOBODY: Final = Caller("", Role.READ)
+"""Who uses reflection."""
+_CALLER: contextvars.ContextVar[Caller] = contextvars.ContextVar("caller")
+
+
+def caller() -> Caller:
+    """Whoever made the call that this thread works on."""
+    return _CALLER.get()
+
+
+class Guard(grpc.ServerInterceptor):
+    """Lets in whom a token allows it, within the limits, and ends calls that hold a thread and do not move.
+
+    It asks for the message of a unary call itself, so that a caller who never sends it is refused or cut off like one
+    who never reads.
+    """
+
+    def __init__(self, tokens: Tokens, admission: Admission, stalls: StallWatch, *, require_token: bool) -> None:
+        self._tokens = tokens
+        self._admission = admission
+        self._stalls = stalls
+        self._require_token = require_token
+
+    def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
+        handler = continuation(details)
+        if handler is None or details.method.startswith(_HEALTH):
+            return handler
+        _, inner = rpc.behavior(handler)
+
+        def request(messages: Iterator[Any], context: grpc.ServicerContext) -> Any:
+            if handler.request_streaming:
+                return messages
+            with self._stalls.watching(context):
+                message = next(messages, None)
+            if message is None:
+                raise InvalidArgument("request", "is missing")
+            return message
+
+        def unary(messages: Iterator[Any], context: grpc.ServicerContext) -> Any:
+            with self._admission.call(self._enter(details)):
+                return inner(request(messages, context), context)
+
+        def stream(messages: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+            with self._admission.stream(self._enter(details)):
+                looked = time.monotonic()
+                for message in inner(request(messages, context), context):
+                    with self._stalls.watching(context):  # gRPC comes back when it has sent the message
+                        yield message
+                    if time.monotonic() - looked > _LOOK_SECONDS:
+                        self._identify(details)
+                        looked = time.monotonic()
+
+        make = (
+            grpc.stream_stream_rpc_method_handler
+            if handler.response_streaming
+            else grpc.stream_unary_rpc_method_handler
+        )
+        return make(
+            stream if handler.response_streaming else unary, handler.request_deserializer, handler.response_serializer
+        )
+
+    def _enter(self, details: Any) -> str:
+        """Let a call in; returns its owner."""
+        caller = self._identify(details)
+        _CALLER.set(caller)  # of this thread, until it takes the next call: gRPC keeps a call on one thread
+        return caller.owner
+
+    def _identify(self, details: Any) -> Caller:
+        """Who calls.
+
+        Raises:
+            Unauthenticated: a token is required and missing, or not valid.
+            PermissionDenied: the token's role does not allow the method.
+        """
+        if details.method.startswith(_REFLECTION):
+            return _NOBODY
+        entries = [value for key, value in details.invocation_metadata if key == rpc.TOKEN_HEADER]
+        if not entries and not self._require_token:
+            return ANYONE
+        if not entries:
+            raise Unauthenticated("a token is required; an administrator makes one with `caligo token create`")
+        scheme, _, token = entries[0].partition(" ")
+        record = self._tokens.find(token.strip()) if scheme.lower() == "bearer" else None
+        if record is None:
+            raise Unauthenticated("the token is not valid: mistyped, revoked, or of another server")
+        method = details.method.removeprefix(f"/{SERVICE}/")
+        needed = ROLES.get(method, Role.ADMIN)
+        if record.role < needed:
+            raise PermissionDenied(
+                f"token {record.name!r} may {record.role.name.lower()}; {method} takes {needed.name.lower()}"
+            )
+        return Caller(record.owner, record.role)
+
+
+@contextlib.contextmanager
+def guard(settings: OrchestratorSettings) -> Iterator[Guard]:
+    """The guard of an orchestrator, for as long as it serves."""
+    admission = Admission(
+        max_calls=settings.max_calls,
+        client_calls=settings.client_calls,
+        max_streams=settings.max_streams,
+        client_streams=settings.client_streams,
+    )
+    with Tokens(settings.data_directory) as tokens, StallWatch(settings.stall_seconds) as stalls:
+        yield Guard(tokens, admission, stalls, require_token=settings.needs_token)

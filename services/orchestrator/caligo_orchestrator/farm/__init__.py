@@ -1,0 +1,17 @@
+"""The simulation farm: rows go to whichever simulator has room, results come back as they complete.
+
+`open_farm` makes the engine that the settings ask for; the rest of the orchestrator knows only `Farm` and `Job`.
+"""
+
+from __future__ import annotations
+
+from caligo_orchestrator.farm.base import Farm, FarmStats, Job
+from caligo_orchestrator.farm.replicas import ReplicaFarm
+from caligo_orchestrator.settings import OrchestratorSettings
+
+__all__ = ["Farm", "FarmStats", "Job", "open_farm"]
+
+
+def open_farm(settings: OrchestratorSettings) -> Farm:
+    """The farm of these settings."""
+    return ReplicaFarm(settings.simulator, settings.patience_seconds, settings.services_tls())
