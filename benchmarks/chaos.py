@@ -79,13 +79,13 @@ class Process(Protocol):
 class Forked:
     """A child of a server process that has imported everything: it stands within milliseconds."""
 
-    def __init__(self, serve: Callable[..., None], *arguments: Any) -> None:
-        self._serve, self._arguments = serve, arguments
+    def __init__(self, log: Path, serve: Callable[..., None], *arguments: Any) -> None:
+        self._arguments = log, serve, *arguments
         self._context = multiprocessing.get_context("forkserver")
         self.pid: int | None = None
 
     def start(self) -> None:
-        self._process = self._context.Process(target=_serve, args=(self._serve, *self._arguments))
+        self._process = self._context.Process(target=_serve, args=self._arguments)
         self._process.start()
         self.pid = self._process.pid
 
@@ -117,11 +117,11 @@ class Started:
         self._process.stdin.close()
 
 
-def _serve(serve: Callable[..., None], *arguments: Any) -> None:
+def _serve(log: Path, serve: Callable[..., None], *arguments: Any) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # nothing is left when the command is killed itself
-    log = os.open(os.environ["CHAOS_LOG"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
+    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
     serve(*arguments)
 
 
@@ -174,6 +174,7 @@ def cheap_services(directory: Path, simulators: int) -> Services:
     """Stand-ins for simulators and surrogate, and the real sampler and orchestrator."""
     unix = {name: f"unix:{directory}/{name}" for name in ("sampler", "surrogate", "orchestrator")}
     ports = _free_ports(simulators)
+    log = directory / "log"
     settings = {
         "address": unix["orchestrator"],
         "data_directory": directory / "data",
@@ -182,13 +183,13 @@ def cheap_services(directory: Path, simulators: int) -> Services:
         "simulator": "ipv4:" + ",".join(f"127.0.0.1:{port}" for port in ports),
     }
     processes: dict[str, Process] = {
-        "sampler": Forked(_sampler, unix["sampler"]),
-        "surrogate": Forked(_surrogate, unix["surrogate"], THINK_SECONDS),
-        **{f"simulator-{j}": Forked(_simulator, f"127.0.0.1:{port}", ROW_SECONDS) for j, port in enumerate(ports)},
-        "orchestrator": Forked(_orchestrator, settings),
+        "sampler": Forked(log, _sampler, unix["sampler"]),
+        "surrogate": Forked(log, _surrogate, unix["surrogate"], THINK_SECONDS),
+        **{f"simulator-{j}": Forked(log, _simulator, f"127.0.0.1:{port}", ROW_SECONDS) for j, port in enumerate(ports)},
+        "orchestrator": Forked(log, _orchestrator, settings),
     }
     weights = {name: 1 / simulators if name.startswith("simulator") else 1.0 for name in processes}
-    return Services(processes, unix["orchestrator"], weights, pause_seconds=0.3)
+    return Services(processes, unix["orchestrator"], weights, pause_seconds=0.2)
 
 
 def real_services(directory: Path, simulators: int) -> Services:
@@ -343,30 +344,25 @@ def run(make: Callable[[Path, int], Services], spec: CampaignSpec, simulators: i
     """Run campaigns until there were so many kills; what became of them."""
     generator = random.Random(seed)
     root = Path(tempfile.mkdtemp(prefix="caligo-chaos-", dir="/tmp"))  # the path of a Unix socket holds 107 bytes
-    os.environ["CHAOS_LOG"] = str(root / "log")
     os.environ["NUMBA_THREADING_LAYER"] = "workqueue"  # GNU OpenMP cannot be forked
     total: Counter[str] = Counter()
     lost = changed = campaigns = 0
     others: set[str] = set()
     succeeded = False
     try:
-        (root / "calm").mkdir()
-        calm = make(root / "calm", 1)
-        with running(calm):
-            undisturbed = _finish(root / "calm", Witness(calm.address), spec, None)
-        (root / "chaos").mkdir()
-        services = make(root / "chaos", simulators)
-        chaos, witness = Chaos(services, kills, generator), Witness(services.address)
-        begun = time.monotonic()
+        services = make(root, simulators)
+        witness = Witness(services.address)
         with running(services):
-            while not chaos.is_over or not campaigns:
-                disturbed = _finish(root / "chaos", witness, spec, chaos)
+            undisturbed = _finish(root, witness, spec, None)
+            begun, chaos = time.monotonic(), Chaos(services, kills, generator)
+            while not chaos.is_over:
+                disturbed = _finish(root, witness, spec, chaos)
                 more = compare(undisturbed, disturbed)
                 lost, changed, campaigns = lost + more[0], changed + more[1], campaigns + 1
                 others |= set(more[2])
         total = chaos.kills
         succeeded = not (lost or changed or others)
-        damaged = len(list((root / "chaos").rglob("*damaged*")))
+        damaged = len(list(root.rglob("*.damaged-*")))
         return {
             "kills": total.total(), "kills_by_service": dict(sorted(total.items())), "campaigns": campaigns,
             "rows": len(witness.seen), "rows_lost": lost, "rows_changed": changed, "datasets_changed": sorted(others),

@@ -35,7 +35,7 @@ import pyarrow.flight as flight
 
 from caligo import rpc, wire
 from caligo.results import ROW_DTYPE
-from caligo.space import DIMENSIONS
+from caligo.space import DIMENSIONS, PRESETS, Space
 from caligo.v1 import (
     campaign_pb2,
     campaign_pb2_grpc,
@@ -52,7 +52,7 @@ RESULT_ROWS = 4096
 AIM_GBS, AIM_RATIO = 0.8, 0.55
 _RNG = np.random.default_rng(1)
 INDEX = np.arange(ROWS, dtype=np.int64)
-INPUTS = _RNG.random((ROWS, DIMENSIONS), dtype=np.float32)
+INPUTS = Space(PRESETS["cliff"]).from_unit(_RNG.random((ROWS, DIMENSIONS), dtype=np.float32))
 MARGIN = _RNG.random(ROWS, dtype=np.float32)
 RESULTS = np.zeros(RESULT_ROWS, dtype=ROW_DTYPE)
 RESULTS["index"] = np.arange(RESULT_ROWS)

@@ -86,6 +86,8 @@ def _answering(method: str, metadata: dict[str, Any], request: Any, context: grp
     started, status = time.perf_counter(), "OK"
     try:
         yield
+        if not context.is_active():  # it noticed by itself that nobody waits any more
+            status = "CANCELLED"
     except CaligoError as error:
         status = error.status
         raise

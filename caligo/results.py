@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
@@ -158,9 +159,19 @@ class ProtocolResult:
         return row
 
 
+def outcome_name(code: int) -> str:
+    """An outcome's code as metrics and traces name it, in lower case."""
+    return ProtocolOutcome(code).name.lower() if code in list(ProtocolOutcome) else "unknown"
+
+
 def empty_rows() -> ResultRows:
     """No rows: shape [0]."""
     return np.zeros(0, dtype=ROW_DTYPE)
+
+
+def join_rows(blocks: Iterable[ResultRows]) -> ResultRows:
+    """Blocks of rows as one: what `np.concatenate` does, without looking at every field of every block (12 µs each)."""
+    return np.frombuffer(bytearray().join(block.tobytes() for block in blocks), dtype=ROW_DTYPE)
 
 
 def metric(rows: ResultRows, name: str) -> NDArray[np.float32]:

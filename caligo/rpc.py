@@ -48,6 +48,8 @@ THREADS: Final = 64
 """Calls that a server works on at once; `Watch` of the health service takes no thread."""
 _CALLS_PER_THREAD: Final = 4
 """Calls that a server takes at once, those included that wait for a thread; further ones are refused."""
+_TEXT_BYTES: Final = 600
+"""Of what an error quotes; gRPC loses the status where its trailers, encoded, exceed 8 KiB."""
 _M_TRIM_THRESHOLD: Final = -1  # malloc.h
 _M_MMAP_THRESHOLD: Final = -3
 TOKEN_HEADER: Final = "authorization"
@@ -328,26 +330,33 @@ def _to_status(error: CaligoError) -> Any:
         packed.Pack(message)
         details.append(packed)
     code = getattr(code_pb2, error.status)
-    return rpc_status.to_status(status_pb2.Status(code=code, message=str(error), details=details))
+    return rpc_status.to_status(status_pb2.Status(code=code, message=_clip(str(error), _TEXT_BYTES), details=details))
 
 
 def _to_details(error: CaligoError) -> Iterator[Message]:
     if isinstance(error, InvalidArgument):
-        yield error_details_pb2.BadRequest(
-            field_violations=[
-                error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.allowed)
-                for v in error.violations
-            ]
-        )
+        bad_request = error_details_pb2.BadRequest()
+        for violation in error.violations:
+            field, allowed = _clip(violation.field, _TEXT_BYTES), _clip(violation.allowed, _TEXT_BYTES)
+            bad_request.field_violations.add(field=field, description=allowed)
+            if bad_request.ByteSize() > 2 * _TEXT_BYTES:
+                break
+        yield bad_request
     if isinstance(error, ResourceExhausted) and error.limit:
         violation = error_details_pb2.QuotaFailure.Violation(
-            quota_id=error.limit, quota_value=error.value or 0, description=str(error)
+            quota_id=error.limit, quota_value=error.value or 0, description=_clip(str(error), _TEXT_BYTES)
         )
         yield error_details_pb2.QuotaFailure(violations=[violation])
     if isinstance(error, ResourceExhausted) and error.retry_after_seconds is not None:
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromMilliseconds(round(error.retry_after_seconds * 1000))
         yield retry
+
+
+def _clip(text: str, size: int) -> str:
+    """A text of at most `size` bytes in UTF-8, and a mark where something was cut."""
+    data = text.encode(errors="replace")
+    return text if len(data) <= size else data[:size].decode(errors="ignore") + "…"
 
 
 # --- client ---------------------------------------------------------------------------------------------------------

@@ -153,6 +153,28 @@ PRESETS: Final[Mapping[str, Mapping[str, tuple[float, float]]]] = {
 """Bounds in physical units of the named spaces."""
 
 
+_LIMITS: Final = Space({p.symbol: (p.lowest, p.highest) for p in PARAMETERS}).model_bounds()
+_SLACK: Final = _ROUNDING * np.maximum(1.0, np.abs(_LIMITS))
+
+
+def check_limits(inputs: NDArray[np.floating], field: str = "inputs") -> None:
+    """Refuse rows outside what the parameters allow: there no formula means anything.
+
+    Args:
+        inputs: model coordinates [n, 9].
+        field: path of the rows in their request, for the error.
+
+    Raises:
+        InvalidArgument: names the column and its limits.
+    """
+    if not len(inputs):
+        return
+    inside = (inputs.min(axis=0) >= _LIMITS[0] - _SLACK[0]) & (inputs.max(axis=0) <= _LIMITS[1] + _SLACK[1])
+    for j in np.flatnonzero(~inside):  # NaN is not inside
+        low, high = _LIMITS[:, j]
+        raise InvalidArgument(f"{field}[{COLUMNS[j]}]", f"must lie in [{low:g}, {high:g}], model coordinates")
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class ExplorationSample:
     """One design row in physical units. Made just before it is simulated and dropped right after."""

@@ -6,6 +6,7 @@ bytes. Element type, shape and schema are checked on the way in; there is no 64-
 
 from __future__ import annotations
 
+import math
 from typing import Final, cast
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from caligo.errors import InvalidArgument
 from caligo.results import COUNTS, METRICS, ROW_DTYPE, ResultRows
 from caligo.seeds import Phase
-from caligo.space import DIMENSIONS
+from caligo.space import DIMENSIONS, check_limits
 from caligo.v1 import types_pb2
 
 INPUTS: Final = "caligo.inputs/1"
@@ -73,13 +74,13 @@ def decode(tensor: types_pb2.Tensor, schema: str, *shape: int, field: str = "ten
     if len(actual) != len(shape) or any(want not in (-1, got) for want, got in zip(shape, actual, strict=True)):
         raise InvalidArgument(f"{field}.shape", f"must be {list(shape)} (-1: any), not {list(actual)}")
     data = tensor.data  # each access copies
-    if len(data) != dtype.itemsize * int(np.prod(actual, dtype=np.int64)):
+    if len(data) != dtype.itemsize * math.prod(actual):
         raise InvalidArgument(f"{field}.data", f"must hold {list(actual)} elements, holds {len(data)} bytes")
     return np.frombuffer(data, dtype=dtype).reshape(actual)
 
 
 def decode_inputs(tensor: types_pb2.Tensor, field: str = "inputs") -> NDArray[np.float32]:
-    """Design rows, float32 [n, 9], every number finite.
+    """Design rows, float32 [n, 9], model coordinates within what the parameters allow.
 
     Raises:
         InvalidArgument: not such a matrix.
@@ -87,6 +88,7 @@ def decode_inputs(tensor: types_pb2.Tensor, field: str = "inputs") -> NDArray[np
     inputs = _decode(tensor, INPUTS, np.float32, -1, DIMENSIONS, field=field)
     if not np.isfinite(inputs).all():
         raise InvalidArgument(field, "every number must be finite")
+    check_limits(inputs, field)
     return inputs
 
 

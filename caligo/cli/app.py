@@ -471,7 +471,11 @@ def download(
         connect(address) as client,
         counting(notices, str(output), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()) as count,
     ):
-        path = client.download(name, output, overwrite=force, on_progress=count)
+        try:
+            path = client.download(name, output, overwrite=force, on_progress=count)
+        except KeyboardInterrupt:
+            complain("interrupted; the same command goes on from what has come")
+            raise
     if json:
         print_json({"path": str(path), "bytes": path.stat().st_size})
     else:

@@ -88,13 +88,15 @@ def list_command(data_directory: _DataDirectory = _DEFAULT_DIRECTORY, json: _Jso
 
 
 @token_app.command()
-def revoke(name: _Name, data_directory: _DataDirectory = _DEFAULT_DIRECTORY) -> None:
+def revoke(name: _Name, data_directory: _DataDirectory = _DEFAULT_DIRECTORY, json: _Json = False) -> None:
     """Make a token worthless, at once.
 
     Example: `caligo token revoke dashboard --data-directory data`
     """
     with _open(data_directory) as tokens:
         tokens.revoke(name)
+    if json:
+        print_json({"revoked": name})
 
 
 def _open(data_directory: Path) -> Tokens:

@@ -122,7 +122,8 @@ class CampaignServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateCampaign(self, request, context):
-        """Changes the budget (`spec.active.samples`) or `priority` of an unfinished campaign.
+        """Changes the budget (`spec.active.samples`) or `priority` of an unfinished campaign. The file becomes that of a
+        campaign made with the budget, which may not go below the rows handed out.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -157,7 +158,8 @@ class CampaignServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchCampaign(self, request, context):
-        """Events from a number on, then live ones until the campaign ends.
+        """Events from a number on, then live ones until the campaign ends. The last 1,000 of a campaign are kept. A watcher who
+        takes too long over one is dropped with RESOURCE_EXHAUSTED and the number to go on from.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

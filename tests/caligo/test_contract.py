@@ -87,4 +87,4 @@ def test_each_status_becomes_one_error() -> None:
     known = [k for k in kinds(CaligoError) if k.__module__ == "caligo.errors" and k is not CaligoError]
     assert len({k.status for k in known}) == len(known)
     assert set(BY_STATUS.values()) == {k for k in known if k.status != "INVALID_ARGUMENT"}
-    assert {k.exit_code for k in known} == {2, 3, 4, 5}
+    assert {k.exit_code for k in known} == {2, 3, 4, 5, 6}

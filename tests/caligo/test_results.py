@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from caligo.results import ROW_DTYPE, ProtocolOutcome, ProtocolResult, Reason, count, empty_rows, metric
+from caligo.results import ROW_DTYPE, ProtocolOutcome, ProtocolResult, Reason, count, empty_rows, join_rows, metric
 
 
 def test_rows_hold_float32_int64_and_codes_only() -> None:
@@ -46,3 +46,13 @@ def test_kinds_of_outcome() -> None:
         ProtocolOutcome.FAILURE_TIMEOUT,
         ProtocolOutcome.FAILURE_ERROR,
     ]
+
+
+def test_blocks_are_joined_as_numpy_joins_them() -> None:
+    rows = np.zeros(7, dtype=ROW_DTYPE)
+    rows["index"] = np.arange(7)
+    rows["metrics"] = np.arange(63).reshape(7, 9)
+    joined = join_rows([rows[:3], rows[3:3], rows[3::2], rows[4:5]])
+    np.testing.assert_array_equal(joined, np.concatenate([rows[:3], rows[3::2], rows[4:5]]))
+    joined["index"] = 0  # it is the caller's own
+    assert len(join_rows([])) == 0

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -13,7 +14,16 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from caligo import rpc
-from caligo.errors import BY_STATUS, CaligoError, FieldViolation, InternalError, InvalidArgument, Unreachable
+from caligo.errors import (
+    BY_STATUS,
+    CaligoError,
+    FieldViolation,
+    InternalError,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    Unreachable,
+)
 from caligo.settings import ServiceSettings
 from caligo.spec import CampaignSpec
 from caligo.v1 import campaign_pb2 as pb
@@ -180,3 +190,31 @@ def test_a_service_stops_even_where_its_clean_up_fails(tmp_path: Path, servicer:
     with pytest.raises(Unreachable):
         call(address)
     assert caught.traceback
+
+
+def test_an_error_that_quotes_too_much_arrives_all_the_same(server: rpc.Server, servicer: Raising) -> None:
+    for text in ("x" * 100_000, "€" * 100_000):
+        servicer.error = NotFound(text)
+        with pytest.raises(NotFound, match=text[:100]):
+            call(server.address)
+        servicer.error = InvalidArgument(text, text, *(FieldViolation(text, text) for _ in range(100)))
+        with pytest.raises(InvalidArgument, match=text[:100]):
+            call(server.address)
+    servicer.error = InvalidArgument("a", "b", *(FieldViolation(f"field{i}", "what is allowed") for i in range(1000)))
+    with pytest.raises(InvalidArgument) as caught:
+        call(server.address)
+    assert caught.value.violations[1] == FieldViolation("field0", "what is allowed")
+
+
+@pytest.mark.parametrize("limits", [{}, {"limit": "max_streams", "value": 7, "retry_after_seconds": 1.5}])
+def test_a_limit_arrives_with_its_value(server: rpc.Server, servicer: Raising, limits: dict[str, Any]) -> None:
+    servicer.error = ResourceExhausted("too much", **limits)
+    with pytest.raises(ResourceExhausted, match="too much") as caught:
+        call(server.address)
+    got = {name: getattr(caught.value, name) for name in ("limit", "value", "retry_after_seconds")}
+    assert got == {"limit": "", "value": None, "retry_after_seconds": None, **limits}
+
+
+def test_bytes_that_are_no_message_are_the_callers_mistake(server: rpc.Server) -> None:
+    with rpc.channel(server.address) as channel, pytest.raises(InvalidArgument, match="request"), rpc.calling("here"):
+        channel.unary_unary(f"/{NAME}/GetCampaign")(b"\xff\xff", timeout=10)

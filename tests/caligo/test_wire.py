@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as hnp
 from caligo import wire
 from caligo.errors import InvalidArgument
 from caligo.results import ROW_DTYPE
+from caligo.space import PRESETS, Space
 from caligo.v1 import types_pb2
 
 DTYPES = st.sampled_from([np.dtype("<f4"), np.dtype("<i8"), np.dtype("u1")])
@@ -40,7 +41,8 @@ def test_other_element_types_are_not_sent(dtype: type) -> None:
 
 
 def inputs(rows: int = 2) -> np.ndarray:
-    return np.arange(9 * rows, dtype=np.float32).reshape(rows, 9)
+    unit = np.linspace(0, 1, 9 * rows, dtype=np.float32).reshape(rows, 9)
+    return Space(PRESETS["cliff"]).from_unit(unit)
 
 
 @pytest.mark.parametrize(

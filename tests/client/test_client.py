@@ -264,7 +264,7 @@ def test_calls_outlive_a_restart_of_the_server(serve: Any, orchestrator: Any, co
         ):
             server.stop(0)
             restarted: list[Any] = []
-            timer = threading.Timer(0.3, lambda: restarted.append(serve(orchestrator)))  # noqa: B023
+            timer = threading.Timer(0.1, lambda: restarted.append(serve(orchestrator)))  # noqa: B023
             timer.start()
             assert call()
             timer.join()
@@ -388,7 +388,7 @@ def test_download_overwrites_only_when_told(client: CampaignClient, orchestrator
 
 def test_predict(client: CampaignClient, orchestrator: Any) -> None:
     campaign = orchestrator.add("c")
-    inputs = np.random.default_rng(3).random((4, 9)).astype(np.float32)
+    inputs = SpaceSpec().resolve().from_unit(np.random.default_rng(3).random((4, 9)))
     with pytest.raises(Unimplemented):
         client.predict("c", inputs)
     campaign.state = pb.CAMPAIGN_STATE_SUCCEEDED

@@ -16,8 +16,10 @@ from rich.console import Console
 
 from caligo.cli import main
 from caligo.client import CampaignClient
+from caligo.client.download import Download
 from caligo.errors import InvalidArgument
 from caligo.results import METRIC, ROW_DTYPE
+from caligo.spec import SpaceSpec
 from caligo.v1 import campaign_pb2 as pb
 from caligo.v1 import surrogate_pb2
 
@@ -183,6 +185,25 @@ def test_a_download_goes_on_where_an_earlier_one_was_interrupted(
     assert orchestrator.opened == [2000]
 
 
+def test_an_interrupted_download_says_how_to_go_on(
+    caligo: Caligo, ended: pb.Campaign, orchestrator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(stream: Download, message: pb.DownloadDatasetResponse) -> tuple[int, int]:
+        if message.offset >= 3000:
+            raise KeyboardInterrupt
+        return receive(stream, message)
+
+    orchestrator.file = bytes(range(256)) * 20
+    receive = Download.receive
+    with monkeypatch.context() as patched:
+        patched.setattr(Download, "receive", interrupt)
+        code, out, err = caligo("download", "c", "-o", "c.h5")
+    assert (code, out, err) == (130, "", "caligo: interrupted; the same command goes on from what has come\n")
+    assert caligo("download", "c", "-o", "c.h5")[0] == 0
+    assert Path("c.h5").read_bytes() == orchestrator.file
+    assert orchestrator.opened == [0, 3000]
+
+
 def test_a_terminal_sees_how_far_a_transfer_is(
     caligo: Caligo, ended: pb.Campaign, orchestrator: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -283,7 +304,7 @@ def test_many_rows_are_predicted_in_several_calls(
     client: CampaignClient, ended: pb.Campaign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("caligo.client.calls._PREDICT_ROWS", 4)
-    rows = np.zeros((10, 9), dtype=np.float32)
+    rows = SpaceSpec().resolve().from_unit(np.zeros((10, 9)))
     rows[:, 3] = np.linspace(0.9, 1, 10)
     np.testing.assert_array_equal(client.predict("c", rows)[:, 0], rows[:, 3])
     assert client.predict("c", rows[:0]).shape == (0, 3)

@@ -15,7 +15,7 @@ from caligo import rpc, wire
 from caligo.dataset import open_campaign
 from caligo.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from caligo.results import ProtocolOutcome
-from caligo.spec import CampaignSpec, to_proto, validate
+from caligo.spec import CampaignSpec, SpaceSpec, to_proto, validate
 from caligo.v1 import campaign_pb2 as pb
 
 
@@ -490,7 +490,8 @@ def test_a_strategy_that_is_left_out_has_no_cliff(start, spec, tmp_path) -> None
 
 def predict(orchestrator, name: str, rows: int = 3) -> np.ndarray:
     """The stand-in's answer: rows held, active rows in the fit in force, 0.5."""
-    request = pb.PredictCampaignRequest(name=name, inputs=wire.encode(np.zeros((rows, 9), np.float32), wire.INPUTS))
+    inputs = SpaceSpec().resolve().from_unit(np.zeros((rows, 9)))
+    request = pb.PredictCampaignRequest(name=name, inputs=wire.encode(inputs, wire.INPUTS))
     with rpc.calling(orchestrator.address):
         return wire.decode(orchestrator.stub.PredictCampaign(request).prediction, wire.PREDICTION, rows, 3)
 

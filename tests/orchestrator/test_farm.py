@@ -219,7 +219,7 @@ def farm_of() -> Iterator[Callable[..., ReplicaFarm]]:
 
     def make(over: list[Replica], patience: float = PATIENCE) -> ReplicaFarm:
         address = "ipv4:" + ",".join(replica.address for replica in over)
-        farms.append(ReplicaFarm(address, patience, quiet_seconds=(0.05, 1.0)))
+        farms.append(ReplicaFarm(address, patience, quiet_seconds=0.05))
         return farms[-1]
 
     yield make
@@ -543,7 +543,7 @@ def test_where_simulators_die_of_everything_the_rows_are_not_to_blame(replicas_o
 @given(st.data())
 def test_only_deaths_in_a_row_and_alone_condemn(data: st.DataObject) -> None:
     """Against a model: the last `MAX_DEATHS` losses were all of this one row alone, after quiet before each."""
-    suspects: Suspects[str] = Suspects((2.0, 600.0))
+    suspects: Suspects[str] = Suspects(2.0)
     now, losses = 0.0, []
     for name in "abc":
         suspects.add(name)

@@ -17,13 +17,14 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from caligo import rpc, wire
 from caligo.errors import NotFound, PermissionDenied, Unauthenticated
+from caligo.space import PRESETS, Space
 from caligo.tokens import Role, Tokens
 from caligo.v1 import campaign_pb2 as pb
 from caligo.v1 import campaign_pb2_grpc
 
 Orchestrate = Callable[..., Any]
 Stub = campaign_pb2_grpc.CampaignServiceStub
-ROWS = wire.encode(np.zeros((1, 9), dtype=np.float32), wire.INPUTS)
+ROWS = wire.encode(Space(PRESETS["cliff"]).from_unit(np.full((1, 9), 0.5)), wire.INPUTS)
 SPEC = pb.CampaignSpec(name="cliff")
 METHODS: dict[str, tuple[Role, Callable[[str], object]]] = {
     "GetCampaign": (Role.READ, lambda name: pb.GetCampaignRequest(name=name)),

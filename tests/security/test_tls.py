@@ -18,6 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from caligo import rpc, wire
 from caligo.errors import InvalidArgument, Unreachable
 from caligo.settings import ServiceSettings
+from caligo.space import PRESETS, Space
 from caligo.spec import CampaignSpec
 from caligo.tls import Tls
 from caligo.v1 import sampler_pb2, sampler_pb2_grpc
@@ -138,7 +139,8 @@ def test_the_orchestrator_calls_services_with_its_own_certificate(
         services_name="sampler",
     )
     sampler = Sampler(address, settings.services_tls())
-    assert sampler.feasible(CampaignSpec(), np.zeros((3, 9), dtype=np.float32)).tolist() == [True] * 3
+    rows = Space(PRESETS["cliff"]).from_unit(np.full((3, 9), 0.5))
+    assert sampler.feasible(CampaignSpec(), rows).tolist() == [True] * 3
     sampler.close()
 
 

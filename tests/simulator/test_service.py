@@ -307,7 +307,7 @@ def test_results_come_before_the_stream_of_rows_ends(service: Running) -> None:
             marks=pytest.mark.skipif("netsquid" in installed_sources(), reason="NetSquid is installed"),
         ),
         ([setup_message(physics={"epsilon": 2.0})], "setup.physics.epsilon"),
-        ([setup_message(), rows_message(0, design(1, 15.0))], "inputs[N]"),
+        ([setup_message(), rows_message(0, design(1, 15.0))], "rows.inputs[log10_N]"),
         ([setup_message(), rows_message(0, design(1, np.nan))], "rows.inputs"),
     ],
 )

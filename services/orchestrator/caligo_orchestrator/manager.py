@@ -32,7 +32,7 @@ from caligo.results import ResultRows
 from caligo.seeds import Phase
 from caligo.spec import CampaignSpec, to_proto, validate
 from caligo.v1 import campaign_pb2
-from caligo_orchestrator import metrics, predictions, streams
+from caligo_orchestrator import budget, metrics, predictions, preflight, streams
 from caligo_orchestrator.campaign import (
     CANCELLED,
     ENDED,
@@ -50,7 +50,7 @@ from caligo_orchestrator.farm import open_farm
 from caligo_orchestrator.files import finish_file
 from caligo_orchestrator.limits import Holding
 from caligo_orchestrator.listing import page_token
-from caligo_orchestrator.phases import active, lhs, surrogate
+from caligo_orchestrator.phases import lhs
 from caligo_orchestrator.pipeline import Stopped
 from caligo_orchestrator.remote import ServiceLostError
 from caligo_orchestrator.settings import OrchestratorSettings
@@ -63,9 +63,6 @@ log = logs.get("manager")
 
 LOCK_FILE: Final = "lock"
 DEFAULT_PRIORITY: Final = 100
-ALWAYS_THERE: Final = "statistical"
-"""The EPR source that every simulator has."""
-_CAPACITY_SECONDS: Final = 5.0
 PROGRESS_SECONDS: Final = 0.5
 _ATTEMPTS: Final = 5
 """How often a campaign begins anew that does not get on because a service is lost again and again."""
@@ -73,8 +70,6 @@ GONE: Final = campaign_pb2.CAMPAIGN_STATE_UNSPECIFIED
 """What is wanted of a campaign that is deleted."""
 _PROGRESS: Final = "progress"
 """Checkpoint with the progress of a campaign that is not running."""
-_FIRST_SPEC: Final = "first_spec"
-"""Checkpoint with the spec that a campaign was made with, where its budget has been changed since."""
 
 
 class Campaigns:
@@ -157,36 +152,8 @@ class Campaigns:
     # --- the resource ---------------------------------------------------------------------------------------------
 
     def check(self, spec: CampaignSpec) -> None:
-        """Pre-flight: the EPR source is there, and everything that a skipped phase would have made.
-
-        Raises:
-            InvalidArgument: `base` does not exist or explores something else, or no simulator has the EPR source.
-            FailedPrecondition: what is skipped was never made.
-            Unreachable: no simulator answers that could say what EPR sources it has.
-        """
-        if spec.protocol.epr_source != ALWAYS_THERE:
-            sources = self._farm.epr_sources(_CAPACITY_SECONDS)
-            if spec.protocol.epr_source not in sources:
-                raise InvalidArgument("protocol.epr_source", f"the simulator has {', '.join(sources)}")
-        if not spec.base:
-            return
-        record = self._journal.campaign(spec.base)
-        if record is None:
-            raise InvalidArgument("base", f"there is no campaign {spec.base!r}")
-        base = _spec(record)
-        for part in ("space", "physics", "protocol"):
-            if getattr(base, part) != getattr(spec, part):
-                raise InvalidArgument("base", f"campaign {spec.base!r} has another {part!r} than this spec")
-        if spec.lhs.skip:
-            plan = self._journal.checkpoint(spec.base, "lhs_plan")
-            done = len(self._journal.row_indices(spec.base, Phase.LHS))
-            if plan is None or done < lhs.Plan.from_json(plan).rows:
-                raise FailedPrecondition(f"lhs.skip: campaign {spec.base!r} has no finished phase 1")
-        if spec.training.skip:
-            if surrogate.kept(self._journal, spec.base) is None:
-                raise FailedPrecondition(f"training.skip: campaign {spec.base!r} has no trained surrogate")
-            if base.surrogate.target != spec.surrogate.target:
-                raise InvalidArgument("surrogate.target", f"campaign {spec.base!r} has {base.surrogate.target!r}")
+        """Pre-flight; raises what `preflight.check` raises."""
+        preflight.check(spec, self._journal, self._farm)
 
     def create(self, spec: CampaignSpec, request_id: str, priority: int, owner: str = "") -> campaign_pb2.Campaign:
         """Start a campaign; the same request id of the same owner gives the same campaign.
@@ -219,8 +186,7 @@ class Campaigns:
         known = self._journal.campaign_by_request(request_id, owner) if request_id else None
         if known is None:
             return None
-        asked = self._journal.checkpoint(known.id, _FIRST_SPEC) or known.spec.encode()
-        if asked != spec.model_dump_json().encode():
+        if budget.first_spec(known, self._journal) != spec.model_dump_json():
             raise InvalidArgument("request_id", f"{request_id!r} was used for another spec")
         return self._to_proto(known)
 
@@ -252,8 +218,7 @@ class Campaigns:
     def update(self, name: str, *, samples: int | None = None, priority: int | None = None) -> campaign_pb2.Campaign:
         """Change the priority, or the budget of phase 3, of a campaign that has not ended.
 
-        The budget decides how many batches there are and nothing else, so a running campaign is stopped, told, and
-        goes on from its journal to the file of one that was made with that budget.
+        A running one is stopped, told, and goes on from its journal to the file of one that was made with that budget.
 
         Args:
             samples: rows wanted in phase 3; not fewer than have been handed out.
@@ -273,7 +238,7 @@ class Campaigns:
                 with self._halted(record.id):
                     record = self._unfinished(name)
                     spec = self._with_budget(record, samples)
-                    self._keep_budget(record, spec, priority)
+                    budget.keep(record, spec, priority, self._journal)
             if record.id in self._runners:
                 self._farm.set_weight(PREFIX + record.id, priority)
             if record.id in self._turns:
@@ -282,33 +247,21 @@ class Campaigns:
             return self.get(name)
 
     def _with_budget(self, record: CampaignRecord, samples: int) -> CampaignSpec:
-        spec = _spec(record)
-        if spec.active.skip:
-            raise FailedPrecondition("spec.active.samples: the campaign leaves phase 3 out")
-        handed_out = min(spec.active.samples, self._journal.proposed_batches(record.id) * spec.active.batch_size)
-        changed = spec.model_dump()
-        changed["active"]["samples"] = samples
-        changed_spec = validate(CampaignSpec, changed)
-        if samples < handed_out:
-            raise FailedPrecondition(f"spec.active.samples: {handed_out} rows have been handed out already")
-        if samples > spec.active.samples:
-            self._check_quotas(record.owner, changed_spec, besides=record.id)
-        return changed_spec
+        spec = budget.changed(record, samples, self._journal)
+        if samples > _spec(record).active.samples:
+            self._check_quotas(record.owner, spec, besides=record.id)
+        return spec
 
-    def _keep_budget(self, record: CampaignRecord, spec: CampaignSpec, priority: int) -> None:
-        last_fit = f"fit/{active.batches(_spec(record))}"
-        with self._journal.transaction():
-            self._journal.drop_checkpoint(record.id, last_fit)  # made again where the new budget has it too
-            if self._journal.checkpoint(record.id, _FIRST_SPEC) is None:
-                self._journal.put_checkpoint(record.id, _FIRST_SPEC, record.spec.encode())
-            self._journal.update_campaign(record.id, spec.model_dump_json(), priority)
+    def _halt(self, id: str) -> None:
+        """Have a running campaign stop, and wait until it has."""
+        while (runner := self._runners.get(id)) is not None:
+            runner.stop.set()
+            self._changed.wait()
 
     @contextlib.contextmanager
     def _halted(self, id: str) -> Iterator[None]:
         """A running campaign stands still inside the block and takes its turn again after it."""
-        while (runner := self._runners.get(id)) is not None:
-            runner.stop.set()
-            self._changed.wait()
+        self._halt(id)
         try:
             yield
         finally:
@@ -325,11 +278,9 @@ class Campaigns:
     def _interrupt(self, name: str, wanted: State) -> campaign_pb2.Campaign:
         with self._changed:
             record = self._record(name)
-            if (runner := self._runners.get(record.id)) is not None:
+            if record.id in self._runners:
                 self._journal.want(record.id, wanted)  # a restart while the runner stops brings it about all the same
-                runner.stop.set()
-                while self._runners.get(record.id) is runner:
-                    self._changed.wait()
+                self._halt(record.id)
                 record = self._record(name)
             if record.state in ENDED and record.state != wanted:
                 raise FailedPrecondition(f"{name} has ended: {_state_name(record.state)}")
@@ -468,12 +419,12 @@ class Campaigns:
         try:
             yield
         except Exception as error:
-            log.exception("campaign paused, which could not be journaled")
             with self._changed:
                 self._stranded[id] = _problem(_of_the_disk(error)).SerializeToString()
                 self._runners.pop(id, None)
                 self._changed.notify_all()
             self._watchers.tell(id)
+            log.exception("campaign paused, which could not be journaled")
 
     def _begin(self, id: str) -> CampaignRunner | None:
         """Take a campaign from the queue; None where it is not to be run after all."""

@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from caligo import tracing
-from caligo.results import ProtocolOutcome, ResultRows
+from caligo.results import ResultRows, outcome_name
 from caligo.seeds import Phase
 from caligo.telemetry import SECONDS
 from caligo.v1 import campaign_pb2
@@ -41,14 +41,12 @@ WRITE: Final = Histogram(
     buckets=SECONDS,
 )
 
-_OUTCOMES: Final = {int(outcome): outcome.name.lower() for outcome in ProtocolOutcome}
-
 
 def count_durable(phase: Phase, rows: ResultRows) -> None:
     """Rows have become durable."""
     COMMITTED.observe(len(rows))
     for outcome, number in zip(*np.unique(rows["outcome"], return_counts=True), strict=True):
-        ROWS.labels(phase.name.lower(), _OUTCOMES[int(outcome)]).inc(int(number))
+        ROWS.labels(phase.name.lower(), outcome_name(outcome)).inc(int(number))
 
 
 def row_came_back(job: Job, row: int, submitted: float, sent: float) -> None:
@@ -58,10 +56,7 @@ def row_came_back(job: Job, row: int, submitted: float, sent: float) -> None:
     AWAY.observe(now - sent)
     if tracing.active is not None:
         epoch = tracing.now() - int(now * 1e9)
-        with (
-            structlog.contextvars.bound_contextvars(campaign=job.setup.campaign),
-            tracing.working_on(Phase(job.setup.phase)),
-        ):
+        with structlog.contextvars.bound_contextvars(**job.context):
             tracing.add_row_spans("queue", (row,), epoch + int(submitted * 1e9), epoch + int(sent * 1e9))
             tracing.add_row_spans("simulator", (row,), epoch + int(sent * 1e9))
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from caligo import tracing, wire
 from caligo.closed_form import expect
-from caligo.results import ProtocolOutcome, ProtocolResult, Reason, ResultRows
+from caligo.results import ProtocolOutcome, ProtocolResult, Reason, ResultRows, join_rows
 from caligo.seeds import Phase
 from caligo.space import ExplorationSample
 from caligo.spec import CampaignSpec, to_proto
@@ -29,7 +29,7 @@ from caligo_orchestrator.farm import Farm, Job
 
 GROUP_SECONDS: Final = 0.05
 """Results wait at most this long for others to share a commit with."""
-GROUP_ROWS: Final = 256
+GROUP_ROWS: Final = 1024
 SUBMITTED_ROWS: Final = 8
 """Rows handed to the farm at a time."""
 
@@ -194,7 +194,7 @@ def _grouped(computed: queue.SimpleQueue[ResultRows | None]) -> Iterator[ResultR
                 break
             group.append(more)
             rows += len(more)
-        yield np.concatenate(group)
+        yield join_rows(group)
         if last:
             return
 
@@ -214,4 +214,4 @@ def skipped_rows(
             pairs=sample.N,
         )
         rows.append(result.to_row(i, row))
-    return np.concatenate(rows)
+    return join_rows(rows)

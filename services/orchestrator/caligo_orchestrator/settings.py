@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import Field
 
@@ -25,7 +25,7 @@ class OrchestratorSettings(ServiceSettings, section="orchestrator"):
     sampler: str = "127.0.0.1:50051"
     """Address of the sampler."""
     simulator: str = "127.0.0.1:50052"
-    """Address of the simulators; `dns:///name:port` for several replicas."""
+    """Address of the simulators; `dns:///name:port` or `ipv4:A:P,B:P` for several replicas."""
     surrogate: str = "127.0.0.1:50053"
     """Address of the surrogate."""
     services_ca: Path | None = None
@@ -37,6 +37,10 @@ class OrchestratorSettings(ServiceSettings, section="orchestrator"):
     """Key of that certificate (PEM, without a password)."""
     services_name: str = ""
     """Name that their certificates hold, where it is not the one in their addresses."""
+    farm: Literal["grpc", "dask"] = "grpc"
+    """What runs the simulators: replicas of their service, or a Dask cluster."""
+    scheduler: str = ""
+    """With `farm` dask, address of its scheduler: `tcp://host:port`."""
     running_campaigns: int = Field(4, ge=1, le=64)
     """Campaigns run at once, sharing the simulators by priority; others wait for their turn, by priority and age."""
     patience_seconds: float = Field(120, gt=0)

@@ -6,12 +6,9 @@ from collections.abc import Iterator
 from typing import Final
 
 import grpc
-import numpy as np
-from numpy.typing import NDArray
 
 from caligo import rpc, tracing, wire
 from caligo.errors import InvalidArgument
-from caligo.space import COLUMNS, PARAMETERS, Space
 from caligo.spec import PhysicsSpec, SpaceSpec, from_proto
 from caligo.v1 import sampler_pb2, sampler_pb2_grpc
 from caligo_sampler import metrics
@@ -23,10 +20,6 @@ MAX_CHUNK_ROWS: Final = 65_536
 """Most rows a message; 3 MiB of them."""
 CHUNK_ROWS: Final = 8_192
 """Rows a message where the caller leaves it open."""
-
-_LIMITS: Final = Space({p.symbol: (p.lowest, p.highest) for p in PARAMETERS}).model_bounds()
-# A logarithm taken in float32 may miss a limit by its last digits.
-_SLACK: Final = 1e-6 * np.maximum(1.0, np.abs(_LIMITS))
 
 
 class SamplerServicer(sampler_pb2_grpc.SamplerServiceServicer):
@@ -63,26 +56,11 @@ class SamplerServicer(sampler_pb2_grpc.SamplerServiceServicer):
             if physics is None:
                 physics = from_proto(request.physics, PhysicsSpec, "physics")
             inputs = wire.decode_inputs(request.inputs)
-            _check_limits(inputs)
             began = tracing.now()
             margin = check_feasibility(inputs, physics)
             metrics.ROWS.labels("checked").inc(len(inputs))
             tracing.add_row_spans("check", range(len(inputs)), began)
             yield sampler_pb2.CheckFeasibilityResponse(feasibility_margin=wire.encode(margin, wire.FEASIBILITY))
-
-
-def _check_limits(inputs: NDArray[np.float32]) -> None:
-    """Refuse rows outside what the parameters allow: there the closed form means nothing.
-
-    Raises:
-        InvalidArgument: names the column and its limits in model coordinates.
-    """
-    if not len(inputs):
-        return
-    outside = (inputs.min(axis=0) < _LIMITS[0] - _SLACK[0]) | (inputs.max(axis=0) > _LIMITS[1] + _SLACK[1])
-    for j in np.flatnonzero(outside):
-        low, high = _LIMITS[:, j]
-        raise InvalidArgument(f"inputs[{COLUMNS[j]}]", f"must lie in [{low:g}, {high:g}], model coordinates")
 
 
 def service() -> rpc.Service:

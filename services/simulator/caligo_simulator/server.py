@@ -97,7 +97,7 @@ class _Requests:
                     raise InvalidArgument("job", f"0 to {_MAX_JOBS - 1}")
                 if job in self._setups:
                     raise InvalidArgument("job", "must be another for another setup")
-                self._setups[job] = _setup(request.setup)
+                self._setups[job] = to_setup(request.setup)
             elif job not in self._setups:
                 raise InvalidArgument(*_NO_SETUP)
             elif payload == "rows":
@@ -118,7 +118,12 @@ class _Requests:
         self._under_way.pop((task.job, task.row[0]), None)
 
 
-def _setup(setup: simulator_pb2.SimulateSetup) -> Setup:
+def to_setup(setup: simulator_pb2.SimulateSetup) -> Setup:
+    """What the rows of a job have in common.
+
+    Raises:
+        InvalidArgument: a field holds something that is not allowed, or the EPR source cannot be used here.
+    """
     try:
         phase = Phase(setup.phase)
     except ValueError:

@@ -13,6 +13,7 @@ within milliseconds and inherits no lock of the service's.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
 import multiprocessing
 import os
@@ -159,7 +160,7 @@ class BatchedEPROrchestrator:
     def _in_background(self, work: Callable[..., None], *arguments: object) -> bool:
         with self._lock:
             if not self._closing:
-                self._background.submit(work, *arguments)
+                self._background.submit(contextvars.copy_context().run, work, *arguments)  # log lines name the row
             return not self._closing
 
     def _outlast(self, hold: _Hold) -> None:

@@ -17,8 +17,9 @@ import torch
 
 from caligo import logs, rpc, tracing, wire
 from caligo.errors import AlreadyExists, InvalidArgument, NotFound
+from caligo.results import METRIC, ProtocolOutcome, ResultRows
 from caligo.seeds import Phase
-from caligo.space import DIMENSIONS
+from caligo.space import DIMENSIONS, check_limits
 from caligo.spec import GuardrailSpec, SpaceSpec, SurrogateSpec, from_proto
 from caligo.v1 import surrogate_pb2, surrogate_pb2_grpc
 from caligo_surrogate import metrics
@@ -30,8 +31,10 @@ log = logs.get("surrogate.server")
 
 SERVICE_NAME: Final = surrogate_pb2.DESCRIPTOR.services_by_name["SurrogateService"].full_name
 MAX_BATCH: Final = 256
-MAX_FOLDS: Final = 100
 """Candidates of one joint batch."""
+MAX_FOLDS: Final = 100
+_LARGEST_TARGET: Final = 100.0
+"""Far above what a run can give; both targets are bits a bit."""
 _CAMPAIGN: Final = re.compile(r"campaigns/[^/]+")
 
 
@@ -139,6 +142,7 @@ class SurrogateServicer(surrogate_pb2_grpc.SurrogateServiceServicer):
                 raise InvalidArgument("phase", "must be a phase of the contract") from None
             began = tracing.now()
             rows = wire.decode_rows(request.rows)
+            _check_rows(rows)
             audited = None
             if request.HasField("audited"):
                 audited = wire.decode(request.audited, wire.CODE, len(rows), field="audited") == 1
@@ -302,6 +306,21 @@ class SurrogateServicer(surrogate_pb2_grpc.SurrogateServiceServicer):
                     excess -= self._models.pop(name).bytes_held
                     metrics.FORGOTTEN.inc()
                     log.warning("model forgotten to make room", model=name, budget=self._memory_budget)
+
+
+def _check_rows(rows: ResultRows) -> None:
+    """Refuse rows that no simulator gives: one of them would spoil every prediction.
+
+    Raises:
+        InvalidArgument: names the column.
+    """
+    check_limits(rows["inputs"], "rows.inputs")
+    for target in ("margin", "net_efficiency"):
+        values = rows["metrics"][:, METRIC[target]]
+        if (np.abs(values) > _LARGEST_TARGET).any():
+            raise InvalidArgument(f"rows.metrics[{target}]", f"must lie in ±{_LARGEST_TARGET:g}, or be NaN")
+    if not np.isin(rows["outcome"], [outcome.value for outcome in ProtocolOutcome]).all():
+        raise InvalidArgument("rows.outcome", "must be outcomes of the contract")
 
 
 def _to_proto(validation: Validation) -> surrogate_pb2.Validation:

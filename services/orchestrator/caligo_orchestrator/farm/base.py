@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from caligo.errors import CaligoError
 from caligo.results import ProtocolOutcome, ProtocolResult, Reason, ResultRows
+from caligo.seeds import Phase
 from caligo.space import ExplorationSample
 from caligo.v1 import simulator_pb2
 
@@ -30,6 +31,11 @@ class Job:
     setup: simulator_pb2.SimulateSetup
     on_rows: Callable[[ResultRows], None]
     on_error: Callable[[CaligoError], None]
+
+    @property
+    def context(self) -> dict[str, str]:
+        """Whose rows they are, as log lines say it."""
+        return {"campaign": self.setup.campaign, "phase": Phase(self.setup.phase).name.lower()}
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from caligo.v1 import simulator_pb2
 from caligo_orchestrator import metrics
 from caligo_orchestrator.farm.base import Job
 
-_LEAD_SECONDS: Final = 0.05
+_LEAD_SECONDS: Final = 0.1
 """Work that waits at a simulator while the next rows travel; one row a worker at least."""
 _SMOOTHING: Final = 0.2
 _MAX_JOBS: Final = 256
@@ -112,6 +112,11 @@ class Lane:
 
     def has_room(self) -> bool:
         return self.is_common() and len(self.rows) < self.room
+
+    def wants_rows(self) -> bool:
+        """Whether it is time to fill the room: not after each result, for rows that travel together cost less."""
+        room = self.room
+        return self.is_common() and len(self.rows) <= room - max(1, (room - self.workers) // 2)
 
     def idle_workers(self) -> int:
         return self.workers - len(self.rows) if self.is_common() else 0

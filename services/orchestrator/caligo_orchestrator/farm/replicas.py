@@ -94,7 +94,7 @@ class ReplicaFarm:
 
     Args:
         patience_seconds: how long there may be no simulator before the jobs end with Unreachable.
-        quiet_seconds: bounds of the quiet between two tries of a row that simulators may die of.
+        quiet_seconds: shortest quiet between two tries of a row that simulators may die of.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class ReplicaFarm:
         patience_seconds: float,
         tls: Tls | None = None,
         *,
-        quiet_seconds: tuple[float, float] = QUIET_SECONDS,
+        quiet_seconds: float = QUIET_SECONDS,
     ) -> None:
         self._address = address
         self._patience_seconds = patience_seconds
@@ -346,7 +346,7 @@ class ReplicaFarm:
     def _condemn(self, row: Row) -> None:
         self._counts["poison"] += 1
         self._condemned_running += 1
-        log.error("row given up: simulators die of it", campaign=row.job.setup.campaign, row=row.index)
+        log.error("row given up: simulators die of it", row=row.index, **row.job.context)
         row.job.on_rows(lost_row(row.index, row.inputs))
         if self._condemned_running == _HOPELESS:
             self._condemned_running = 0
@@ -387,7 +387,7 @@ class ReplicaFarm:
     def _dispatch(self) -> None:
         now = time.monotonic()
         kept_free = self._send_suspects(now)
-        common = [lane for lane in self._lanes if lane.has_room() and lane not in kept_free]
+        common = [lane for lane in self._lanes if lane.wants_rows() and lane not in kept_free]
         while self._waiting:
             lane = min(common, key=Lane.expected_seconds) if common else self._recall_copy()
             if lane is None:
@@ -417,7 +417,7 @@ class ReplicaFarm:
         return set(chosen)
 
     def _copy_stragglers(self, now: float, idle: list[Lane]) -> None:
-        """Have idle workers try rows that have been elsewhere for long, first the last sent: it has most to wait for."""
+        """Have idle workers try rows that have been away for long, first the last sent: it has most to wait for."""
         known = [lane for lane in idle if lane.row_seconds is not None]
         if not known:
             return

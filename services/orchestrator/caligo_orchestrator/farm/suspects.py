@@ -20,15 +20,15 @@ Row = TypeVar("Row")
 
 MAX_DEATHS: Final = 3
 QUIET_FACTOR: Final = 20.0
-QUIET_SECONDS: Final = (2.0, 600.0)
-"""Shortest and longest quiet that is asked for."""
+QUIET_SECONDS: Final = 2.0
+"""Shortest quiet that is asked for."""
 
 
 class Suspects(Generic[Row]):
     """Rows that are to be sent alone, and the one that is accused. Times are seconds of one clock."""
 
-    def __init__(self, quiet_seconds: tuple[float, float] = QUIET_SECONDS) -> None:
-        self._quiet_bounds = quiet_seconds
+    def __init__(self, quiet_seconds: float = QUIET_SECONDS) -> None:
+        self._shortest_quiet = quiet_seconds
         self._rows: collections.deque[Row] = collections.deque()
         self._accused: Row | None = None
         """A simulator died of it alone: the others wait until it is condemned or acquitted."""
@@ -87,8 +87,7 @@ class Suspects(Generic[Row]):
             self._deaths = 0  # they die without the accused too
         else:
             self._deaths += 1
-            shortest, longest = self._quiet_bounds
-            self._quiet = min(max(QUIET_FACTOR * seconds, shortest), longest)
+            self._quiet = max(QUIET_FACTOR * seconds, self._shortest_quiet)
             if self._deaths == MAX_DEATHS:
                 self._accused = None
                 return True

@@ -61,7 +61,7 @@ class ActivePhase:
         self._pipeline = pipeline
         self._on_fit = on_fit
         self._total = batches(spec)
-        self.convergence = Convergence(campaign, spec, self._total, journal, surrogate)
+        self.convergence = Convergence(campaign, spec, journal, surrogate)
         self._proposals = journal.proposals(campaign)
         self._missing = [self._size(k) for k in range(self._total)]
         self._learned = 0

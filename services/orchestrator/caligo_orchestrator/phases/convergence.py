@@ -16,10 +16,7 @@ class Convergence:
     """Looks at the surrogate's boundary after batches of the active phase.
 
     What it sees is a function of the rows learned so far, and it is journaled: a campaign that was stopped decides as
-    one that was not. With no rule in force it looks only as often as `changed_share` at the end of the budget needs.
-
-    Args:
-        total: batches in the budget.
+    one that was not.
 
     Attributes:
         is_reached: a rule of the spec has been met.
@@ -27,10 +24,9 @@ class Convergence:
             batches; None where there were fewer.
     """
 
-    def __init__(self, campaign: str, spec: CampaignSpec, total: int, journal: Journal, surrogate: Surrogate) -> None:
+    def __init__(self, campaign: str, spec: CampaignSpec, journal: Journal, surrogate: Surrogate) -> None:
         self._campaign = campaign
         self._rules = spec.active.convergence
-        self._total = total
         self._journal = journal
         self._surrogate = surrogate
         self.is_reached = False
@@ -38,9 +34,6 @@ class Convergence:
 
     def look(self, learned: int) -> None:
         """Look at the boundary that so many batches have made."""
-        has_rule = self._rules.boundary_tolerance > 0 or self._rules.brier_target > 0
-        if not has_rule and learned < self._total - self._rules.batches:
-            return
         now = self._recall(learned) or self._survey(learned)
         before = self._recall(learned - self._rules.batches)
         if before is not None:

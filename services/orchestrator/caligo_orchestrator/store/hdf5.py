@@ -18,8 +18,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import io
 import itertools
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -95,9 +97,14 @@ class _Dataset:
         return np.array(default if self.fill is None else self.fill, dtype=self.dtype)
 
     @property
+    def row_size(self) -> int:
+        """Bytes a row."""
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
+
+    @property
     def size(self) -> int:
         """Bytes."""
-        return int(np.prod(self.shape)) * self.dtype.itemsize
+        return self.shape[0] * self.row_size
 
 
 def _datasets(layout: Layout) -> dict[str, _Dataset]:
@@ -223,7 +230,11 @@ class HDF5Writer:
         self._windows: dict[tuple[Phase, int], _Window] = {}
         self._spare: list[_Window] = []
         self._datasets = _datasets(layout)
-        self._offsets = structure.offsets
+        self._places = {
+            # Without rows it has no place in the file.
+            name: (structure.offsets.get(name, 0), dataset.row_size, dataset.shape[0])
+            for name, dataset in self._datasets.items()
+        }
         with path.open("rb") as file:
             if _read_digest(file, structure.offsets, self._datasets) != (structure.size, structure.digest):
                 raise DamagedError("its structure is not the one that it was made with")
@@ -333,10 +344,9 @@ class HDF5Writer:
     def _put(self, name: str, start: int, values: NDArray[Any]) -> None:
         """Write values, C-contiguous, from a row of a dataset on."""
         offset = self._place(name, start, values.nbytes)
-        left = values.reshape(-1).view(np.uint8).data
-        while left:
-            written = os.pwrite(self._file, left, offset)
-            left, offset = left[written:], offset + written
+        written = os.pwrite(self._file, values.data, offset)
+        while written < values.nbytes:
+            written += os.pwrite(self._file, values.reshape(-1).view(np.uint8)[written:].data, offset + written)
 
     def _get(self, name: str, start: int, size: int) -> bytes:
         """Read bytes from a row of a dataset on."""
@@ -351,11 +361,10 @@ class HDF5Writer:
 
     def _place(self, name: str, start: int, size: int) -> int:
         """Where in the file a row of a dataset begins; `size` bytes from there belong to the dataset."""
-        dataset = self._datasets[name]
-        row = dataset.dtype.itemsize * int(np.prod(dataset.shape[1:]))
-        if start < 0 or start * row + size > dataset.shape[0] * row:
-            raise IndexError(f"{name} has {dataset.shape[0]} rows; {size // row} from {start} on are not among them")
-        return self._offsets.get(name, 0) + start * row  # without rows it has no place
+        offset, row, rows = self._places[name]
+        if start < 0 or start * row + size > rows * row:
+            raise IndexError(f"{name} has {rows} rows; {size // row} from {start} on are not among them")
+        return offset + start * row
 
 
 class _Window:
@@ -407,7 +416,7 @@ def _create(path: Path, layout: Layout) -> Structure:
     """Make a live file without rows."""
     datasets = _datasets(layout)
     with _replacing(path) as temporary:
-        with _faults(), h5py.File(temporary, "w") as file:
+        with _faults(), _writing(temporary) as file:
             file.attrs.update(layout.attributes)
             for name, wanted in datasets.items():
                 early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -417,6 +426,11 @@ def _create(path: Path, layout: Layout) -> Structure:
                 )
                 made.attrs.update(wanted.attributes)
             offsets = {name: file[name].id.get_offset() for name in datasets if datasets[name].size}
+        with _reading_back(temporary) as file:
+            for name, wanted in datasets.items():
+                for start in range(0, max(1, wanted.shape[0]), BLOCK_ROWS):
+                    rows = min(BLOCK_ROWS, wanted.shape[0] - start)
+                    _check(file[name], wanted.attributes, np.full((rows, *wanted.shape[1:]), wanted.fill_value), start)
         with temporary.open("rb") as made_file:
             size, digest = _read_digest(made_file, offsets, datasets)
         return Structure(layout.to_json(), size, offsets, digest)
@@ -428,16 +442,18 @@ def finalize(path: Path) -> None:
     Raises:
         OSError: it cannot be read or written; the file is as it was.
     """
-    with (
-        _replacing(path) as temporary,
-        _faults(),
-        h5py.File(path, "r", locking=False) as live,
-        h5py.File(temporary, "w") as final,
-    ):
-        final.attrs.update(live.attrs)
-        for group, members in live.items():
-            for name, dataset in members.items():
-                _copy(dataset, final, f"{group}/{name}", _kept(live, f"{group}/{name}"))
+    with _replacing(path) as temporary, _faults(), h5py.File(path, "r", locking=False) as live:
+        kept = {f"{group}/{name}": _kept(live, f"{group}/{name}") for group in live for name in live[group]}
+        with _writing(temporary) as final:
+            final.attrs.update(live.attrs)
+            for name, rows in kept.items():
+                _copy(live[name], final, name, rows)
+        with _reading_back(temporary) as final:
+            for name, rows in kept.items():
+                at = 0
+                for block in _blocks(live[name], rows):
+                    _check(final[name], live[name].attrs, block, at)
+                    at += len(block)
 
 
 def _kept(live: h5py.File, name: str) -> NDArray[np.bool_]:
@@ -462,10 +478,72 @@ def _copy(dataset: h5py.Dataset, final: h5py.File, name: str, kept: NDArray[np.b
     copy = final.create_dataset(name, shape, dataset.dtype, **packed)
     copy.attrs.update(dataset.attrs)
     at = 0
-    for start in range(0, len(dataset), BLOCK_ROWS):
-        block = dataset[start : start + BLOCK_ROWS][kept[start : start + BLOCK_ROWS]]
+    for block in _blocks(dataset, kept):
         copy[at : at + len(block)] = block
         at += len(block)
+
+
+def _blocks(dataset: h5py.Dataset, kept: NDArray[np.bool_]) -> Iterator[NDArray[Any]]:
+    for start in range(0, len(dataset), BLOCK_ROWS):
+        yield dataset[start : start + BLOCK_ROWS][kept[start : start + BLOCK_ROWS]]
+
+
+class _Disk(io.FileIO):
+    """A file that HDF5 writes, and that does not tell it of a fault but remembers it.
+
+    HDF5 crashes, and the process with it, where a write fails while it closes a dataset.
+    """
+
+    fault: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        left = memoryview(data).cast("B")
+        size = len(left)
+        try:
+            while left and self.fault is None:
+                left = left[super().write(left) :]
+        except OSError as error:
+            self.fault = error
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.fault = self.fault or error
+            return self.tell() if size is None else size
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[h5py.File]:
+    """A new HDF5 file; raises OSError at the end where the disk was at fault."""
+    with _Disk(path, "w+") as disk:
+        try:
+            with h5py.File(disk, "w") as file:
+                yield file
+        except Exception as error:
+            raise disk.fault or error from error
+        if disk.fault is not None:
+            raise disk.fault
+
+
+@contextlib.contextmanager
+def _reading_back(path: Path) -> Iterator[h5py.File]:
+    """A file just written, to be compared with what was to be written."""
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            yield file
+    except (KeyError, RuntimeError) as error:
+        raise OSError(f"{path.name} does not read back: {error}") from error
+
+
+def _check(dataset: h5py.Dataset, attributes: Mapping[str, Any], values: NDArray[Any], start: int = 0) -> None:
+    there = dataset[start : start + len(values)]
+    if (there.dtype, there.shape) != (values.dtype, values.shape) or there.tobytes() != values.tobytes():
+        raise OSError(f"{dataset.name} reads back other than it was written")
+    for key, value in attributes.items():
+        if not np.array_equal(dataset.attrs[key], value):
+            raise OSError(f"attribute {key!r} of {dataset.name} reads back other than it was written")
 
 
 @contextlib.contextmanager

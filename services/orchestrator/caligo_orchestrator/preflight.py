@@ -1,0 +1,53 @@
+"""What can be known of a campaign before it begins: that its EPR source is there, and what a skipped phase made."""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+from caligo.errors import FailedPrecondition, InvalidArgument
+from caligo.seeds import Phase
+from caligo.spec import CampaignSpec, validate
+from caligo_orchestrator.farm import Farm
+from caligo_orchestrator.phases import lhs, surrogate
+from caligo_orchestrator.store.journal import Journal
+
+ALWAYS_THERE: Final = "statistical"
+"""The EPR source that every simulator has."""
+_CAPACITY_SECONDS: Final = 5.0
+
+
+def check(spec: CampaignSpec, journal: Journal, farm: Farm) -> None:
+    """Refuse a campaign that could not be carried out.
+
+    Raises:
+        InvalidArgument: `base` does not exist or explores something else, or no simulator has the EPR source.
+        FailedPrecondition: what is skipped was never made.
+        Unreachable: no simulator answers that could say what EPR sources it has.
+    """
+    if spec.protocol.epr_source != ALWAYS_THERE:
+        sources = farm.epr_sources(_CAPACITY_SECONDS)
+        if spec.protocol.epr_source not in sources:
+            raise InvalidArgument("protocol.epr_source", f"the simulator has {', '.join(sources)}")
+    if spec.base:
+        _check_base(spec, journal)
+
+
+def _check_base(spec: CampaignSpec, journal: Journal) -> None:
+    record = journal.campaign(spec.base)
+    if record is None:
+        raise InvalidArgument("base", f"there is no campaign {spec.base!r}")
+    base = validate(CampaignSpec, json.loads(record.spec))
+    for part in ("space", "physics", "protocol"):
+        if getattr(base, part) != getattr(spec, part):
+            raise InvalidArgument("base", f"campaign {spec.base!r} has another {part!r} than this spec")
+    if spec.lhs.skip:
+        plan = journal.checkpoint(spec.base, "lhs_plan")
+        done = len(journal.row_indices(spec.base, Phase.LHS))
+        if plan is None or done < lhs.Plan.from_json(plan).rows:
+            raise FailedPrecondition(f"lhs.skip: campaign {spec.base!r} has no finished phase 1")
+    if spec.training.skip:
+        if surrogate.kept(journal, spec.base) is None:
+            raise FailedPrecondition(f"training.skip: campaign {spec.base!r} has no trained surrogate")
+        if base.surrogate.target != spec.surrogate.target:
+            raise InvalidArgument("surrogate.target", f"campaign {spec.base!r} has {base.surrogate.target!r}")
