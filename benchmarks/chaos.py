@@ -61,6 +61,8 @@ ROW_SECONDS: Final = 0.01
 THINK_SECONDS: Final = 0.03
 LONGEST_DOWN_SECONDS: Final = 0.15
 POLL_SECONDS: Final = 0.05
+PATIENCE_SECONDS: Final = 900.0
+"""For a campaign to end, however often it is disturbed."""
 ENDED: Final = (pb.CAMPAIGN_STATE_SUCCEEDED, pb.CAMPAIGN_STATE_FAILED, pb.CAMPAIGN_STATE_CANCELLED)
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -380,7 +382,10 @@ def _finish(directory: Path, witness: Witness, spec: CampaignSpec, chaos: Chaos 
     """Start a campaign and see it through; the tables of its file."""
     name, last = "", ""
     request = secrets.token_hex(8)
+    ends = time.monotonic() + PATIENCE_SECONDS
     while True:
+        if time.monotonic() > ends:
+            raise AssertionError(f"{name or 'a campaign'} has not ended in {PATIENCE_SECONDS:g} s")
         if chaos is not None:
             chaos.step()
         if not name:

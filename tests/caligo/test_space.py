@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 from caligo.errors import InvalidArgument
 from caligo.space import (
     COLUMNS,
+    DIMENSIONS,
     LOG_COLUMNS,
     PARAMETERS,
     PRESETS,
@@ -21,6 +23,7 @@ from caligo.space import (
     ExplorationSample,
     Space,
     Strategy,
+    check_limits,
 )
 
 SPACES = [Space(bounds) for bounds in PRESETS.values()]
@@ -100,3 +103,16 @@ def test_a_coordinate_outside_is_named(column: int, value: float) -> None:
     row[column] = value
     with pytest.raises(InvalidArgument, match=rf"inputs\[{SYMBOLS[column]}\]"):
         ExplorationSample.inflate(0, row)
+
+
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 200])
+def test_every_row_and_column_is_checked(count: int) -> None:
+    inputs = Space(PRESETS["cliff"]).from_unit(np.full((count, DIMENSIONS), 0.5, dtype=np.float32))
+    check_limits(inputs, "rows")
+    for row in {0, count // 2, count - 1}:
+        for column in range(DIMENSIONS):
+            for wrong in (1e9, -1e9, np.nan):
+                outside = inputs.copy()
+                outside[row, column] = wrong
+                with pytest.raises(InvalidArgument, match=re.escape(f"rows[{COLUMNS[column]}]")):
+                    check_limits(outside, "rows")

@@ -86,7 +86,7 @@ def farm(cluster: LocalCluster) -> Iterator[DaskFarm]:
     farm.close()
 
 
-def design(count: int, log_pairs: float = 6.0) -> tuple[np.ndarray, np.ndarray]:
+def design(count: int, log_pairs: float = 5.7) -> tuple[np.ndarray, np.ndarray]:
     rows = Space(PRESETS["cliff"]).from_unit(np.random.default_rng(3).random((count, 9)))
     rows[:, 7] = log_pairs
     rows[:, 8] = np.arange(count) % 2
@@ -137,7 +137,6 @@ def test_a_cancelled_job_is_forgotten_and_others_go_on(farm: DaskFarm) -> None:
     farm.cancel(first.job)
     assert len(second.rows(4)) == 4
     assert farm.stats().waiting == farm.stats().in_flight == 0
-    assert farm.stats().simulators == 2
     assert farm.room() >= 64
 
 

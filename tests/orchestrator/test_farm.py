@@ -136,6 +136,12 @@ def result_of(index: int, inputs: np.ndarray) -> ResultRows:
     return ProtocolResult(ProtocolOutcome.SUCCESS, net_efficiency=index, margin=0.5).to_row(index, inputs)
 
 
+def some_inputs(count: int) -> np.ndarray:
+    unit = np.random.default_rng(1).random((count, DIMENSIONS), dtype=np.float32)
+    unit[:, -1] = unit[:, -1].round()
+    return SpaceSpec().resolve().from_unit(unit)
+
+
 class Customer:
     """A job and what has come of it."""
 
@@ -151,9 +157,7 @@ class Customer:
             self.submit(np.arange(rows))
 
     def submit(self, index: np.ndarray) -> None:
-        unit = np.random.default_rng(1).random((len(index), DIMENSIONS), dtype=np.float32)
-        unit[:, -1] = unit[:, -1].round()
-        self._farm.submit(self.job, index.astype(np.int64), SpaceSpec().resolve().from_unit(unit))
+        self._farm.submit(self.job, index.astype(np.int64), some_inputs(len(index)))
 
     def await_rows(self, count: int, seconds: float = 30.0) -> None:
         with self._changed:
@@ -475,7 +479,7 @@ def test_a_stalled_reader_stalls_the_simulators(replicas_of, farm_of, spec: Camp
     """Rows are simulated no further ahead than the pipeline's bound when nobody takes the results."""
     over = replicas_of(2, row_seconds=0.0)
     farm = farm_of(over)
-    inputs = np.zeros((500, DIMENSIONS), dtype=np.float32)
+    inputs = some_inputs(500)
     pipeline = Pipeline("campaigns/test", spec, Phase.ACTIVE, farm, lambda rows: None, threading.Event(), in_flight=32)
     with pipeline:
         results = pipeline.submit(np.arange(500), inputs, np.full(500, SIMULATE))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Final
 
 import grpc
+import structlog
 
 from caligo import logs, rpc, wire
 from caligo.dataset import GROUPS
@@ -52,6 +53,7 @@ class CampaignServicer(campaign_pb2_grpc.CampaignServiceServicer):
         """
         if not access.caller().sees(self._campaigns.owner(name)):
             raise no_such_campaign(name)
+        structlog.contextvars.bind_contextvars(campaign=name)
         return name
 
     def CreateCampaign(

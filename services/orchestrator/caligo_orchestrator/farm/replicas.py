@@ -64,10 +64,8 @@ _OPTIONS: Final = (
 
 _OPEN_SECONDS: Final = 5.0
 """For a simulator to take a stream or refuse it."""
-_SEEK_SECONDS: Final = 2.0
-"""From one look for further simulators to the next."""
-_RETRY_SECONDS: Final = (0.1, 2.0)
-"""First and longest pause while there is no simulator at all."""
+_SEEK_SECONDS: Final = (0.1, 2.0)
+"""From one look for further simulators to the next: at first, and at most."""
 _MOST: Final = 1024
 """Simulators."""
 _IDLE_SECONDS: Final = 5.0
@@ -216,29 +214,30 @@ class ReplicaFarm:
 
     async def _seek(self) -> None:
         """Keep a stream open to every simulator as long as there is work."""
-        none_since, retry = time.monotonic(), _RETRY_SECONDS[0]
+        none_since, pause = time.monotonic(), _SEEK_SECONDS[0]
         while True:
             self._seek_now.clear()
-            worked = self._has_work()
+            worked, opened = self._has_work(), self._counts["opened"]
             try:
                 reason = await self._open_lanes()
             except Exception as error:
                 self._fault(error, "looking for simulators")
                 continue
             if self._lanes or not worked:
-                none_since, retry = time.monotonic(), _RETRY_SECONDS[0]
+                none_since = time.monotonic()
             elif not isinstance(reason, Unreachable) or time.monotonic() - none_since > self._patience_seconds:
                 self._fail_all(reason)
                 none_since = time.monotonic()
                 continue
-            if worked:
-                await self._pause(_SEEK_SECONDS if self._lanes else retry)
-                retry = min(2 * retry, _RETRY_SECONDS[1])
+            if worked:  # where one has come, others may be about to
+                pause = _SEEK_SECONDS[0] if self._counts["opened"] > opened else min(2 * pause, _SEEK_SECONDS[1])
+                await self._pause(pause)
             elif self._lanes:
                 await self._pause(_IDLE_SECONDS)
                 self._end_idle_lanes()
             else:
                 await self._pause(None)
+                pause = _SEEK_SECONDS[0]
 
     async def _pause(self, seconds: float | None) -> None:
         with contextlib.suppress(TimeoutError):
@@ -274,6 +273,7 @@ class ReplicaFarm:
                 refused += 1
             else:
                 refused = 0
+                self._counts["opened"] += 1
                 self._suspects.disturbed(time.monotonic())
                 self._lanes[lane] = asyncio.create_task(self._follow(lane))
                 self._wake()
@@ -326,7 +326,7 @@ class ReplicaFarm:
             self._fail(rows[0].job, rpc.from_rpc_error(error, self._address))
         else:  # whose fault it is will be seen when each row goes alone
             self._again(rows, suspect=lambda row: True)
-        self._loop.call_later(_RETRY_SECONDS[0], self._seek_now.set)
+        self._loop.call_later(_SEEK_SECONDS[0], self._seek_now.set)
         self._wake()
 
     def _lost(self, lane: Lane, rows: list[Row], now: float, seconds: float) -> None:
@@ -418,14 +418,14 @@ class ReplicaFarm:
 
     def _copy_stragglers(self, now: float, idle: list[Lane]) -> None:
         """Have idle workers try rows that have been away for long, first the last sent: it has most to wait for."""
-        known = [lane for lane in idle if lane.row_seconds is not None]
-        if not known:
+        known = [lane.row_seconds for lane in self._lanes if lane.row_seconds is not None]
+        if not idle or not known:
             return
         self._copies = [(row, lane) for row, lane in self._copies if _is_copy(row, lane)]
         away = [row for lane in self._lanes if lane.alone is None for row in lane.rows.values() if len(row.lanes) == 1]
         away.sort(key=_sent_at, reverse=True)
-        for lane in sorted(known, key=lambda lane: lane.row_seconds or 0.0):
-            late = now - _STRAGGLER * (lane.row_seconds or 0.0)
+        for lane in sorted(idle, key=lambda lane: lane.row_seconds or max(known)):
+            late = now - _STRAGGLER * (lane.row_seconds or max(known))
             for row in away:
                 if lane.idle_workers() <= 0:
                     break
