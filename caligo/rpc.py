@@ -250,7 +250,7 @@ def _keep_freed_pages() -> None:
     """Let glibc take the buffers of bulk messages from pages that it has, not from new ones each time.
 
     Left alone it raises its threshold for mmap with the blocks that happen to be freed, up to 32 MiB; set at once to
-    where that ends, nothing depends on the order. A GiB in messages of 256 KiB to 1 MiB cost a client 20,000 to 190,000
+    where that ends, nothing depends on the order. A GiB in messages of 256 KiB to 1 MiB cost a client 7,000 to 200,000
     page faults before, at most 3,000 now, and 600,000 with a threshold below the size of a message; the resident set
     was the same within 10 MiB. Larger arrays, the surrogate's matrices, still go back to the system when freed.
     """

@@ -353,7 +353,8 @@ class EfficiencyLandscape:
         if self._hyper is None or self._fitted_below is None:
             raise FailedPrecondition("the model is not fitted; call FitModel first")
         if self._ladder is None:
-            self._ladder = self.solver.posterior(sum(self._fitted_below.values()))  # whenever it is asked for
+            seen = min(sum(self._fitted_below.values()), self.rows_held)  # the same whenever it is asked for
+            self._ladder = self.solver.posterior(seen)
         return self._ladder.run(lambda plan: compute(self._fitted(plan)))
 
     def _fitted(self, plan: Plan) -> _Fitted:

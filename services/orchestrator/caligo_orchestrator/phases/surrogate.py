@@ -19,8 +19,10 @@ def save(surrogate: Surrogate, journal: Journal, campaign: str, directory: Path)
     tensors, metadata = surrogate.export()
     journal.put_checkpoint(campaign, f"{CHECKPOINT}/tensors", tensors)
     journal.put_checkpoint(campaign, f"{CHECKPOINT}/metadata", metadata.encode())
-    (directory / TENSORS_FILE).write_bytes(tensors)
-    (directory / METADATA_FILE).write_text(metadata, encoding="utf-8")
+    for name, content in ((TENSORS_FILE, tensors), (METADATA_FILE, metadata.encode())):
+        temporary = directory / f"{name}.new"
+        temporary.write_bytes(content)
+        temporary.replace(directory / name)  # whole or not at all
 
 
 def model_name(journal: Journal, campaign: str) -> str:
