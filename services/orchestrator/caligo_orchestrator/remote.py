@@ -190,9 +190,7 @@ class Surrogate(_Remote):
 
     def fit(self, holdout_fraction: float, folds: int) -> Iterator[surrogate_pb2.FitModelResponse]:
         """Train, validate and cross-validate; progress messages, the summary last."""
-        request = surrogate_pb2.FitModelRequest(
-            campaign=self._campaign, holdout_fraction=holdout_fraction, folds=folds
-        )
+        request = surrogate_pb2.FitModelRequest(campaign=self._campaign, holdout_fraction=holdout_fraction, folds=folds)
         with self._calling():
             call = self._stub.FitModel(request)
             try:
