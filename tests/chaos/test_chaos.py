@@ -33,6 +33,7 @@ def test_kills_at_random_moments_change_no_row(simulators: int) -> None:
     assert {name.partition("-")[0] for name in killed} == {"orchestrator", "sampler", "simulator", "surrogate"}
 
 
+@pytest.mark.slow
 def test_the_real_services_survive_kills_as_well() -> None:
     assert_unharmed(chaos("--real", "--kills", 6, "--simulators", 1), 6)
 

@@ -19,6 +19,8 @@ from sklearn.gaussian_process.kernels import ConstantKernel, Matern
 
 from benchmarks.gp_memory import gradient, peak_of_step
 from caligo.errors import InternalError
+from caligo.results import METRIC
+from caligo.seeds import Phase
 
 NUMERICS = Numerics()
 SEED = 5
@@ -238,3 +240,17 @@ def test_training_finds_the_same_with_every_representation(cliff, device, drain,
         _, best = drain(train(gp, 12, 0.05, Solver("cg", device, NUMERICS), SEED))
         found[k] = best.loss
     assert found[kernel] == pytest.approx(found["dense"], abs=0.05)
+
+
+def test_a_loss_that_rises_for_a_while_does_not_end_training(make, cliff, drain):
+    """From a cold start with many noisy rows Adam overshoots: the loss rises from step 17 on and falls on later."""
+    rows = cliff.rows(cliff.design(1400, seed=1))
+    margin = rows["metrics"][:, METRIC["margin"]]
+    margin += np.random.default_rng(1).normal(0, 0.6 * margin.std(), len(rows)).astype(np.float32)
+    landscape = make(training_steps=60)
+    landscape.observe(Phase.LHS, rows)
+    steps, summary = drain(landscape.fit())
+    losses = [step.loss for step in steps]
+    assert max(losses[20:40]) > losses[16] + 0.01, "the hump is there"
+    assert summary.loss < losses[16] - 0.01
+    assert np.ptp(landscape.length_scales()) > 0.2, "relevant parameters are told from others"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -23,6 +24,8 @@ from caligo_surrogate.solvers import Numerics, Plan, Solver
 
 PATIENCE: Final = 15
 """Training stops after this many steps that did not lower the loss by `LEAST_GAIN`."""
+PATIENCE_ON_THE_MOVE: Final = 45
+"""As many where the loss rose or fell by as much meanwhile."""
 LEAST_GAIN: Final = 1e-3
 """Nats a row."""
 
@@ -156,7 +159,9 @@ def train(
 ) -> Generator[Progress, None, Progress]:
     """Lower the loss by Adam from the present hyper-parameters; yields each step, returns the best one.
 
-    Ends early once the loss stops falling. The process is left with the best hyper-parameters met.
+    Ends early once the loss has stopped falling: where it lies still, after `PATIENCE` steps without a gain; where it
+    moves, after `PATIENCE_ON_THE_MOVE`, for from a cold start with many rows Adam overshoots, and the loss rises for a
+    score of steps before it falls on. The process is left with the best hyper-parameters met.
 
     Args:
         solver: says how the systems are solved.
@@ -184,15 +189,18 @@ def train(
     best = Progress(0, steps, math.inf)
     best_values = gp.hyper_parameters()
     reference, reference_step = math.inf, 0
+    recent: deque[float] = deque(maxlen=PATIENCE)
     for step in range(1, steps + 1):
         values = gp.hyper_parameters()
         progress = Progress(step, steps, ladder.run(descend))
         if progress.loss < best.loss:
             best, best_values = progress, values
         yield progress
+        recent.append(progress.loss)
+        lies_still = max(recent) - min(recent) < LEAST_GAIN
         if progress.loss < reference - LEAST_GAIN:
             reference, reference_step = progress.loss, step
-        elif step - reference_step >= PATIENCE:
+        elif step - reference_step >= (PATIENCE if lies_still else PATIENCE_ON_THE_MOVE):
             break
         optimizer.step()
     gp.set_hyper_parameters(best_values)
