@@ -126,7 +126,7 @@ class Server:
             options=tuple({**dict(_SERVER_OPTIONS), **dict(options)}.items()),
             maximum_concurrent_rpcs=max_calls or _CALLS_PER_THREAD * threads,
         )
-        self._health = health.HealthServicer()
+        self._health = _Health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         for service in services:
             service.register(service.servicer, self._server)
@@ -157,6 +157,22 @@ class Server:
     def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for name in ("", *self._names):
             self._health.set(name, status)
+
+
+class _Health(health.HealthServicer):
+    """The library's servicer without its deadlock.
+
+    It sends while it holds its lock, and takes that lock on gRPC's event thread when a watcher goes away, the same
+    thread that must say that the message was sent. So watchers are taken off the list on a thread of their own.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._closing = futures.ThreadPoolExecutor(1, thread_name_prefix="health")
+
+    def _on_close_callback(self, send_response_callback: Any, service: str) -> Callable[[], Any]:
+        closed = super()._on_close_callback(send_response_callback, service)
+        return lambda: self._closing.submit(closed)
 
 
 def run(

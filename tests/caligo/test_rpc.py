@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,27 @@ def test_health_and_reflection(server: rpc.Server) -> None:
         assert NAME in reflected.get_services()
         assert "grpc.health.v1.Health" in reflected.get_services()
         assert reflected.FindFileContainingSymbol(NAME).name == "caligo/v1/campaign.proto"
+
+
+def test_health_watchers_that_leave_do_not_hold_up_the_server(server: rpc.Server) -> None:
+    """The library's own servicer hung here within a second, and `stop` with it."""
+
+    def come_and_go(health: health_pb2_grpc.HealthStub) -> None:
+        for _ in range(25):
+            watchers = [health.Watch(health_pb2.HealthCheckRequest()) for _ in range(8)]
+            for watcher in watchers:
+                next(watcher)
+                watcher.cancel()
+
+    with rpc.channel(server.address) as channel, futures.ThreadPoolExecutor(4) as pool:
+        health = health_pb2_grpc.HealthStub(channel)
+        leaving = [pool.submit(come_and_go, health) for _ in range(4)]
+        while not all(one.done() for one in leaving):
+            server.refuse()
+        for one in leaving:
+            one.result()
+        answer = health.Check(health_pb2.HealthCheckRequest(), timeout=10)
+    assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 def test_nobody_is_unreachable(tmp_path: Path) -> None:
