@@ -244,17 +244,22 @@ def certificates(
             help="Names and addresses of one certificate; may be given again for another.",
         ),
     ] = ["localhost,127.0.0.1,::1"],  # noqa: B006
+    authority: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where the authority and its key are kept.", show_default="the same"),
+    ] = None,
+    renew: Annotated[bool, typer.Option("--renew", help="Make anew what is there and good.")] = False,
     json: Json = False,
 ) -> None:
     """Make an authority of your own and certificates that it signs, for development or a private network.
 
-    A directory that holds an authority keeps it, so that certificates can be added and renewed.
+    An authority that is there is kept, and so are certificates that hold the names and are good for another month.
 
     Example: `caligo certificates tls --host orchestrator,gpu-box --host sampler --host simulator --host surrogate`
     """
     from caligo.cli.certificates import make_certificates
 
-    written = make_certificates(directory, hosts)
+    written = make_certificates(directory, hosts, authority=authority, renew=renew)
     if json:
         print_json({"files": [str(path) for path in written]})
     else:

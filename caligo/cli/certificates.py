@@ -11,21 +11,31 @@ from caligo.errors import InvalidArgument
 
 CA_FILE: Final = "ca.pem"
 CA_KEY_FILE: Final = "ca-key.pem"
-_DAYS: Final = 825
+_LIFE: Final = datetime.timedelta(days=825)
 """How long a certificate is good: what clients of the web accept at most."""
+_MONTH: Final = datetime.timedelta(days=30)
+"""What must be left of that for a certificate to be kept."""
 
 
-def make_certificates(directory: Path, hosts: list[str]) -> list[Path]:
-    """Write an authority, unless there is one in the directory, and for each of `hosts` a certificate and its key.
+def make_certificates(
+    directory: Path, hosts: list[str], *, authority: Path | None = None, renew: bool = False
+) -> list[Path]:
+    """Write an authority, unless there is one, and for each of `hosts` a certificate and its key.
+
+    A certificate that is there stays if it holds the names and is good for another month.
 
     Args:
         hosts: names and IP addresses of one certificate, separated by commas; its files are called after the first.
+        authority: where the authority and its key are kept; by default `directory`. `directory` has a copy of the
+            authority's certificate.
+        renew: make every certificate anew.
 
     Returns:
         the files written, `NAME.pem` and `NAME-key.pem` a certificate; keys can be read by their owner alone.
 
     Raises:
-        InvalidArgument: trustme is not installed, a name is none, or the directory cannot be written.
+        InvalidArgument: trustme is not installed, a name is none, a directory cannot be written, or what is there does
+            not do and its authority's key is not there to make it anew.
     """
     try:
         import trustme
@@ -35,32 +45,56 @@ def make_certificates(directory: Path, hosts: list[str]) -> list[Path]:
     for names in named:
         if not all(names) or any("/" in name for name in names):
             raise InvalidArgument("--host", "must be names or IP addresses, separated by commas")
-    expiry = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=_DAYS)
+    home = authority or directory
+    now = datetime.datetime.now(datetime.UTC)
     written: list[Path] = []
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        ca_file, ca_key_file = directory / CA_FILE, directory / CA_KEY_FILE
-        if ca_file.exists() != ca_key_file.exists():
+        wanted = [names for names in named if renew or not _is_good(directory / f"{names[0]}.pem", names, now + _MONTH)]
+        if not wanted and (directory / CA_FILE).exists():
+            return []
+        for path in {home, directory}:
+            path.mkdir(parents=True, exist_ok=True)
+        ca_file, ca_key_file, copy = home / CA_FILE, home / CA_KEY_FILE, directory / CA_FILE
+        if ca_file.exists() != ca_key_file.exists() or (home != directory and copy.exists() and not ca_file.exists()):
+            lacking = ", ".join(f"{names[0]}.pem" for names in wanted)
             raise InvalidArgument(
-                str(directory), f"holds only one of {CA_FILE} and {CA_KEY_FILE}; take another directory"
+                str(directory),
+                f"{lacking} is missing, lacks a name or ends soon, and the key of {copy} is not in {home}; "
+                "take another directory, or put there what is wanted",
             )
         if ca_file.exists():
             ca = trustme.CA.from_pem(ca_file.read_bytes(), ca_key_file.read_bytes())
         else:
             ca = trustme.CA(organization_name="Caligo development")
             written += [_write(ca_file, ca.cert_pem.bytes()), _write(ca_key_file, ca.private_key_pem.bytes(), 0o600)]
-        for names in named:
-            leaf = ca.issue_cert(*names, not_after=expiry)
+        if home != directory and not copy.exists():
+            written.append(_write(copy, ca.cert_pem.bytes()))
+        elif copy.read_bytes() != ca.cert_pem.bytes():
+            raise InvalidArgument(str(copy), f"is not the authority in {home}; take another directory")
+        for names in wanted:
+            leaf = ca.issue_cert(*names, not_after=now + _LIFE)
             chain = b"".join(blob.bytes() for blob in leaf.cert_chain_pems)
             written += [
                 _write(directory / f"{names[0]}.pem", chain),
                 _write(directory / f"{names[0]}-key.pem", leaf.private_key_pem.bytes(), 0o600),
             ]
     except OSError as error:
-        raise InvalidArgument(str(directory), error.strerror or "cannot be written") from None
+        raise InvalidArgument(error.filename or str(directory), error.strerror or "cannot be written") from None
     except ValueError as error:
         raise InvalidArgument("--host", str(error)) from None
     return written
+
+
+def _is_good(path: Path, names: list[str], until: datetime.datetime) -> bool:
+    """Whether a certificate and its key are there, and it holds these names and is good until then."""
+    from cryptography import x509  # comes with trustme
+
+    if not path.exists() or not path.with_name(f"{path.stem}-key.pem").exists():
+        return False
+    certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    held = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    known = {str(name.value).lower() for name in held}
+    return {name.lower() for name in names} <= known and certificate.not_valid_after_utc > until
 
 
 def _write(path: Path, content: bytes, mode: int = 0o644) -> Path:

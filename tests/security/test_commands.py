@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import stat
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from caligo import rpc
 from caligo.cli import main
@@ -119,16 +121,55 @@ def test_certificates_that_are_made_can_be_used(caligo: Caligo, tmp_path: Path) 
     assert code == 2 and "Method not found" in error  # understood, by a server without campaigns
     # Renewed by the same authority: clients go on trusting it.
     authority, certificate = (tls / "ca.pem").read_bytes(), (tls / "localhost.pem").read_bytes()
-    assert caligo("certificates", "tls", "--host", "localhost,127.0.0.1")[0] == 0
+    assert caligo("certificates", "tls", "--host", "localhost,127.0.0.1", "--renew")[0] == 0
     assert (tls / "ca.pem").read_bytes() == authority and (tls / "localhost.pem").read_bytes() != certificate
     assert "Method not found" in caligo("list", *options)[2]
     server.stop(0)
+
+
+def test_good_certificates_are_kept(caligo: Caligo, tmp_path: Path) -> None:
+    def make(*hosts: str) -> list[str]:
+        options = [option for host in hosts for option in ("--host", host)]
+        code, out, error = caligo("certificates", "tls", "--authority", "authority", "--json", *options)
+        assert code == 0, error
+        return sorted(json.loads(out)["files"])
+
+    made = ["authority/ca-key.pem", "authority/ca.pem", "tls/a-key.pem", "tls/a.pem", "tls/ca.pem"]
+    assert make("a,localhost") == made
+    assert make("a,localhost") == []
+    assert make("a") == []
+    assert make("a", "b") == ["tls/b-key.pem", "tls/b.pem"]
+    assert make("a,elsewhere", "b") == ["tls/a-key.pem", "tls/a.pem"]
+    (tmp_path / "tls" / "a-key.pem").unlink()
+    assert make("a,elsewhere", "b") == ["tls/a-key.pem", "tls/a.pem"]
+    ends_soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=29)
+    ca = trustme.CA.from_pem(*((tmp_path / "authority" / name).read_bytes() for name in ("ca.pem", "ca-key.pem")))
+    ca.issue_cert("b", not_after=ends_soon).cert_chain_pems[0].write_to_path(tmp_path / "tls" / "b.pem")
+    assert make("a,elsewhere", "b") == ["tls/b-key.pem", "tls/b.pem"]
+
+
+def test_certificates_of_another_authority_are_not_overwritten(caligo: Caligo, tmp_path: Path) -> None:
+    assert caligo("certificates", "tls", "--host", "a")[0] == 0
+    (tmp_path / "tls" / "ca-key.pem").unlink()
+    assert caligo("certificates", "tls", "--host", "a")[0] == 0
+    before = (tmp_path / "tls" / "a.pem").read_bytes()
+    for elsewhere in ([], ["--authority", "authority"]):
+        code, _, error = caligo("certificates", "tls", "--host", "a,more", *elsewhere)
+        assert code == 2 and "a.pem is missing, lacks a name or ends soon" in error
+    assert caligo("certificates", "other", "--authority", "authority")[0] == 0
+    code, _, error = caligo("certificates", "tls", "--host", "a,more", "--authority", "authority")
+    assert code == 2 and "is not the authority in authority" in error
+    assert (tmp_path / "tls" / "a.pem").read_bytes() == before
 
 
 def test_an_authority_without_its_key_is_not_overwritten(caligo: Caligo, tmp_path: Path) -> None:
     (tmp_path / "tls").mkdir()
     (tmp_path / "tls" / "ca.pem").write_text("ours")
     code, _, error = caligo("certificates", "tls")
-    assert code == 2 and "ca-key.pem" in error and (tmp_path / "tls" / "ca.pem").read_text() == "ours"
+    assert (
+        code == 2
+        and "the key of tls/ca.pem is not in tls" in error
+        and (tmp_path / "tls" / "ca.pem").read_text() == "ours"
+    )
     for wrong in ("a,,b", "../x", "bad name"):
         assert caligo("certificates", "other", "--host", wrong)[0] == 2

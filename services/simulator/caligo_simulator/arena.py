@@ -106,7 +106,7 @@ class Arena:
         notes a CRC-32 of what was written and `read` compares it, for debugging.
 
         Raises:
-            ResourceExhausted: /dev/shm has no room for it.
+            InvalidArgument: /dev/shm has no room for it.
         """
         _check_namespace(namespace)
         slot_bytes = _pages(slot_bytes)
@@ -119,9 +119,7 @@ class Arena:
             _unlink(segment)
             if error.errno != errno.ENOSPC:
                 raise
-            raise ResourceExhausted(
-                f"{_SHM} has no room for the arena: {size} bytes are needed ({slots} slots of {slot_bytes})"
-            ) from None
+            raise InvalidArgument("/dev/shm", _no_room(size, slots, slot_bytes)) from None
         return cls(segment.name, fd, slots, slot_bytes, checksums, segment)
 
     @classmethod
@@ -324,3 +322,16 @@ def _state_bytes(slots: int) -> int:
 
 def _total_bytes(slots: int, slot_bytes: int) -> int:
     return _state_bytes(slots) + slots * slot_bytes
+
+
+def _no_room(size: int, slots: int, slot_bytes: int) -> str:
+    shm = os.statvfs(_SHM)
+    return (
+        f"must have {_mib(size)} MiB free for the arena, {slots} slots of {slot_bytes} bytes, and has "
+        f"{shm.f_bavail * shm.f_frsize // 2**20} of {shm.f_blocks * shm.f_frsize // 2**20}; take fewer workers or "
+        f"smaller segments, or in a container set its shm_size to {_mib(size)}m or more"
+    )
+
+
+def _mib(size: int) -> int:
+    return -(-size // 2**20)

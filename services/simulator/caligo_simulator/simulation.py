@@ -60,7 +60,7 @@ class Simulator:
         every segment when it is read.
 
         Raises:
-            ResourceExhausted: /dev/shm has no room for the arena.
+            InvalidArgument: /dev/shm has no room for the arena.
             InternalError: the workers do not start.
         """
         cleanup_shared_memory_orphans(namespace)
