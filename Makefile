@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PROTOS := $(wildcard protos/caligo/v1/*.proto)
 
-.PHONY: help env campaign test test-long lint protos check-protos format bench bench-long clean
+.PHONY: help env campaign test test-long test-docker lint protos check-protos format bench bench-long clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -29,10 +29,13 @@ campaign: $(READY)  ## the example campaign: four services, a progress display, 
 	$(BIN)/caligo run examples/cliff.yaml --output results/$$(date +%Y%m%d-%H%M%S)
 
 test: $(READY)  ## the test suite; no GPU needed
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not docker"
 
 test-long: $(READY)  ## the slow tests as well
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not docker"
+
+test-docker: $(READY)  ## images and a campaign on a real Docker engine: root, docker.io, docker-compose and debootstrap
+	$(BIN)/python -m pytest -m docker tests/docker --timeout 3600
 
 lint: $(READY) check-protos  ## ruff, mypy, buf
 	$(BIN)/ruff check .

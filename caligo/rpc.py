@@ -114,12 +114,7 @@ class Server:
             InvalidArgument: the address is reachable from outside, there is no `tls` and `insecure` is not set; or it
                 cannot be bound; or a file of `tls` cannot be used.
         """
-        if tls is None and not insecure and not is_private(address):
-            raise InvalidArgument(
-                "address",
-                f"{address} can be reached from other machines; use loopback or unix:, set tls_certificate and "
-                "tls_key, or set insecure",
-            )
+        _check_guarded(address, tls, insecure)
         self._server = grpc.server(
             futures.ThreadPoolExecutor(threads, thread_name_prefix="rpc"),
             interceptors=[_TypedErrors(), *interceptors],
@@ -173,6 +168,15 @@ class _Health(health.HealthServicer):
     def _on_close_callback(self, send_response_callback: Any, service: str) -> Callable[[], Any]:
         closed = super()._on_close_callback(send_response_callback, service)
         return lambda: self._closing.submit(closed)
+
+
+def _check_guarded(address: str, tls: Tls | None, insecure: bool) -> None:
+    if tls is None and not insecure and not is_private(address):
+        raise InvalidArgument(
+            "address",
+            f"{address} can be reached from other machines; use loopback or unix:, set tls_certificate and "
+            "tls_key, or set insecure",
+        )
 
 
 def run(
@@ -244,6 +248,7 @@ def main(settings_type: type[ServiceSettings], serve: Callable[[Any], None]) -> 
     _keep_freed_pages()
     try:
         settings = settings_type.from_command_line(sys.argv[1:])
+        _check_guarded(settings.address, settings.tls(), settings.insecure)  # before kernels are compiled, say
         logs.configure(settings.log_level, service=settings_type.section, processors=[tracing.add_trace_id])
         with telemetry.serving(settings):
             serve(settings)
