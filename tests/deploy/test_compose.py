@@ -19,8 +19,9 @@ from caligo_surrogate.settings import SurrogateSettings
 from caligo.settings import ServiceSettings
 
 ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "docker-compose.yml").read_text()
-COMPOSE = yaml.safe_load(TEXT)
+FILES = ("docker-compose.yml", "deploy/simulators.yml")
+TEXT = "".join((ROOT / file).read_text() for file in FILES)
+COMPOSE, SIMULATORS = (yaml.safe_load((ROOT / file).read_text()) for file in FILES)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 SETTINGS: dict[str, type[ServiceSettings]] = {
     kind.section: kind for kind in (SamplerSettings, SimulatorSettings, SurrogateSettings, OrchestratorSettings)
@@ -46,7 +47,7 @@ def test_it_is_what_the_compose_specification_allows() -> None:
 
 def test_variables_and_their_defaults_are_those_of_the_env_file() -> None:
     used = dict(re.findall(r"\$\{([A-Z_]+):-([^}]*)\}", TEXT))
-    assert len(re.findall(r"\$\{", TEXT)) == len(re.findall(r"\$\{[A-Z_]+:-[^}]*\}", TEXT)), "one without a default"
+    assert set(re.findall(r"\$\{([A-Z_]+)", TEXT)) == set(used), "one has no default"
     assert used.pop("DEPLOY_ENV_FILE") == ".env"
     assert used == {name: value for name, value in ENV.items() if name.startswith("DEPLOY_")}
 
@@ -110,6 +111,17 @@ def test_certificates_are_made_for_whoever_shows_one() -> None:
     assert all(tls["server_name"] == job for job, tls in jobs.items())
     assert made == {*SETTINGS, "prometheus"}
     assert {Path(tls["cert_file"]).stem for tls in jobs.values()} == {"prometheus"}
+
+
+def test_a_simulator_of_its_own_is_the_same_but_for_its_port() -> None:
+    apart, here = SIMULATORS["services"]["simulator"], SERVICES["simulator"]
+    assert {**apart, "ports": None, "volumes": None} == {
+        **{key: value for key, value in here.items() if key not in ("depends_on", "networks")},
+        "ports": None,
+        "volumes": None,
+    }
+    made = [host for host in SERVICES["certificates"]["entrypoint"] if "--host" in host]
+    assert sum("services" in host.split(",") for host in made) == 3
 
 
 def test_profiles() -> None:
