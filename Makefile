@@ -3,13 +3,14 @@ PYTHON ?= python3
 # A CUDA or ROCm build of the same version may take its place: make env TORCH=PATH_OR_REQUIREMENT
 TORCH ?= torch==2.13.0
 SERVICES := sampler simulator surrogate orchestrator
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PROTOS := $(wildcard protos/caligo/v1/*.proto)
 
-.PHONY: help env campaign test test-long test-docker lint protos check-protos format bench bench-long clean
+.PHONY: help env campaign test test-long test-docker lint protos check-protos format bench bench-long locks images clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -65,6 +66,28 @@ bench: $(READY)  ## the benchmarks, each against its peer, one JSON line each
 
 bench-long: $(READY)  ## those that simulate for hours
 	@for name in $(LONG_BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name --json || exit 1; done
+
+# What an image installs, with hashes: what its packages ask for, at the versions of requirements.txt. Telemetry is in
+# every one; the orchestrator's has the commands that are used inside it, for tokens and certificates.
+LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --no-annotate --custom-compile-command "make locks" \
+	--python-version 3.11 --python-platform x86_64-manylinux_2_28 --constraint requirements.txt \
+	--no-emit-package caligo $(SERVICES:%=--no-emit-package caligo-%)
+
+locks: $(READY)  ## pin what the images install
+	echo setuptools | $(LOCK) --output-file services/build.lock -
+	printf '%s\n' '.[telemetry]' ./services/sampler | $(LOCK) --output-file services/sampler/requirements.lock -
+	printf '%s\n' '.[telemetry]' ./services/simulator | $(LOCK) --output-file services/simulator/requirements.lock -
+	printf '%s\n' '.[telemetry,certificates]' ./services/orchestrator rich typer | \
+		$(LOCK) --output-file services/orchestrator/requirements.lock -
+	printf '%s\n' '.[telemetry]' ./services/surrogate | $(LOCK) --no-emit-package torch \
+		--excludes services/surrogate/cuda-only.txt --output-file services/surrogate/requirements-cpu.lock -
+	printf '%s\n' '.[telemetry]' './services/surrogate[keops]' | \
+		$(LOCK) --output-file services/surrogate/requirements-cuda.lock -
+
+images: $(SERVICES:%=image-%)  ## a container image of each service; make images BUILD='--build-arg BASE=...'
+
+image-%:
+	docker build --file services/$*/Dockerfile --tag caligo/$*:$(VERSION) $(BUILD) .
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -244,11 +244,12 @@ def propose(
         if isinstance(posterior, FactorPosterior):
             kind = TargetedError if rule == "timse" else ExpectedBrier
             points = _decisive(posterior, sweep, level)
-            integrals: list[Integral] = []
+            last: Integral | None = None  # alone: each holds a posterior of its own
 
             def integral(now: FactorPosterior, _: int) -> Integral:
-                integrals.append(kind(now, level, points, integrals[-1] if integrals else None))
-                return integrals[-1]
+                nonlocal last
+                last = kind(now, level, points, last)
+                return last
 
             return _one_by_one(posterior, box, sweep, size, integral, ITERATIONS)
         log.info("no covariances without a factor", asked=rule, rule=RULE_WITHOUT_FACTOR, rows=len(posterior.matrix))
