@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-COMPOSE = shutil.which("docker-compose") or "docker-compose"
+COMPOSE = os.environ.get("DOCKER_COMPOSE") or shutil.which("docker-compose") or "docker-compose"
 BASE = os.environ.get("DEPLOY_BASE", "caligo-base:bookworm")
 SERVICES = ("sampler", "simulator", "surrogate-cpu", "orchestrator")
 

@@ -71,5 +71,5 @@ def test_a_data_directory_that_cannot_be_written(images: None, tmp_path: Path) -
 
 
 def test_a_full_volume(images: None) -> None:
-    said = refused("orchestrator", "--tmpfs=/data:size=4k,mode=1777", address=PRIVATE, data_directory="/data")
+    said = refused("orchestrator", "--tmpfs=/data:size=4k,uid=10001", address=PRIVATE, data_directory="/data")
     assert said.startswith("data_directory: /data") and "full" in said

@@ -11,7 +11,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import numpy as np
 import structlog
@@ -85,14 +85,9 @@ class Campaigns:
         self._directory = settings.data_directory
         try:
             (self._directory / CAMPAIGNS_DIRECTORY).mkdir(parents=True, exist_ok=True)
-            self._lock = (self._directory / LOCK_FILE).open("w")
+            self._lock = _locked(self._directory, "w")
         except OSError as error:
             raise InvalidArgument("data_directory", f"{self._directory}: {error.strerror}") from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise FailedPrecondition(f"data_directory: another orchestrator works on {self._directory}") from None
         try:
             self._journal = Journal(self._directory / JOURNAL_NAME)
         except JournalError as error:
@@ -162,6 +157,7 @@ class Campaigns:
             InvalidArgument: the request id was used for another spec, and all that `check` raises.
             ResourceExhausted: the owner has as much as a client may have.
         """
+        self._follow_drive()
         if (known := self._known(spec, request_id, owner)) is not None:
             return known
         self.check(spec)
@@ -205,6 +201,8 @@ class Campaigns:
         Raises:
             NotFound: there is none of that name.
         """
+        with contextlib.suppress(CaligoError):  # it is not back; what is open may still answer
+            self._follow_drive()
         return self._record(name).owner
 
     def page(
@@ -302,12 +300,40 @@ class Campaigns:
         self._set_state(record.id, wanted)
 
     def resume(self, name: str) -> campaign_pb2.Campaign:
+        self._follow_drive()
         with self._changed:
             record = self._unfinished(name)
             if record.state == QUEUED or record.id in self._runners:
                 return self._to_proto(record)
             self._set_state(record.id, QUEUED)
             return self._enqueue(record.id)
+
+    def _follow_drive(self) -> None:
+        """Where the data directory's drive was lost and is back, work there: what is open belongs to the one lost.
+
+        Nothing is made, for an empty mount point looks like a new data directory.
+
+        Raises:
+            ResourceExhausted: it is not back.
+            FailedPrecondition: another orchestrator works there.
+        """
+        if self._journal.is_in_place():
+            return
+        with self._changed:
+            if self._journal.is_in_place():
+                return
+            try:
+                lock = _locked(self._directory, "r+")
+            except OSError as error:
+                raise _of_the_disk(error) from None
+            try:
+                self._journal.reopen()
+            except BaseException:
+                lock.close()
+                raise
+            self._lock.close()
+            self._lock = lock
+        log.warning("data directory found again", directory=str(self._directory))
 
     def _enqueue(self, id: str) -> campaign_pb2.Campaign:
         record = self._record(PREFIX + id)
@@ -584,6 +610,22 @@ class Campaigns:
         if record.findings is not None:
             campaign.findings.ParseFromString(record.findings)
         return campaign
+
+
+def _locked(directory: Path, mode: str) -> IO[str]:
+    """The open lock file of a data directory, held.
+
+    Raises:
+        OSError: it cannot be opened.
+        FailedPrecondition: another orchestrator holds it.
+    """
+    lock = (directory / LOCK_FILE).open(mode)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise FailedPrecondition(f"data_directory: another orchestrator works on {directory}") from None
+    return lock
 
 
 def _spec(record: CampaignRecord) -> CampaignSpec:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import secrets
 import sqlite3
 import threading
@@ -170,11 +171,11 @@ class Journal:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._lock = threading.RLock()
         with _faults():
-            self._db = sqlite3.connect(path, timeout=_BUSY_SECONDS, check_same_thread=False, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
+            self._db = _connect(path, "rwc")
+            self._opened = path.stat()
         with self.transaction():
             self._make_tables()
             self._write("INSERT OR IGNORE INTO checkpoints VALUES ('', 'identity', ?)", secrets.token_bytes(8))
@@ -182,6 +183,33 @@ class Journal:
         assert identity is not None
         self.identity: str = identity.hex()
         """Tells this data directory from others, for ever."""
+
+    def is_in_place(self) -> bool:
+        """Whether the file that is open is the one at its path: not so where its drive was lost."""
+        try:
+            return os.path.samestat(self._opened, self._path.stat())
+        except OSError:
+            return False
+
+    def reopen(self) -> None:
+        """Go over to the file at the path: the same journal, on a drive that was lost and is back.
+
+        Raises:
+            JournalError: there is none, or it is another data directory's; nothing has changed.
+        """
+        with self._lock, _faults():
+            found = _connect(self._path, "rw")
+            try:
+                opened = self._path.stat()
+                ((identity,),) = found.execute("SELECT value FROM checkpoints WHERE campaign='' AND key='identity'")
+                if identity.hex() != self.identity:
+                    raise JournalError(f"{self._path} belongs to another data directory")
+            except BaseException:
+                found.close()
+                raise
+            old, self._db, self._opened = self._db, found, opened
+            with contextlib.suppress(sqlite3.Error):  # its drive is gone
+                old.close()
 
     def _make_tables(self) -> None:
         (version,) = self._read("PRAGMA user_version")[0]
@@ -417,6 +445,15 @@ class Journal:
         return rows[0][0] if rows else None
 
 
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    """The database at a path; `mode` is `rw`, or `rwc` to make it where there is none."""
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    db = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, check_same_thread=False, isolation_level=None)
+    db.execute("PRAGMA journal_mode=WAL")
+    db.execute("PRAGMA synchronous=FULL")
+    return db
+
+
 @contextlib.contextmanager
 def _faults() -> Iterator[None]:
     """What SQLite says of the disk, as a `JournalError`; its word on our own mistakes stays as it is."""
@@ -424,5 +461,5 @@ def _faults() -> Iterator[None]:
         yield
     except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
         raise
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, OSError) as error:
         raise JournalError(f"journal: {error}") from error
