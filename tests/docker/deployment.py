@@ -16,6 +16,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 COMPOSE = os.environ.get("DOCKER_COMPOSE") or shutil.which("docker-compose") or "docker-compose"
 BASE = os.environ.get("DEPLOY_BASE", "caligo-base:bookworm")
+CALIGO = str(Path(sys.executable).with_name("caligo"))
 SERVICES = ("sampler", "simulator", "surrogate-cpu", "orchestrator")
 
 
@@ -78,7 +79,7 @@ class Deployment:
 
     def caligo(self, *arguments: object, check: bool = True, seconds: float = 900) -> str:
         """The command, from outside, over TLS with a token."""
-        command = [sys.executable, "-m", "caligo", *map(str, arguments)]
+        command = [CALIGO, *map(str, arguments)]
         environment = {
             **os.environ,
             "CALIGO_ADDRESS": f"127.0.0.1:{self.port}",

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pytest
 
 from caligo.dataset import open_campaign
 from caligo.seeds import Phase
-from tests.docker.deployment import Deployment, docker, state, wait_until
+from tests.docker.deployment import CALIGO, Deployment, docker, state, wait_until
 
 SPEC = """
 name: contained
@@ -33,7 +32,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("embedded")
     (directory / "spec.yaml").write_text(SPEC)
     subprocess.run(
-        [sys.executable, "-m", "caligo", "run", "spec.yaml", "--output", "out"],
+        [CALIGO, "run", "spec.yaml", "--output", "out"],
         cwd=directory,
         check=True,
         capture_output=True,
@@ -61,7 +60,7 @@ def test_containers_have_what_they_need_and_no_more(deployment: Deployment) -> N
 def test_without_a_token_nothing_is_told(deployment: Deployment, tmp_path: Path) -> None:
     environment = {**os.environ, "CALIGO_CA_CERTIFICATE": str(deployment.directory / "ca.pem")}
     environment.pop("CALIGO_TOKEN_FILE", None)
-    command = [sys.executable, "-m", "caligo", "list", "--address", f"127.0.0.1:{deployment.port}"]
+    command = [CALIGO, "list", "--address", f"127.0.0.1:{deployment.port}"]
     refused = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert refused.returncode == 6 and "token" in refused.stderr
     environment["CALIGO_CA_CERTIFICATE"] = ""
