@@ -10,7 +10,6 @@ import importlib
 import sys
 from typing import Final
 
-import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from caligo import rpc

@@ -6,9 +6,11 @@ random bits, which nobody finds by trying, and its hash is looked up at every ca
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import hashlib
+import os
 import re
 import secrets
 import sqlite3
@@ -81,18 +83,32 @@ class Tokens:
         Raises:
             InvalidArgument: the data directory cannot be written.
         """
-        path = data_directory / JOURNAL_NAME
+        self._path = data_directory / JOURNAL_NAME
         self._lock = threading.Lock()
         try:
             data_directory.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, timeout=_BUSY_SECONDS, check_same_thread=False, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.executescript(_SCHEMA)
+            self._db = self._open()
+            self._opened = self._path.stat()
         except OSError as error:
             raise InvalidArgument("data_directory", f"{data_directory}: {error.strerror}") from None
         except sqlite3.Error as error:
-            raise InvalidArgument("data_directory", f"{path}: {error}") from None
+            raise InvalidArgument("data_directory", f"{self._path}: {error}") from None
+
+    def _open(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, check_same_thread=False, isolation_level=None)
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=FULL")
+        db.executescript(_SCHEMA)
+        return db
+
+    def _follow_drive(self) -> None:
+        """Open the file at the path where it is another than the open one: its drive was lost and is back."""
+        with contextlib.suppress(OSError):  # it is not back; what is open may still answer
+            found = self._path.stat()
+            if not os.path.samestat(found, self._opened):
+                old, self._db, self._opened = self._db, self._open(), found
+                with contextlib.suppress(sqlite3.Error):
+                    old.close()
 
     def __enter__(self) -> Self:
         return self
@@ -154,6 +170,7 @@ class Tokens:
         """Rows that a statement gives."""
         try:
             with self._lock:
+                self._follow_drive()
                 return self._db.execute(sql, values).fetchall()
         except sqlite3.OperationalError as error:
             raise ResourceExhausted(f"data directory: {error}") from None

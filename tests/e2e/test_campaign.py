@@ -122,6 +122,7 @@ def test_both_sides_of_the_cliff_are_found(first) -> None:
     assert 0 < succeeded.sum() < 40
 
 
+@pytest.mark.slow  # a run that was interrupted gives them as well
 def test_the_same_spec_gives_the_same_rows(directory, first) -> None:
     _, again = run(directory, "second")
     for name, table in first[1].items():
@@ -153,25 +154,33 @@ def fits_in_the_background(journal: Path) -> bool:
         return ("proposals",) in tables and db.execute("SELECT COUNT(*) FROM proposals").fetchone()[0] >= 3
 
 
-@pytest.mark.parametrize(("moment", "seconds"), [(has_begun, 1.0), (fits_in_the_background, 0.0)])
-def test_ctrl_c_stops_cleanly_and_resuming_ends_in_the_same_rows(directory, first, moment, seconds) -> None:
-    output = directory / moment.__name__
-    command = caligo("run", directory / "spec.yaml", "--output", output)
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 240
-    while not moment(output / "journal.sqlite3") and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    time.sleep(seconds)
-    assert segments() or process.poll() is not None
-    process.send_signal(signal.SIGINT)
-    out, errors = process.communicate(timeout=60)
-    if process.returncode != 0:  # 0: it was quicker than we were
+def test_ctrl_c_stops_cleanly_and_resuming_ends_in_the_same_rows(directory, first) -> None:
+    """Interrupted in phase 1, and once more while the surrogate fits in the background."""
+    output = directory / "interrupted"
+    command = caligo("run", directory / "spec.yaml", "--output", output, "--json")
+    for moment, seconds in ((has_begun, 1.0), (fits_in_the_background, 0.0)):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 240
+        while not moment(output / "journal.sqlite3") and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(seconds)
+        assert segments() or process.poll() is not None
+        process.send_signal(signal.SIGINT)
+        out, errors = process.communicate(timeout=60)
+        if process.returncode == 0:  # it was quicker than we were
+            break
         assert process.returncode == 130, errors
         assert "--resume" in out + errors
         assert segments() == []
         assert children(str(output)) == []
-        resumed = subprocess.run([*command, "--resume"], capture_output=True, text=True, timeout=280)
+        command = [*command, "--resume"] if "--resume" not in command else command
+    else:
+        resumed = subprocess.run(command, capture_output=True, text=True, timeout=280)
         assert resumed.returncode == 0, resumed.stderr
+        out = resumed.stdout
+    answer = json.loads(out.splitlines()[-1])
+    assert answer["state"] == "succeeded"
+    assert Path(answer["report"]).exists()
     with h5py.File(output / "campaigns/small/exploration_data.h5") as h5:
         for group, name in (path.split("/") for path in first[1]):
             one, other = first[1][f"{group}/{name}"], h5[group][name][...]

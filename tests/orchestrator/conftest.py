@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
+import h5py
 import numpy as np
 import pytest
 from caligo_orchestrator import access
@@ -23,8 +24,9 @@ from caligo.closed_form import expect
 from caligo.errors import NotFound, ResourceExhausted
 from caligo.results import ProtocolOutcome, ProtocolResult, Reason, ResultRows
 from caligo.space import DIMENSIONS, ExplorationSample
-from caligo.spec import CampaignSpec, PhysicsSpec, ProtocolSpec, SpaceSpec, from_proto, validate
+from caligo.spec import CampaignSpec, PhysicsSpec, ProtocolSpec, SpaceSpec, from_proto, to_proto, validate
 from caligo.v1 import (
+    campaign_pb2,
     campaign_pb2_grpc,
     sampler_pb2_grpc,
     simulator_pb2,
@@ -309,6 +311,36 @@ def services(tmp_path: Path) -> Iterator[Farmhouse]:
 @pytest.fixture
 def spec() -> CampaignSpec:
     return validate(CampaignSpec, {"name": "test", "lhs": {"samples": 40}, "active": {"samples": 20, "batch_size": 4}})
+
+
+def table(directory: Path, name: str = "test") -> dict[str, np.ndarray]:
+    """Every dataset of a campaign's file by name, wall_seconds blanked."""
+    found: dict[str, np.ndarray] = {}
+    with h5py.File(directory / "campaigns" / name / "exploration_data.h5") as file:
+        file.visititems(lambda name, node: found.__setitem__(name, node[...]) if hasattr(node, "dtype") else None)
+    for group in ("lhs_warmup", "active_learning"):
+        found[f"{group}/metrics"][:, -1] = 0
+    return found
+
+
+@pytest.fixture(scope="session")
+def _undisturbed() -> dict[str, dict[str, np.ndarray]]:
+    return {}
+
+
+@pytest.fixture
+def undisturbed(_undisturbed, start, spec, tmp_path) -> dict[str, np.ndarray]:
+    """`table` of a campaign of `spec` that nothing happened to; run once, whichever test asks first."""
+    key = spec.model_dump_json()
+    if key not in _undisturbed:
+        orchestrator = start(tmp_path / "undisturbed")
+        request = campaign_pb2.CreateCampaignRequest(spec=to_proto(spec, campaign_pb2.CampaignSpec))
+        name = orchestrator.stub.CreateCampaign(request).campaign.name
+        for _ in orchestrator.stub.WatchCampaign(campaign_pb2.WatchCampaignRequest(name=name), timeout=60):
+            pass
+        orchestrator.close()
+        _undisturbed[key] = table(tmp_path / "undisturbed")
+    return _undisturbed[key]
 
 
 class Orchestrator:

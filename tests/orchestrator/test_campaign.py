@@ -142,8 +142,7 @@ def test_a_stop_while_a_fit_is_under_way_changes_no_row(start, spec, tmp_path, s
     assert_same(undisturbed, table(directory / "campaigns" / spec.name / "exploration_data.h5"))
 
 
-def test_stopping_and_starting_again_changes_no_row(start, spec, tmp_path, services) -> None:
-    undisturbed = run(start, spec, tmp_path / "one")
+def test_stopping_and_starting_again_changes_no_row(start, spec, tmp_path, services, undisturbed) -> None:
     services.simulator.delay_seconds = 0.01
     services.surrogate.think_seconds = 0.01
     directory = tmp_path / "two"
@@ -151,12 +150,12 @@ def test_stopping_and_starting_again_changes_no_row(start, spec, tmp_path, servi
     name = create(orchestrator, spec).name
     stops = 0
     while get(orchestrator, name).state in (pb.CAMPAIGN_STATE_QUEUED, pb.CAMPAIGN_STATE_RUNNING):
-        time.sleep(0.15)
+        time.sleep(0.3)
         orchestrator.close()
         services.surrogate.models.clear()  # the surrogate has lost everything as well
         stops += 1
         orchestrator = start(directory)
-        if stops > 15:
+        if stops > 8:
             services.simulator.delay_seconds = services.surrogate.think_seconds = 0
             finish(orchestrator, name)
     assert stops > 2
@@ -165,8 +164,7 @@ def test_stopping_and_starting_again_changes_no_row(start, spec, tmp_path, servi
     assert_same(undisturbed, table(directory / "campaigns" / spec.name / "exploration_data.h5"))
 
 
-def test_pause_and_resume_change_no_row(start, spec, tmp_path, services) -> None:
-    undisturbed = run(start, spec, tmp_path / "one")
+def test_pause_and_resume_change_no_row(start, spec, tmp_path, services, undisturbed) -> None:
     services.simulator.delay_seconds = 0.02
     orchestrator = start(tmp_path / "two")
     name = create(orchestrator, spec).name
@@ -396,8 +394,7 @@ def test_an_absent_service_pauses_the_campaign_and_can_be_cancelled(start, spec,
     assert get(orchestrator, waiting).problem.code == "UNAVAILABLE"
 
 
-def test_a_surrogate_that_forgets_is_told_again(start, spec, tmp_path, services) -> None:
-    undisturbed = run(start, spec, tmp_path / "one")
+def test_a_surrogate_that_forgets_is_told_again(start, spec, tmp_path, services, undisturbed) -> None:
     services.surrogate.think_seconds = 0.05
     orchestrator = start(tmp_path / "two")
     name = create(orchestrator, spec).name
@@ -428,8 +425,7 @@ def test_a_campaign_that_has_ended_stays_ended(start, spec, tmp_path) -> None:
     assert get(orchestrator, name).state == pb.CAMPAIGN_STATE_SUCCEEDED
 
 
-def test_a_full_disk_pauses_and_resuming_goes_on(start, spec, tmp_path, services, monkeypatch) -> None:
-    undisturbed = run(start, spec, tmp_path / "one")
+def test_a_full_disk_pauses_and_resuming_goes_on(start, spec, tmp_path, services, undisturbed, monkeypatch) -> None:
     services.simulator.delay_seconds = 0.01
     orchestrator = start(tmp_path / "two")
     journal = orchestrator.campaigns._journal

@@ -4,13 +4,17 @@ lose nothing, and go on."""
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import resource
 import shutil
+import struct
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Final
 
 import grpc
 import h5py
@@ -25,8 +29,14 @@ from caligo.dataset import open_campaign
 from caligo.errors import FailedPrecondition, NotFound, ResourceExhausted
 from caligo.seeds import Phase
 from caligo.spec import CampaignSpec, to_proto
+from caligo.tokens import Role, Tokens
 from caligo.v1 import campaign_pb2 as pb
+from caligo.v1.campaign_pb2_grpc import CampaignServiceStub
+from tests.orchestrator.conftest import table
 
+EXT4_IOC_SHUTDOWN: Final = 0x8004587D
+"""Linux, fs/ext4/ext4.h: from then on every call is an I/O error, and what was not synced is lost."""
+EXT4_GOING_FLAGS_NOLOGFLUSH: Final = 2
 ACTIVE_STATES = (pb.CAMPAIGN_STATE_QUEUED, pb.CAMPAIGN_STATE_RUNNING)
 
 
@@ -54,29 +64,10 @@ def until(orchestrator, name: str, state: int, seconds: float = 60) -> pb.Campai
     raise AssertionError(f"{name} never came to {pb.CampaignState.Name(state)}: {get(orchestrator, name)}")
 
 
-def table(directory: Path, name: str = "test") -> dict[str, np.ndarray]:
-    """Every dataset of a campaign's file by name, wall_seconds blanked."""
-    found: dict[str, np.ndarray] = {}
-    with h5py.File(directory / "campaigns" / name / "exploration_data.h5") as file:
-        file.visititems(lambda name, node: found.__setitem__(name, node[...]) if hasattr(node, "dtype") else None)
-    for group in ("lhs_warmup", "active_learning"):
-        found[f"{group}/metrics"][:, -1] = 0
-    return found
-
-
 def assert_same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
     assert one.keys() == other.keys()
     for name in one:
         assert one[name].tobytes() == other[name].tobytes(), name
-
-
-@pytest.fixture
-def undisturbed(start, spec, tmp_path) -> dict[str, np.ndarray]:
-    orchestrator = start(tmp_path / "undisturbed")
-    name = create(orchestrator, spec).name
-    until(orchestrator, name, pb.CAMPAIGN_STATE_SUCCEEDED)
-    orchestrator.close()
-    return table(tmp_path / "undisturbed")
 
 
 # --- the disk -------------------------------------------------------------------------------------------------------
@@ -161,6 +152,115 @@ def test_a_full_disk_pauses_the_campaign_and_loses_nothing(start, spec, tmp_path
         orchestrator.close()
         assert_same(undisturbed, table(directory))
         assert not list(directory.rglob("*.damaged-*"))
+
+
+@contextlib.contextmanager
+def pulled_drive(tmp_path: Path) -> Iterator[tuple[Path, Callable[[], None], Callable[[], None]]]:
+    """A file system on a drive of its own, what pulls the drive out, and what plugs it in again and mounts it."""
+    mount, image, drives = tmp_path / "drive", tmp_path / "image", []
+    mount.mkdir()
+    with image.open("wb") as file:
+        file.truncate(32 * 2**20)
+
+    def plug() -> None:
+        command = ["losetup", "--find", "--show", image]
+        drives.append(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
+        subprocess.run(["mount", drives[-1], mount], check=True)
+
+    def pull() -> None:
+        with (mount / "data" / "lock").open() as file:
+            fcntl.ioctl(file, EXT4_IOC_SHUTDOWN, struct.pack("I", EXT4_GOING_FLAGS_NOLOGFLUSH))
+        subprocess.run(["umount", "--lazy", mount], check=True)
+
+    try:
+        subprocess.run(["mkfs.ext4", "-q", image], check=True, capture_output=True)
+        plug()
+    except (OSError, subprocess.CalledProcessError):
+        _unplug(mount, drives)
+        pytest.skip("no drive may be mounted here; files that moved away stand for it")
+    try:
+        yield mount / "data", pull, plug
+    finally:
+        _unplug(mount, drives)
+
+
+def _unplug(mount: Path, drives: list[str]) -> None:
+    subprocess.run(["umount", "--lazy", mount], capture_output=True)
+    for drive in drives:
+        subprocess.run(["losetup", "--detach", drive], capture_output=True)
+
+
+@contextlib.contextmanager
+def moved_files(tmp_path: Path) -> Iterator[tuple[Path, Callable[[], None], Callable[[], None]]]:
+    """Files that cannot grow any more and are no longer at their path, and then a copy of them that is."""
+    with limited_files(tmp_path) as (directory, fill, clear):
+
+        def pull() -> None:
+            fill()
+            directory.rename(tmp_path / "lost")
+
+        def plug() -> None:
+            clear()
+            shutil.copytree(tmp_path / "lost", directory)
+
+        yield directory, pull, plug
+
+
+@pytest.mark.parametrize("drive", [pulled_drive, moved_files])
+def test_a_drive_that_is_lost_pauses_the_campaign_until_it_is_back(
+    start, spec, tmp_path, services, undisturbed, drive
+) -> None:
+    services.simulator.delay_seconds = 0.01
+    with drive(tmp_path) as (directory, pull, plug), contextlib.ExitStack() as closing:
+        orchestrator = start(directory, require_token=True)
+        with Tokens(directory) as tokens:
+            alice = tokens.create("alice", Role.SUBMIT)
+        channel = closing.enter_context(rpc.channel(orchestrator.address, token=alice))
+        client = SimpleNamespace(address=orchestrator.address, stub=CampaignServiceStub(channel))
+        name = create(client, spec).name
+        while get(client, name).progress.simulated < 10:
+            time.sleep(0.01)
+        pull()
+        for _ in range(600):
+            if orchestrator.campaigns._stranded:  # who asks may not be told: the journal cannot be read either
+                break
+            time.sleep(0.05)
+        assert "test" in orchestrator.campaigns._stranded
+        with pytest.raises(ResourceExhausted):  # not there
+            resume(client, name)
+        directory.mkdir()
+        with pytest.raises(ResourceExhausted):  # an empty place is not taken for it
+            resume(client, name)
+        assert not list(directory.iterdir())
+        directory.rmdir()
+        plug()
+        paused = get(client, name)  # until it is told to go on
+        assert paused.state == pb.CAMPAIGN_STATE_PAUSED
+        assert paused.problem.code == "RESOURCE_EXHAUSTED"
+        with pytest.raises(FailedPrecondition, match="another orchestrator"):
+            start(directory)
+        resume(client, name)
+        until(client, name, pb.CAMPAIGN_STATE_SUCCEEDED)
+        orchestrator.close()
+        assert_same(undisturbed, table(directory))
+        journal = Journal(directory / "journal.sqlite3")
+        assert journal.row_count("test", Phase.ACTIVE) == spec.active.samples
+        journal.close()
+
+
+def test_another_data_directory_is_not_taken_for_a_lost_one(start, spec, tmp_path, services) -> None:
+    directory, other = tmp_path / "data", tmp_path / "other"
+    start(other).close()
+    orchestrator = start(directory)
+    name = create(orchestrator, spec).name
+    orchestrator.stub.PauseCampaign(pb.PauseCampaignRequest(name=name))
+    directory.rename(tmp_path / "lost")
+    other.rename(directory)
+    with pytest.raises(ResourceExhausted, match="another data directory"):
+        resume(orchestrator, name)
+    with pytest.raises(ResourceExhausted, match="another data directory"):
+        create(orchestrator, spec)
+    assert get(orchestrator, name).state == pb.CAMPAIGN_STATE_PAUSED
 
 
 def test_a_campaign_that_a_full_disk_stopped_goes_on_at_the_next_start(

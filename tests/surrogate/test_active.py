@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import get_args
 
 import numpy as np
@@ -11,7 +12,7 @@ from caligo_surrogate import acquisition
 from caligo_surrogate.acquisition import ExpectedBrier, JointStraddle, Straddle, TargetedError, qStraddle
 from caligo_surrogate.device import Device
 from caligo_surrogate.kernel import Matern
-from caligo_surrogate.posterior import condition
+from caligo_surrogate.posterior import FactorPosterior, condition
 from caligo_surrogate.solvers import Numerics, Solver
 from scipy.stats import chi2, kstest, norm
 from sklearn.gaussian_process.kernels import Matern as ReferenceMatern
@@ -262,6 +263,23 @@ def test_a_batch_for_an_integral_takes_off_more_than_other_batches(posterior, bo
     own = left(chosen(posterior, box, sweep[:512], 4, rule))
     assert own < min(left(sweep[i : i + 4]) for i in range(0, 400, 4))
     assert own < left(chosen(posterior, box, sweep[:512], 4, "straddle"))
+
+
+def test_a_batch_keeps_no_more_posteriors_than_it_needs(posterior, box, sweep, monkeypatch):
+    """With many rows they are what fills the memory: each believed point makes another."""
+    made, alive = [], []
+    believe = FactorPosterior.believe
+
+    def counted(self, pending):
+        believed = believe(self, pending)
+        made.append(weakref.ref(believed))
+        alive.append(sum(one() is not None for one in made))
+        return believed
+
+    monkeypatch.setattr(FactorPosterior, "believe", counted)
+    chosen(posterior, box, sweep[:256], 8, "sur")
+    assert len(made) == 8
+    assert max(alive) <= 3
 
 
 def test_rules_that_integrate_give_way_where_there_is_no_factor(rows, box, sweep):

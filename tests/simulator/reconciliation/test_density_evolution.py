@@ -30,9 +30,7 @@ def test_published_thresholds(rate: float) -> None:
     assert not converges(E09_VARIABLE[rate], E09_CHECK[rate], PUBLISHED[rate] + 1e-3)
 
 
-@pytest.mark.parametrize(
-    "rate", [pytest.param(0.5, marks=pytest.mark.slow), pytest.param(0.6, marks=pytest.mark.slow), 0.7, 0.8]
-)
+@pytest.mark.parametrize("rate", [*(pytest.param(rate, marks=pytest.mark.slow) for rate in (0.5, 0.6, 0.7)), 0.8])
 def test_published_thresholds_of_sparser_codes(rate: float) -> None:
     """Martinez-Mateo et al. 2012, Appendix B, which prints six digits."""
     variables, checks, printed = MM12[rate]

@@ -99,10 +99,10 @@ def test_leak_is_the_syndrome_less_the_mask_plus_what_was_disclosed() -> None:
 def test_failing_frames_are_noticed(strategy: str) -> None:
     """Far more errors than planned for: nothing is verified that differs from Alice's."""
     plan = plan_for(strategy, 0.02)
-    alice, result = run(plan, 0.05, 200)
+    alice, result = run(plan, 0.05, 100)
     right = (result.bits == alice).all(axis=1)
     assert np.array_equal(right, result.verified)
-    assert result.frames_failed > 50
+    assert result.frames_failed > 25
     if strategy == "blind":
         assert (result.attempts[~result.verified] == BLIND_ATTEMPTS).all()
 
