@@ -19,7 +19,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Built from this checkout: base and wheelhouse first, where they are not there."""
-    for script in ("base.sh", "wheelhouse.sh"):
+    for script in ("base.sh", "prometheus.sh", "wheelhouse.sh"):
         subprocess.run([ROOT / "tests" / "docker" / script], cwd=ROOT, check=True, timeout=1800)
     Deployment(tmp_path_factory.mktemp("build")).compose("build", seconds=3600)
 

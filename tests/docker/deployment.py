@@ -26,13 +26,15 @@ class Deployment:
     def __init__(self, directory: Path, **settings: str) -> None:
         self.directory = directory
         self.project = f"caligo-test-{os.getpid()}"
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+            self.port, self.prometheus_port = one.getsockname()[1], other.getsockname()[1]
         given = {
             "COMPOSE_PROFILES": "cpu",
             "DEPLOY_BASE": BASE,
             "DEPLOY_BIND": "127.0.0.1",
             "DEPLOY_PORT": str(self.port),
+            "DEPLOY_PROMETHEUS": "caligo-prometheus:bookworm",
+            "DEPLOY_PROMETHEUS_PORT": str(self.prometheus_port),
             "CALIGO_SIMULATOR_WORKERS": "1",
             **settings,
         }

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,22 @@ def test_without_a_token_nothing_is_told(deployment: Deployment, tmp_path: Path)
     environment["CALIGO_CA_CERTIFICATE"] = ""
     plain = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert plain.returncode == 3, plain.stderr
+
+
+def test_prometheus_reads_every_service(deployment: Deployment) -> None:
+    deployment.compose("up", "-d", "prometheus")
+    url = f"http://127.0.0.1:{deployment.prometheus_port}/api/v1/targets"
+
+    def targets() -> dict[str, str]:
+        try:
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                found = json.load(answer)["data"]["activeTargets"]
+        except OSError:  # it is not up yet
+            return {}
+        return {target["labels"]["job"]: target["health"] for target in found}
+
+    services = ("sampler", "simulator", "surrogate", "orchestrator")
+    wait_until(lambda: targets() == dict.fromkeys(services, "up"), 90, lambda: str(targets()))
 
 
 def test_a_campaign_is_scaled_and_killed_and_its_file_is_the_same(deployment: Deployment, embedded: Path) -> None:
