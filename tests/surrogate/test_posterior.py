@@ -203,7 +203,7 @@ def test_the_error_is_never_above_its_bound(n, rank, iterations, seed):
     b = torch.randn(n, 2, generator=generator, dtype=torch.float64)
     matrix = KernelMatrix.of(MATERN, NOISE, inputs, "dense")
     preconditioner = Nystrom.of(MATERN, NOISE, inputs, rank, seed)
-    x, _ = cg._descend(matrix, b, preconditioner, torch.tensor(0.0), iterations)
+    x, _ = cg._descend(matrix.product, b, preconditioner, torch.tensor(0.0), iterations)
     residual = matrix.residual(b, x)
     bound = (residual * preconditioner.solve(residual)).sum(0)
     k = MATERN(inputs.double(), inputs.double()) + NOISE * torch.eye(n, dtype=torch.float64)
@@ -268,6 +268,30 @@ def test_duplicate_rows_stay_sound(data, device):
         mean, variance = posterior(many, device, choice, n=240, noise=1e-4).moments(inputs[:40])
         assert bool((variance >= 0).all())
         torch.testing.assert_close(mean, targets[:40], atol=0.05, rtol=0)
+
+
+def test_rows_that_lie_close_are_conditioned_on_in_float64(device):
+    """Crowded round a point under little noise: float32 loses the distances, and a factor alone mends nothing."""
+    matern = Matern(torch.tensor([0.11, 0.02, 0.03, 0.03, 0.003, 0.05, 0.27, 0.02, 0.07]), 1.6)
+    generator = torch.Generator().manual_seed(3)
+    spread = torch.rand(60, 9, generator=generator)
+    crowd = 0.9 + 1e-4 * torch.rand(240, 9, generator=generator)
+    inputs = torch.cat([spread, crowd])
+    targets = torch.cat([torch.randn(60, generator=generator), 0.5 + 0.01 * torch.randn(240, generator=generator)])
+    solver = Solver("cholesky", device, Numerics())
+    found = solver.posterior(300).run(
+        lambda plan: condition(matern, 1.3e-4, CONSTANT, inputs, targets, solver, plan, seed=7)
+    )
+    factor = matern(inputs.double(), inputs.double())
+    factor.diagonal().add_(found.noise)
+    factor = torch.linalg.cholesky(factor)
+    x = torch.cat([torch.rand(50, 9, generator=generator), crowd[:50] + 1e-4])
+    k = matern(inputs.double(), x.double())
+    mean = CONSTANT + k.mT @ torch.cholesky_solve((targets.double() - CONSTANT).unsqueeze(-1), factor)
+    variance = 1.6 - torch.linalg.solve_triangular(factor, k, upper=False).square().sum(0)
+    for moments in (found.moments(x), found.marginal(x)):
+        torch.testing.assert_close(moments[0].double(), mean.squeeze(-1), atol=1e-4, rtol=0)
+        torch.testing.assert_close(moments[1].double(), variance, atol=1e-5, rtol=0)
 
 
 @pytest.mark.gpu

@@ -5,13 +5,20 @@ from __future__ import annotations
 import sys
 
 from caligo import rpc
+from caligo.errors import InvalidArgument
 from caligo_surrogate.settings import SurrogateSettings
 
 
 def serve(settings: SurrogateSettings) -> None:
     """Serve until told to stop."""
     # Torch takes seconds to load; wrong settings are reported before that.
-    from caligo_surrogate import server
+    try:
+        from caligo_surrogate import server
+    except OSError as error:
+        if error.filename is None:
+            raise
+        # What is written at import is KeOps' directory alone, where KeOps is installed.
+        raise InvalidArgument("KEOPS_CACHE_FOLDER", f"{error.filename}: {error.strerror}") from None
 
     server.serve(settings)
 

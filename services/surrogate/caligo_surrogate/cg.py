@@ -10,6 +10,7 @@ It bounds what matters of a posterior, so it is what decides when to stop:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -103,6 +104,7 @@ def solve(
     tolerance: torch.Tensor | float,
     iterations: int,
     start: torch.Tensor | None = None,
+    precision: torch.dtype = torch.float32,
 ) -> Solution:
     """Solve (K + noise I) x = b for vectors b [n, k], all at once.
 
@@ -110,6 +112,7 @@ def solve(
         tolerance: what `error` of each vector has to fall to, a number or [k].
         iterations: products after which a round gives up.
         start: float64 [n, k], where to begin; 0 where it is None.
+        precision: of the products on the way; residuals are float64 in any case.
 
     Raises:
         UnsoundError: the tolerance was not reached.
@@ -117,12 +120,13 @@ def solve(
     x = torch.zeros_like(b) if start is None else start.clone()
     products = 0
     residual = b.clone() if start is None else matrix.residual(b, x)
+    product = matrix.exact_product if precision is torch.float64 else matrix.product
     for _ in range(REFINEMENTS):
         error = (residual * preconditioner.solve(residual)).sum(0)
         if bool((error <= tolerance).all()):
             return Solution(x, residual, error, products)
         # Half of the tolerance, so that rounding in the recursion seldom costs another round.
-        step, used = _descend(matrix, residual, preconditioner, 0.5 * torch.as_tensor(tolerance), iterations)
+        step, used = _descend(product, residual, preconditioner, 0.5 * torch.as_tensor(tolerance), iterations)
         x += step
         products += used + 1
         residual = matrix.residual(b, x)
@@ -136,7 +140,11 @@ def solve(
 
 
 def _descend(
-    matrix: KernelMatrix, b: torch.Tensor, preconditioner: Preconditioner, tolerance: torch.Tensor, iterations: int
+    multiply: Callable[[torch.Tensor], torch.Tensor],
+    b: torch.Tensor,
+    preconditioner: Preconditioner,
+    tolerance: torch.Tensor,
+    iterations: int,
 ) -> tuple[torch.Tensor, int]:
     """Plain preconditioned conjugate gradients from 0; vectors that have converged rest."""
     x = torch.zeros_like(b)
@@ -149,7 +157,7 @@ def _descend(
         moving = (rz > tolerance) & rz.isfinite()
         if not bool(moving.any()):
             return x, used
-        product = matrix.product(p)
+        product = multiply(p)
         curvature = (p * product).sum(0)
         alpha = torch.where(moving & (curvature > 0), rz / curvature, 0.0)
         x += alpha * p

@@ -76,9 +76,15 @@ class Posterior(Model):
         return self.matrix.matern.variance
 
     def mean(self, x: torch.Tensor) -> torch.Tensor:
-        """Posterior mean [..., n] at x [..., n, 9], differentiable, in float32: for choosing, not for reporting."""
-        k = self.matrix.matern(x, self.matrix.inputs.to(x.dtype))
-        return self.constant + (k @ self.weights.to(x.dtype)).squeeze(-1)
+        """Posterior mean [..., n] at x [..., n, 9], differentiable, in the plan's precision: for choosing, not for
+        reporting."""
+        precise = self._precise(x)
+        k = self.matrix.matern(precise, self.matrix.inputs.to(precise.dtype))
+        return self.constant + (k @ self.weights.to(precise.dtype)).squeeze(-1).to(x.dtype)
+
+    def _precise(self, x: torch.Tensor) -> torch.Tensor:
+        """Rows in the precision that the plan needs: float64 where they lie too close for float32."""
+        return x.to(torch.promote_types(x.dtype, self.plan.precision))
 
     @abstractmethod
     def marginal(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -184,7 +190,7 @@ def _weights(
     b = (targets.double() - constant).unsqueeze(-1)
     allowed = numerics.mean_tolerance**2 / matrix.matern.variance
     iterations = numerics.refinements if plan.method == "cholesky" else numerics.cg_iterations * plan.stronger
-    solution = cg.solve(matrix, b, preconditioner, allowed, iterations, start)
+    solution = cg.solve(matrix, b, preconditioner, allowed, iterations, start, plan.precision)
     log.debug("weights found", rows=len(matrix), products=solution.products, error=float(solution.error))
     return solution.x
 
@@ -273,20 +279,21 @@ class FactorPosterior(Posterior):
 
     def whitened_again(self, x: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
         """`whitened` of x [q, 9], where `known` is what it was before more rows were believed."""
+        x = self._precise(x)
         return self.factor.forward(self.matrix.matern(self.matrix.inputs.to(x.dtype), x), known)
 
     def whitened(self, x: torch.Tensor) -> torch.Tensor:
         """L^-1 k(X, x), [..., n, q] at x [..., q, 9]."""
-        flat = x.reshape(-1, x.shape[-1])
-        v = self.factor.forward(self.matrix.matern(self.matrix.inputs.to(x.dtype), flat))
+        flat = self._precise(x).reshape(-1, x.shape[-1])
+        v = self.factor.forward(self.matrix.matern(self.matrix.inputs.to(flat.dtype), flat))
         return v.reshape(len(v), *x.shape[:-1]).movedim(0, -2)
 
     def marginal(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return self.mean(x), self._variance(x).to(x.dtype)
 
     def joint(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        v = self.whitened(x)
-        return self.mean(x), (self.matrix.matern(x, x) - v.mT @ v).to(x.dtype)
+        v, precise = self.whitened(x), self._precise(x)
+        return self.mean(x), (self.matrix.matern(precise, precise) - v.mT @ v).to(x.dtype)
 
     def _variance(self, x: torch.Tensor) -> torch.Tensor:
         return self.prior_variance - self.whitened(x).square().sum(-2)
@@ -311,10 +318,10 @@ class FactorPosterior(Posterior):
         return FactorPosterior(matrix, targets, self.constant, weights, self.plan, self.numerics, factor)
 
     def _extended_factor(self, inputs: torch.Tensor) -> Factor:
-        matern = self.matrix.matern
+        matern, inputs = self.matrix.matern, self._precise(inputs)
         corner = matern(inputs, inputs)
         corner.diagonal().add_(self.noise)
-        return self.factor.extended(matern(self.matrix.inputs, inputs), corner)
+        return self.factor.extended(matern(self.matrix.inputs.to(inputs.dtype), inputs), corner)
 
 
 class IterativePosterior(Posterior):
