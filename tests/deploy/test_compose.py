@@ -52,6 +52,29 @@ def test_variables_and_their_defaults_are_those_of_the_env_file() -> None:
     assert used == {name: value for name, value in ENV.items() if name.startswith("DEPLOY_")}
 
 
+def test_the_env_file_has_every_setting() -> None:
+    offered = dict(re.findall(r"^#(CALIGO_\w+)=(.*)$", "\n".join(ENV_LINES), re.MULTILINE))
+    known = {
+        f"CALIGO_{section.upper()}_{name.upper()}": field.get_default(call_default_factory=True)
+        for section, kind in SETTINGS.items()
+        for name, field in kind.model_fields.items()
+    }
+    for name, value in offered.items():
+        default = known[name]
+        assert value == {None: "", False: "false"}.get(default, str(default)), name
+    fixed = {name for service in SERVICES.values() for name in service.get("environment", {})}
+    said = {*offered, *ENV, *fixed} | {
+        name.replace("ORCHESTRATOR", other.upper()) for name in offered for other in SETTINGS
+    }
+    ours = {name for name in known if name.split("_", 2)[2] not in ("ADDRESS", "INSECURE", "LIFELINE")}
+    # Decided by the images, by what the farm is made of, or for several machines.
+    elsewhere = {
+        f"CALIGO_ORCHESTRATOR_{name}"
+        for name in ("DATA_DIRECTORY", "FARM", "SCHEDULER", "SERVICES_NAME", "TLS_CLIENT_CA")
+    }
+    assert ours - said == elsewhere
+
+
 def test_every_line_of_the_env_file_is_documented() -> None:
     for before, line in zip(["", *ENV_LINES], ENV_LINES, strict=False):
         if line and not line.startswith("#"):
