@@ -248,6 +248,7 @@ def certificates(
         Path | None,
         typer.Option(metavar="DIR", help="Where the authority and its key are kept.", show_default="the same"),
     ] = None,
+    apart: Annotated[bool, typer.Option("--apart", help="Each certificate in a directory of its own.")] = False,
     renew: Annotated[bool, typer.Option("--renew", help="Make anew what is there and good.")] = False,
     json: Json = False,
 ) -> None:
@@ -259,7 +260,7 @@ def certificates(
     """
     from caligo.cli.certificates import make_certificates
 
-    written = make_certificates(directory, hosts, authority=authority, renew=renew)
+    written = make_certificates(directory, hosts, authority=authority, apart=apart, renew=renew)
     if json:
         print_json({"files": [str(path) for path in written]})
     else:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Final
 
+from caligo.cli import complain
 from caligo.errors import InvalidArgument
 
 CA_FILE: Final = "ca.pem"
@@ -18,7 +19,7 @@ _MONTH: Final = datetime.timedelta(days=30)
 
 
 def make_certificates(
-    directory: Path, hosts: list[str], *, authority: Path | None = None, renew: bool = False
+    directory: Path, hosts: list[str], *, authority: Path | None = None, apart: bool = False, renew: bool = False
 ) -> list[Path]:
     """Write an authority, unless there is one, and for each of `hosts` a certificate and its key.
 
@@ -26,16 +27,18 @@ def make_certificates(
 
     Args:
         hosts: names and IP addresses of one certificate, separated by commas; its files are called after the first.
-        authority: where the authority and its key are kept; by default `directory`. `directory` has a copy of the
-            authority's certificate.
+        authority: where the authority and its key are kept, by default `directory`. Certificates of another authority
+            are then left as they are, with a warning where one does not do.
+        apart: each certificate in a directory of its own, DIRECTORY/NAME.
         renew: make every certificate anew.
 
     Returns:
-        the files written, `NAME.pem` and `NAME-key.pem` a certificate; keys can be read by their owner alone.
+        the files written, `NAME.pem` and `NAME-key.pem` a certificate, and beside them the authority's `ca.pem`; keys
+        can be read by their owner alone.
 
     Raises:
-        InvalidArgument: trustme is not installed, a name is none, a directory cannot be written, or what is there does
-            not do and its authority's key is not there to make it anew.
+        InvalidArgument: trustme is not installed, a name is none, a file is no certificate, a directory cannot be
+            written, or what is there does not do and its authority's key is not there to make it anew.
     """
     try:
         import trustme
@@ -45,38 +48,44 @@ def make_certificates(
     for names in named:
         if not all(names) or any("/" in name for name in names):
             raise InvalidArgument("--host", "must be names or IP addresses, separated by commas")
-    home = authority or directory
+    homes = {names[0]: directory / names[0] if apart else directory for names in named}
+    keep = authority or directory
     now = datetime.datetime.now(datetime.UTC)
+    wanted = [
+        names for names in named if renew or not _is_good(homes[names[0]] / f"{names[0]}.pem", names, now + _MONTH)
+    ]
+    if not wanted:
+        return []
     written: list[Path] = []
     try:
-        wanted = [names for names in named if renew or not _is_good(directory / f"{names[0]}.pem", names, now + _MONTH)]
-        if not wanted and (directory / CA_FILE).exists():
-            return []
-        for path in {home, directory}:
-            path.mkdir(parents=True, exist_ok=True)
-        ca_file, ca_key_file, copy = home / CA_FILE, home / CA_KEY_FILE, directory / CA_FILE
-        if ca_file.exists() != ca_key_file.exists() or (home != directory and copy.exists() and not ca_file.exists()):
+        ca_file, ca_key_file = keep / CA_FILE, keep / CA_KEY_FILE
+        theirs = [home / CA_FILE for home in homes.values() if (home / CA_FILE).exists()]
+        if ca_file.exists() != ca_key_file.exists() or (theirs and not ca_file.exists()):
             lacking = ", ".join(f"{names[0]}.pem" for names in wanted)
-            raise InvalidArgument(
-                str(directory),
-                f"{lacking} is missing, lacks a name or ends soon, and the key of {copy} is not in {home}; "
-                "take another directory, or put there what is wanted",
-            )
+            problem = f"{lacking} is missing, lacks a name or ends soon, and the key of {theirs[0]} is not in {keep}"
+            if authority is None:
+                raise InvalidArgument(str(directory), f"{problem}; take another directory")
+            complain(f"{directory}: {problem}; left as it is")
+            return []
+        keep.mkdir(parents=True, exist_ok=True)
         if ca_file.exists():
             ca = trustme.CA.from_pem(ca_file.read_bytes(), ca_key_file.read_bytes())
         else:
             ca = trustme.CA(organization_name="Caligo development")
             written += [_write(ca_file, ca.cert_pem.bytes()), _write(ca_key_file, ca.private_key_pem.bytes(), 0o600)]
-        if home != directory and not copy.exists():
-            written.append(_write(copy, ca.cert_pem.bytes()))
-        elif copy.read_bytes() != ca.cert_pem.bytes():
-            raise InvalidArgument(str(copy), f"is not the authority in {home}; take another directory")
+        for path in theirs:
+            if path.read_bytes() != ca.cert_pem.bytes():
+                raise InvalidArgument(str(path), f"is not the authority in {keep}; take another directory")
         for names in wanted:
+            home = homes[names[0]]
+            home.mkdir(parents=True, exist_ok=True)
+            if not (home / CA_FILE).exists():
+                written.append(_write(home / CA_FILE, ca.cert_pem.bytes()))
             leaf = ca.issue_cert(*names, not_after=now + _LIFE)
             chain = b"".join(blob.bytes() for blob in leaf.cert_chain_pems)
             written += [
-                _write(directory / f"{names[0]}.pem", chain),
-                _write(directory / f"{names[0]}-key.pem", leaf.private_key_pem.bytes(), 0o600),
+                _write(home / f"{names[0]}.pem", chain),
+                _write(home / f"{names[0]}-key.pem", leaf.private_key_pem.bytes(), 0o600),
             ]
     except OSError as error:
         raise InvalidArgument(error.filename or str(directory), error.strerror or "cannot be written") from None
@@ -91,8 +100,11 @@ def _is_good(path: Path, names: list[str], until: datetime.datetime) -> bool:
 
     if not path.exists() or not path.with_name(f"{path.stem}-key.pem").exists():
         return False
-    certificate = x509.load_pem_x509_certificate(path.read_bytes())
-    held = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    try:
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+        held = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (OSError, ValueError, x509.ExtensionNotFound):
+        raise InvalidArgument(str(path), "must be a certificate (PEM) with the names of its hosts") from None
     known = {str(name.value).lower() for name in held}
     return {name.lower() for name in names} <= known and certificate.not_valid_after_utc > until
 

@@ -104,7 +104,7 @@ def test_the_arena_fits_into_dev_shm() -> None:
     assert arena == 8 * pairs * workers
     needed = arena // 2**20 + 1
     (said,) = (line for line in ENV_LINES if "8 bytes x pairs x workers" in line)
-    assert said.endswith(f"{needed}m here.")
+    assert f" {needed}m here." in said
     assert int(ENV["DEPLOY_SIMULATOR_SHM"].removesuffix("m")) >= needed
 
 
@@ -123,11 +123,15 @@ def test_containers_are_confined(name: str) -> None:
     assert service["read_only"] and service["cap_drop"] == ["ALL"] and service["mem_limit"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert "user" not in service and "privileged" not in service
+    tls = [volume for volume in service["volumes"] if ":/tls" in volume]
+    assert tls == [f"${{DEPLOY_CERTIFICATES:-tls-}}{name.removesuffix('-cpu')}:/tls:ro"]
     assert not any("authority" in volume for volume in service["volumes"])
 
 
 def test_certificates_are_made_for_whoever_shows_one() -> None:
     made = {host.split("=")[1].split(",")[0] for host in SERVICES["certificates"]["entrypoint"] if "--host" in host}
+    mounted = {volume.rpartition(":")[2] for volume in SERVICES["certificates"]["volumes"]}
+    assert mounted == {"/authority", *(f"/tls/{name}" for name in made)}
     scraped = yaml.safe_load((ROOT / "deploy/observability/prometheus.yml").read_text())["scrape_configs"]
     jobs = {job["job_name"]: job["tls_config"] for job in scraped}
     assert set(jobs) == set(SETTINGS)
@@ -139,7 +143,7 @@ def test_certificates_are_made_for_whoever_shows_one() -> None:
 def test_a_simulator_of_its_own_is_the_same_but_for_its_port() -> None:
     apart, here = SIMULATORS["services"]["simulator"], SERVICES["simulator"]
     assert {**apart, "ports": None, "volumes": None} == {
-        **{key: value for key, value in here.items() if key not in ("depends_on", "networks")},
+        **{key: value for key, value in here.items() if key not in ("depends_on", "networks", "scale")},
         "ports": None,
         "volumes": None,
     }

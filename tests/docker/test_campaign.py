@@ -45,9 +45,13 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_only_the_orchestrator_can_be_reached(deployment: Deployment) -> None:
     published = docker(
-        "ps", "--filter", f"label=com.docker.compose.project={deployment.project}", "--format", "{{.Names}} {{.Ports}}"
+        "ps",
+        "--filter",
+        f"label=com.docker.compose.project={deployment.project}",
+        "--format",
+        '{{.Label "com.docker.compose.service"}} {{.Ports}}',
     )
-    assert [line.split("_")[1] for line in published.splitlines() if "->" in line] == ["orchestrator"]
+    assert [line.split()[0] for line in published.splitlines() if "->" in line] == ["orchestrator"]
 
 
 def test_containers_have_what_they_need_and_no_more(deployment: Deployment) -> None:
@@ -55,6 +59,9 @@ def test_containers_have_what_they_need_and_no_more(deployment: Deployment) -> N
         (container,) = deployment.containers(service)
         assert docker("exec", container, "id", "-u").strip() == "10001"
         assert docker("exec", container, "sh", "-c", "touch /opt/x 2>&1 || true").count("Read-only") == 1
+        name = service.removesuffix("-cpu")
+        keys = docker("exec", container, "ls", "/tls").split()
+        assert keys == sorted(["ca.pem", f"{name}.pem", f"{name}-key.pem"])
         has = docker("exec", container, "sh", "-c", "command -v gcc cc g++ || true")
         assert has == "", f"{service} has a compiler"
 

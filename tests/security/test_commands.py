@@ -148,17 +148,34 @@ def test_good_certificates_are_kept(caligo: Caligo, tmp_path: Path) -> None:
     assert make("a,elsewhere", "b") == ["tls/b-key.pem", "tls/b.pem"]
 
 
+def test_certificates_apart_know_no_key_but_their_own(caligo: Caligo, tmp_path: Path) -> None:
+    options = ("certificates", "tls", "--authority", "authority", "--apart", "--host", "a,localhost", "--host", "b")
+    assert caligo(*options)[0] == 0
+    for name in ("a", "b"):
+        files = {path.name for path in (tmp_path / "tls" / name).iterdir()}
+        assert files == {"ca.pem", f"{name}.pem", f"{name}-key.pem"}
+        Tls(*(tmp_path / "tls" / name / file for file in ("ca.pem", f"{name}.pem", f"{name}-key.pem")))
+    assert {path.name for path in (tmp_path / "tls").iterdir()} == {"a", "b"}
+    assert json.loads(caligo(*options, "--json")[1])["files"] == []
+
+
 def test_certificates_of_another_authority_are_not_overwritten(caligo: Caligo, tmp_path: Path) -> None:
     assert caligo("certificates", "tls", "--host", "a")[0] == 0
     (tmp_path / "tls" / "ca-key.pem").unlink()
     assert caligo("certificates", "tls", "--host", "a")[0] == 0
     before = (tmp_path / "tls" / "a.pem").read_bytes()
-    for elsewhere in ([], ["--authority", "authority"]):
-        code, _, error = caligo("certificates", "tls", "--host", "a,more", *elsewhere)
-        assert code == 2 and "a.pem is missing, lacks a name or ends soon" in error
+    code, _, error = caligo("certificates", "tls", "--host", "a,more")
+    assert code == 2 and "a.pem is missing, lacks a name or ends soon" in error
+    # With an authority elsewhere these are somebody's own, who knows what they are good for.
+    code, out, _ = caligo("certificates", "tls", "--host", "a,more", "--authority", "authority", "--json")
+    assert code == 0 and json.loads(out)["files"] == [] and not (tmp_path / "authority").exists()
     assert caligo("certificates", "other", "--authority", "authority")[0] == 0
     code, _, error = caligo("certificates", "tls", "--host", "a,more", "--authority", "authority")
     assert code == 2 and "is not the authority in authority" in error
+    (tmp_path / "tls" / "b.pem").write_text("no certificate")
+    (tmp_path / "tls" / "b-key.pem").write_text("no key")
+    code, _, error = caligo("certificates", "tls", "--host", "b")
+    assert code == 2 and "tls/b.pem: must be a certificate" in error
     assert (tmp_path / "tls" / "a.pem").read_bytes() == before
 
 
