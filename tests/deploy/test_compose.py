@@ -131,7 +131,7 @@ def test_containers_are_confined(name: str) -> None:
 def test_certificates_are_made_for_whoever_shows_one() -> None:
     made = {host.split("=")[1].split(",")[0] for host in SERVICES["certificates"]["entrypoint"] if "--host" in host}
     mounted = {volume.rpartition(":")[2] for volume in SERVICES["certificates"]["volumes"]}
-    assert mounted == {"/authority", *(f"/tls/{name}" for name in made)}
+    assert mounted == {"/authority", *(f"/certificates/{name}" for name in made)}
     scraped = yaml.safe_load((ROOT / "deploy/observability/prometheus.yml").read_text())["scrape_configs"]
     jobs = {job["job_name"]: job["tls_config"] for job in scraped}
     assert set(jobs) == set(SETTINGS)
