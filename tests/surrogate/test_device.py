@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from caligo_surrogate import device
 from caligo_surrogate.device import MAX_CHUNK, MIN_CHUNK, Device
 
 from caligo.errors import InvalidArgument, ResourceExhausted
@@ -32,6 +33,22 @@ def test_auto_takes_what_there_is():
 def test_cuda_without_a_device_says_so():
     with pytest.raises(InvalidArgument, match="device"):
         Device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("limit", "used"),
+    [("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")],
+)
+def test_a_container_has_no_more_than_its_limit(tmp_path, monkeypatch, limit, used):
+    monkeypatch.setattr(device, "_CONTROL_GROUP", tmp_path)
+    machine = Device("cpu").total_bytes()
+    assert machine > 2**28
+    (tmp_path / limit).parent.mkdir(exist_ok=True)
+    for text, total in (("max", machine), (str(2**62), machine), (str(2**28), 2**28)):
+        (tmp_path / limit).write_text(text + "\n")
+        (tmp_path / used).write_text(f"{2**27}\n")
+        assert Device("cpu").total_bytes() == total
+    assert Device("cpu").free_bytes() <= 2**28 - 2**27
 
 
 def test_pieces_follow_free_memory(MockGPUBackend):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
@@ -20,6 +22,8 @@ MIN_CHUNK: Final = 16
 """Rows below which a chunk is not halved again."""
 MAX_CHUNK: Final = 1024
 """Rows above which a chunk is not faster: its test-by-test covariance begins to cost more than it saves."""
+_CONTROL_GROUP: Final = Path("/sys/fs/cgroup")
+"""Where Linux shows a container its own limits."""
 _SHARE: Final = 0.25
 """Share of the free memory that one chunk may plan with; temporaries and other users need the rest."""
 
@@ -72,13 +76,14 @@ class Device:
         """Memory that can be allocated now."""
         if self.is_gpu:
             return torch.cuda.mem_get_info(self.torch_device)[0]
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        limit, used = _control_group()
+        return max(0, min(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), limit - used))
 
     def total_bytes(self) -> int:
-        """Memory that the device has."""
+        """Memory that the device has; on the CPU no more than our container may have."""
         if self.is_gpu:
             return torch.cuda.get_device_properties(self.torch_device).total_memory
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return min(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), _control_group()[0])
 
     def in_chunks(
         self,
@@ -116,3 +121,14 @@ class Device:
                 continue
             start += chunk
         return np.concatenate(pieces)
+
+
+def _control_group() -> tuple[int, int]:
+    """Bytes of memory that the control group may have and has (cgroup v2, then v1)."""
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        with contextlib.suppress(OSError, ValueError):  # without a limit it is not there, or says "max"
+            return int((_CONTROL_GROUP / limit).read_text()), int((_CONTROL_GROUP / used).read_text())
+    return 2**63, 0
