@@ -62,8 +62,9 @@ def make_certificates(
         theirs = [home / CA_FILE for home in homes.values() if (home / CA_FILE).exists()]
         if ca_file.exists() != ca_key_file.exists() or (theirs and not ca_file.exists()):
             lacking = ", ".join(f"{names[0]}.pem" for names in wanted)
-            problem = f"{lacking} is missing, lacks a name or ends soon, and the key of {theirs[0]} is not in {keep}"
-            if authority is None:
+            whose = (theirs or [ca_file])[0]
+            problem = f"{lacking} is missing, lacks a name or ends soon, and the key of {whose} is not in {keep}"
+            if authority is None or not theirs:
                 raise InvalidArgument(str(directory), f"{problem}; take another directory")
             complain(f"{directory}: {problem}; left as it is")
             return []

@@ -170,6 +170,10 @@ def test_certificates_of_another_authority_are_not_overwritten(caligo: Caligo, t
     code, out, _ = caligo("certificates", "tls", "--host", "a,more", "--authority", "authority", "--json")
     assert code == 0 and json.loads(out)["files"] == [] and not (tmp_path / "authority").exists()
     assert caligo("certificates", "other", "--authority", "authority")[0] == 0
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "ca.pem").write_bytes((tmp_path / "authority" / "ca.pem").read_bytes())
+    code, _, error = caligo("certificates", "fresh", "--authority", "half")
+    assert code == 2 and "the key of half/ca.pem is not in half" in error
     code, _, error = caligo("certificates", "tls", "--host", "a,more", "--authority", "authority")
     assert code == 2 and "is not the authority in authority" in error
     (tmp_path / "tls" / "b.pem").write_text("no certificate")
