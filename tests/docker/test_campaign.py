@@ -15,7 +15,7 @@ import pytest
 
 from caligo.dataset import open_campaign
 from caligo.seeds import Phase
-from tests.docker.deployment import CALIGO, Deployment, docker, state, wait_until
+from tests.docker.deployment import CALIGO, SERVICES, Deployment, docker, state, wait_until
 
 # Some minutes of simulation, since everything below happens meanwhile.
 SPEC = """
@@ -55,7 +55,7 @@ def test_only_the_orchestrator_can_be_reached(deployment: Deployment) -> None:
 
 
 def test_containers_have_what_they_need_and_no_more(deployment: Deployment) -> None:
-    for service in ("sampler", "simulator", "surrogate-cpu", "orchestrator"):
+    for service in SERVICES:
         (container,) = deployment.containers(service)
         assert docker("exec", container, "id", "-u").strip() == "10001"
         assert docker("exec", container, "sh", "-c", "touch /opt/x 2>&1 || true").count("Read-only") == 1
