@@ -50,7 +50,7 @@ CAMPAIGNS_DIRECTORY: Final = "campaigns"
 """Where a data directory keeps its campaigns, a directory each."""
 JOURNAL_NAME: Final = "journal.sqlite3"
 """Name of the orchestrator's database in its data directory."""
-FORMAT: Final = "caligo-campaign/1"
+FORMAT: Final = "caligo-campaign/2"
 """The root attribute `format` of the files that this module reads."""
 GROUPS: Final[Mapping[Phase, str]] = MappingProxyType({Phase.LHS: "lhs_warmup", Phase.ACTIVE: "active_learning"})
 """The group that holds a phase's rows."""

@@ -68,6 +68,8 @@ class Reason(enum.IntEnum):
     """skipped_infeasible."""
     GUARDRAIL = 12
     """skipped_predicted_failure."""
+    FRAME_LOST = 13
+    """failure_reconciliation: Bob could not correct his string and ends with random bits; Alice's strings exist."""
 
 
 METRICS: Final[tuple[tuple[str, str], ...]] = (
@@ -93,6 +95,8 @@ COUNTS: Final[tuple[tuple[str, str], ...]] = (
     ("key_length", "bits"),
     ("frames_total", "frames"),
     ("frames_failed", "frames"),
+    ("frames_decoded", "frames"),
+    ("removed", "rounds"),
 )
 """Int64 columns with their units."""
 
@@ -122,8 +126,12 @@ ResultRows = NDArray[np.void]
 class ProtocolResult:
     """Result of one sample. Metrics that no stage measured stay NaN, counts stay 0.
 
-    `net_efficiency` is key bits of one string a pair, 0 unless success. `margin` is
-    (H(m) - leak - 2 log2(1/eps) + 1) / m, floored at -1: positive exactly where there is key.
+    `net_efficiency` is key bits of one string a pair, 0 unless success. `margin` is the claim's key bits, unrounded,
+    per bit of one string, floored at -1. Where it is positive Alice has a key, and Bob too unless a frame was lost
+    (`FAILURE_RECONCILIATION`): such a row has a positive margin and no key.
+
+    `test_bits` counts the detected calibration slots, `frames_decoded` the frames that were really decoded: the others
+    fail as measured rates say. `removed` counts rounds whose removal Bob could influence after the bases were known.
     """
 
     outcome: ProtocolOutcome
@@ -146,6 +154,8 @@ class ProtocolResult:
     key_length: int = 0
     frames_total: int = 0
     frames_failed: int = 0
+    frames_decoded: int = 0
+    removed: int = 0
 
     def to_row(self, index: int, inputs: NDArray[np.float32]) -> ResultRows:
         """The result as one row, shape [1], of `ROW_DTYPE`."""

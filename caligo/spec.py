@@ -23,8 +23,12 @@ from pydantic import (
     model_validator,
 )
 
+from caligo import logs
 from caligo.errors import FieldViolation, InvalidArgument
+from caligo.physics import claims
 from caligo.space import PARAMETERS, PRESETS, Space
+
+log = logs.get("spec")
 
 SpecModel = TypeVar("SpecModel", bound=BaseModel)
 ProtoMessage = TypeVar("ProtoMessage", bound=Message)
@@ -99,8 +103,8 @@ class SpaceSpec(_Model):
 class PhysicsSpec(_Model):
     """What is assumed about the adversary and the devices."""
 
-    bound: Literal["lupo2023", "kww2012", "erven2014"] = "lupo2023"
-    """Min-entropy bound; docs/physics.md says what each assumes."""
+    claim: Literal["individual", "lupo2023", "stw09", "erven2014"] = "individual"
+    """What key lengths rest on: an entry of `caligo.physics.claims`; docs/physics.md says what each covers."""
     memory_model: Literal["markov", "fixed"] = "markov"
     """`markov`: r decays over the wait, r_eff = r^(dt / 1 s). `fixed`: r is the value after the wait."""
     fidelity_convention: Literal["fidelity", "weight"] = "fidelity"
@@ -108,16 +112,45 @@ class PhysicsSpec(_Model):
     epsilon: float = Field(1e-10, gt=0, lt=0.1)
     """Security parameter of each of the smoothing, hashing and test errors."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _a_bound_is_a_claim(cls, values: Any) -> Any:
+        """Release 0.1 had `bound` in the place of `claim`; the names that are left mean something more careful."""
+        if not isinstance(values, dict) or "bound" not in values:
+            return values
+        if "claim" in values:
+            raise ValueError("bound: is the old name of claim; give one of the two")
+        bound = values["bound"]
+        if isinstance(bound, str) and bound in claims.CLAIMS:
+            meant = claims.CLAIMS[bound]
+            log.warning(
+                f"physics.bound: {bound} is read as physics.claim: {bound}", claim=meant.title, charged=meant.charged
+            )
+        return {**{key: value for key, value in values.items() if key != "bound"}, "claim": bound}
+
+    @field_validator("claim", mode="before")
+    @classmethod
+    def _claims_something(cls, value: Any) -> Any:
+        found = claims.CLAIMS.get(value) if isinstance(value, str) else None
+        if found is not None and found.status is claims.Status.NONE:
+            raise ValueError(f"{value} is no claim for oblivious transfer: {found.charged}")
+        return value
+
 
 class ProtocolSpec(_Model):
     """How one run of the protocol is carried out."""
 
     epr_source: Literal["statistical", "netsquid"] = "statistical"
     """Where quantum data comes from."""
+    partition: claims.Partition = "alice"
+    """Who divides the rounds into two strings. `alice`: Bob measures in one basis, Alice's bases are the partition.
+    `bob`: Bob measures in random bases and names the sets."""
     test_fraction: float = Field(0.1, gt=0, lt=0.9)
-    """Share of the detected rounds that the baseline opens to estimate the QBER."""
+    """Share of the rounds that are the baseline's calibration slots, agreed on beforehand and opened by both."""
     pe_penalty: Literal["binomial", "serfling"] = "binomial"
     """How the QBER estimate is raised for finite statistics."""
+    reconciliation_failure: float = Field(3e-3, ge=1e-12, le=0.5)
+    """Probability that a run of the baseline is lost to a frame: half of it for the estimate, half for the codes."""
     max_decoded_frames: int = Field(256, ge=1, le=1_000_000)
     """Frames of 4,096 bits really decoded a sample; one of 65,536 counts as 16. Beyond, failed frames are drawn at the
     measured rate."""
@@ -228,6 +261,24 @@ class CampaignSpec(_Model):
     active: ActiveSpec = ActiveSpec()
     base: str = Field("", pattern=r"^([a-z0-9](-?[a-z0-9])*)?$", max_length=80)
     """Id of an earlier campaign on the same server whose rows or model a skipped phase uses."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _the_partition_of_an_old_bound(cls, values: Any) -> Any:
+        """What release 0.1 called the bound erven2014 was always Bob's partition."""
+        physics, protocol = (
+            (values.get("physics"), values.get("protocol") or {}) if isinstance(values, dict) else (None, None)
+        )
+        if isinstance(physics, dict) and physics.get("bound") == "erven2014" and isinstance(protocol, dict):
+            return {**values, "protocol": {"partition": "bob", **protocol}}
+        return values
+
+    @model_validator(mode="after")
+    def _the_claim_covers_the_protocol(self) -> CampaignSpec:
+        refusal = claims.claim(self.physics.claim).refusal(self.protocol.partition)
+        if refusal is not None:
+            raise ValueError(f"protocol.partition: {refusal}")
+        return self
 
     @model_validator(mode="after")
     def _skips_have_a_source(self) -> CampaignSpec:

@@ -20,7 +20,7 @@ from caligo.v1 import types_pb2
 
 INPUTS: Final = "caligo.inputs/1"
 METRICS_SCHEMA: Final = "caligo.metrics/1"
-COUNTS_SCHEMA: Final = "caligo.counts/1"
+COUNTS_SCHEMA: Final = "caligo.counts/2"
 INDEX: Final = "caligo.index/1"
 CODE: Final = "caligo.code/1"
 FEASIBILITY: Final = "caligo.feasibility/1"

@@ -112,27 +112,33 @@ class SpaceSpec(_message.Message):
     def __init__(self, preset: _Optional[str] = ..., bounds: _Optional[_Mapping[str, Bounds]] = ..., blind_fraction: _Optional[float] = ...) -> None: ...
 
 class PhysicsSpec(_message.Message):
-    __slots__ = ("bound", "memory_model", "fidelity_convention", "epsilon")
+    __slots__ = ("bound", "memory_model", "fidelity_convention", "epsilon", "claim")
     BOUND_FIELD_NUMBER: _ClassVar[int]
     MEMORY_MODEL_FIELD_NUMBER: _ClassVar[int]
     FIDELITY_CONVENTION_FIELD_NUMBER: _ClassVar[int]
     EPSILON_FIELD_NUMBER: _ClassVar[int]
+    CLAIM_FIELD_NUMBER: _ClassVar[int]
     bound: str
     memory_model: str
     fidelity_convention: str
     epsilon: float
-    def __init__(self, bound: _Optional[str] = ..., memory_model: _Optional[str] = ..., fidelity_convention: _Optional[str] = ..., epsilon: _Optional[float] = ...) -> None: ...
+    claim: str
+    def __init__(self, bound: _Optional[str] = ..., memory_model: _Optional[str] = ..., fidelity_convention: _Optional[str] = ..., epsilon: _Optional[float] = ..., claim: _Optional[str] = ...) -> None: ...
 
 class ProtocolSpec(_message.Message):
-    __slots__ = ("epr_source", "test_fraction", "pe_penalty", "max_decoded_frames", "time_limit_seconds")
+    __slots__ = ("epr_source", "test_fraction", "pe_penalty", "max_decoded_frames", "time_limit_seconds", "partition", "reconciliation_failure")
     EPR_SOURCE_FIELD_NUMBER: _ClassVar[int]
     TEST_FRACTION_FIELD_NUMBER: _ClassVar[int]
     PE_PENALTY_FIELD_NUMBER: _ClassVar[int]
     MAX_DECODED_FRAMES_FIELD_NUMBER: _ClassVar[int]
     TIME_LIMIT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    RECONCILIATION_FAILURE_FIELD_NUMBER: _ClassVar[int]
     epr_source: str
     test_fraction: float
     pe_penalty: str
     max_decoded_frames: int
     time_limit_seconds: float
-    def __init__(self, epr_source: _Optional[str] = ..., test_fraction: _Optional[float] = ..., pe_penalty: _Optional[str] = ..., max_decoded_frames: _Optional[int] = ..., time_limit_seconds: _Optional[float] = ...) -> None: ...
+    partition: str
+    reconciliation_failure: float
+    def __init__(self, epr_source: _Optional[str] = ..., test_fraction: _Optional[float] = ..., pe_penalty: _Optional[str] = ..., max_decoded_frames: _Optional[int] = ..., time_limit_seconds: _Optional[float] = ..., partition: _Optional[str] = ..., reconciliation_failure: _Optional[float] = ...) -> None: ...
