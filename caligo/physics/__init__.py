@@ -1,7 +1,7 @@
 """Closed forms of the simulated protocol: detection, security, finite-size key length, prediction.
 
-Plain scalar `math`, importing nothing else of caligo. The functions of LEAVES take and return floats
-only (`strategy` of expected_efficiency is an integer) and can be compiled by numba:
+Plain scalar `math`, importing nothing else of caligo; `claims` says what a key length claims. The functions of LEAVES
+take and return floats only (`strategy`, `frame_size` and `memory` are integers) and can be compiled by numba:
 
     for leaf in LEAVES:
         numba.extending.register_jitable(leaf)
@@ -12,6 +12,7 @@ only (`strategy` of expected_efficiency is an integer) and can be compiled by nu
 from collections.abc import Callable
 
 from . import detection, efficiency, entropy, finite_key, security
+from .claims import CLAIMS, Claim, Counts, KeyBits, claim
 from .feasibility import feasibility_margin, is_feasible
 from .prediction import Prediction, predict
 
@@ -28,19 +29,36 @@ LEAVES: tuple[Callable[..., float], ...] = (
     security.gamma,
     security.strong_converse_exponent,
     security.rate_after_storage,
+    security.min_entropy_rate_individual,
     security.min_entropy_rate_lupo2023,
+    security.min_entropy_rate_stw09,
     security.min_entropy_rate_kww2012,
     security.min_entropy_rate_erven2014,
     security.entropy_surplus,
     finite_key.immediate_measurement_entropy,
+    finite_key.balancing_cost,
+    finite_key.round_entropy,
+    finite_key.unknown_bits,
+    finite_key.min_entropy_individual,
     finite_key.min_entropy_lupo2023,
+    finite_key.min_entropy_stw09,
     finite_key.min_entropy_kww2012,
     finite_key.min_entropy_erven2014,
-    finite_key.secret_bits,
     finite_key.detection_tolerance,
-    finite_key.binomial_margin,
+    finite_key.wilson_upper,
     finite_key.serfling_margin,
     efficiency.expected_efficiency,
 )
 
-__all__ = ["LEAVES", "Prediction", "feasibility_margin", "is_feasible", "predict"]
+__all__ = [
+    "CLAIMS",
+    "LEAVES",
+    "Claim",
+    "Counts",
+    "KeyBits",
+    "Prediction",
+    "claim",
+    "feasibility_margin",
+    "is_feasible",
+    "predict",
+]

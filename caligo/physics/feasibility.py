@@ -1,7 +1,7 @@
 """Is any key possible at a point of the parameter space, however long the run?"""
 
 from .detection import Convention, qber
-from .security import Bound, MemoryModel, effective_retention, entropy_surplus, min_entropy_rate
+from .security import MemoryModel, effective_retention, entropy_surplus, min_entropy_rate
 
 
 def feasibility_margin(
@@ -13,7 +13,7 @@ def feasibility_margin(
     detector_error: float,
     dark_count_prob: float,
     *,
-    bound: Bound = "lupo2023",
+    claim: str = "individual",
     memory_model: MemoryModel = "markov",
     convention: Convention = "fidelity",
 ) -> float:
@@ -24,7 +24,7 @@ def feasibility_margin(
     """
     r_eff = effective_retention(r, wait_time_ns, memory_model)
     error_rate = qber(fidelity, efficiency, detector_error, dark_count_prob, convention)
-    return entropy_surplus(min_entropy_rate(r_eff, nu, bound), error_rate)
+    return entropy_surplus(min_entropy_rate(r_eff, nu, claim), error_rate)
 
 
 def is_feasible(
@@ -36,7 +36,7 @@ def is_feasible(
     detector_error: float,
     dark_count_prob: float,
     *,
-    bound: Bound = "lupo2023",
+    claim: str = "individual",
     memory_model: MemoryModel = "markov",
     convention: Convention = "fidelity",
 ) -> bool:
@@ -49,7 +49,7 @@ def is_feasible(
         efficiency,
         detector_error,
         dark_count_prob,
-        bound=bound,
+        claim=claim,
         memory_model=memory_model,
         convention=convention,
     )

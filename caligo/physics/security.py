@@ -1,24 +1,18 @@
 """Asymptotic security in the noisy-storage model: what a dishonest Bob cannot know, per round.
 
 The adversary has a perfect channel and perfect devices; he is limited only by a memory that keeps a
-qubit with probability r (depolarising channel rho -> r rho + (1-r) I/2) and holds a fraction nu of the
-detected rounds. Three bounds on the min-entropy per reconciled bit of the string he should not learn:
-
-- lupo2023: Bob stores a fraction nu of the qubits as they come, without encoding them, and Alice's
-  bases make the partition, so it is out of his control. Any measurement of the rest is covered.
-- kww2012: any attack, encoding before storage included. The partition is out of Bob's control, or
-  fixed by interactive hashing.
-- erven2014: any attack, Bob makes the partition, and both syndromes and the string he does learn are
-  charged to the same entropy. The bound of the published experiment.
+qubit with probability r and holds nu qubits per round. What the memory does to a qubit that it loses,
+and which attacks are covered, differs from claim to claim: `caligo.physics.claims` says it for each.
 """
 
+from collections.abc import Callable, Mapping
 from math import log, log1p, log2
 from typing import Literal
 
 from .entropy import binary_entropy, inverse_binary_entropy, solve_entropy
 
-Bound = Literal["lupo2023", "kww2012", "erven2014"]
 MemoryModel = Literal["markov", "fixed"]
+Bound = str  # for callers that still speak of bounds; gone with them
 
 REFERENCE_WAIT_NS = 1e9
 
@@ -98,52 +92,68 @@ def rate_after_storage(r: float, nu: float, rate: float) -> float:
     return nu * strong_converse_exponent(r, rate / nu)
 
 
-def min_entropy_rate_lupo2023(r: float, nu: float) -> float:
-    """(1-nu)/2 + nu min(1/2, 1-r): Lupo Eqs. 50-51 with the rational cap of Eqs. 37-38.
+def min_entropy_rate_individual(r: float, nu: float) -> float:
+    """(1-nu)/2 + nu min(1/2, 1-r): a share nu is stored as it comes, and the memory loses a qubit visibly.
 
-    Assumes: the partition is out of Bob's control. Attacks covered: he stores a fraction nu of the qubits
-    as they come and measures the rest in any way; encoding before storage is not covered.
-
-    The cap is Bob's choice to measure at once, which leaves him 1/2. Under it the collision-entropy
-    branch of Eq. 36 never decides: it exceeds 1-r only where both exceed 1/2.
+    A round that Bob measures before the bases are known leaves him 1/2 bit; one that he stores, the 1-r
+    that its erasure is worth, and he stores only where that is less.
     """
     return 0.5 * (1.0 - nu) + nu * min(0.5, 1.0 - r)
 
 
-def min_entropy_rate_kww2012(r: float, nu: float) -> float:
-    """nu gamma_r(1/(2 nu)) (KWW 2012; Lupo Eq. 19 at nu = 1): 0 where C(r) nu >= 1/2, 1/2 at nu = 0.
+def min_entropy_rate_lupo2023(r: float, nu: float) -> float:
+    """The rate of Lupo Eqs. 50-51 with the rational cap of Eqs. 37-38: that of min_entropy_rate_individual.
 
-    Assumes: the partition is out of Bob's control or fixed by interactive hashing. Attacks covered: any,
-    encoding before storage included. The string that Bob does learn is not charged.
+    The collision-entropy branch of Eq. 36 never decides: it exceeds 1-r only where both exceed 1/2.
     """
+    return min_entropy_rate_individual(r, nu)
+
+
+def min_entropy_rate_stw09(r: float, nu: float) -> float:
+    """(1-nu)/2 + nu min(1/2, h((1+r)/2)): as individual, but Bob does not see which qubits were lost.
+
+    Schaffner, Terhal, Wehner, Quantum Inf. Comput. 9, 963 (2009), Theorem 5: a stored qubit is a binary
+    symmetric channel of error (1-r)/2 once its basis is known.
+    """
+    return 0.5 * (1.0 - nu) + nu * min(0.5, binary_entropy(0.5 * (1.0 + r)))
+
+
+def min_entropy_rate_kww2012(r: float, nu: float) -> float:
+    """nu gamma_r(1/(2 nu)) (KWW 2012; Lupo Eq. 19 at nu = 1): 0 where C(r) nu >= 1/2, 1/2 at nu = 0."""
     return rate_after_storage(r, nu, 0.5)
 
 
 def min_entropy_rate_erven2014(r: float, nu: float) -> float:
     """nu gamma_r(1/(4 nu)): the limit of Erven et al., Nat. Commun. 5:3418, Eq. 8, per reconciled bit.
 
-    Assumes nothing of the partition: Bob makes it. Attacks covered: any, encoding before storage included.
-
-    So only half of the 1/2 bit per round is sure to lie in the string he should not know: 1/4 at nu = 0,
-    and key only where f h(Q) < 1/4. nu counts stored qubits per detected round here, per emitted pair in
-    the paper.
+    The string that Bob learns and both syndromes are charged: 1/4 at nu = 0, and key only where
+    f h(Q) < 1/4. nu counts stored qubits per detected round here, per emitted pair in the paper.
     """
     return rate_after_storage(r, nu, 0.25)
 
 
-def min_entropy_rate(r: float, nu: float, bound: Bound = "lupo2023") -> float:
-    """Min-entropy per reconciled bit of the unknown string, asymptotically, bits in [0, 1/2].
+RATES: Mapping[str, Callable[[float, float], float]] = {
+    "individual": min_entropy_rate_individual,
+    "lupo2023": min_entropy_rate_lupo2023,
+    "stw09": min_entropy_rate_stw09,
+    "erven2014": min_entropy_rate_erven2014,
+    "kww2012": min_entropy_rate_kww2012,
+    "release-0.1/lupo2023": min_entropy_rate_lupo2023,
+    "release-0.1/erven2014": min_entropy_rate_erven2014,
+    "release-0.1/kww2012": min_entropy_rate_kww2012,
+}
+"""The rate of each claim of `caligo.physics.claims`, a function of (r, nu)."""
 
-    r: retention after the wait (effective_retention), [0, 1]; nu: storage rate, [0, 1]; bound: see the
-    module's text. Raises ValueError for another bound.
+
+def min_entropy_rate(r: float, nu: float, claim: str = "individual") -> float:
+    """Min-entropy per reconciled bit of one string, asymptotically, bits in [0, 1/2].
+
+    r: retention after the wait (effective_retention), [0, 1]; nu: stored qubits per round of the key, [0, 1];
+    claim: a name of RATES. Raises ValueError for another.
     """
-    if bound == "lupo2023":
-        return min_entropy_rate_lupo2023(r, nu)
-    if bound == "kww2012":
-        return min_entropy_rate_kww2012(r, nu)
-    if bound == "erven2014":
-        return min_entropy_rate_erven2014(r, nu)
-    raise ValueError(f"bound must be 'lupo2023', 'kww2012' or 'erven2014', not {bound!r}")
+    if claim not in RATES:
+        raise ValueError(f"claim must be one of {', '.join(RATES)}, not {claim!r}")
+    return RATES[claim](r, nu)
 
 
 def entropy_surplus(entropy_rate: float, error_rate: float) -> float:
