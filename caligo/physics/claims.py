@@ -298,10 +298,13 @@ CLAIMS: Mapping[str, Claim] = MappingProxyType({entry.name: entry for entry in _
 
 DEFAULT = "individual"
 
+RELEASE_0_1 = "release-0.1/"
+"""What the name of a claim begins with whose rows release 0.1 made; the name of its bound follows."""
+
 
 def _legacy(bound: str, form: Callable[[float, float, float, float, float], float], second: str) -> Claim:
     return Claim(
-        name=f"release-0.1/{bound}",
+        name=RELEASE_0_1 + bound,
         title=f"the bound {bound} of release 0.1",
         status=Status.NONE,
         partitions=("bob",),
@@ -335,3 +338,20 @@ def claim(name: str) -> Claim:
     if found is None:
         raise ValueError(f"no claim {name!r}: there are {', '.join(CLAIMS)}, and of old files {', '.join(LEGACY)}")
     return found
+
+
+def rules_of_another_release(name: str) -> str | None:
+    """Under which rules rows were made, as one line, where they are none of this release's claims; None where they are.
+
+    Args:
+        name: of a claim, or whatever another release has written in its place.
+    """
+    if name in CLAIMS:
+        return None
+    bound = name.removeprefix(RELEASE_0_1)
+    if bound == name:
+        return f"made under the claim {name!r}, which this release does not know"
+    rules = f"made under the rules of release 0.1 (bound {bound})"
+    if name not in LEGACY:
+        return rules
+    return f"{rules}, which prove nothing: {LEGACY[name].adversary.removeprefix('None: ')} See docs/physics.md"
