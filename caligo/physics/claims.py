@@ -354,4 +354,5 @@ def rules_of_another_release(name: str) -> str | None:
     rules = f"made under the rules of release 0.1 (bound {bound})"
     if name not in LEGACY:
         return rules
-    return f"{rules}, which prove nothing: {LEGACY[name].adversary.removeprefix('None: ')} See docs/physics.md"
+    attack = LEGACY[name].adversary.removeprefix("None: ").removesuffix(".")
+    return f"{rules}, which prove nothing (docs/physics.md): {attack}"
