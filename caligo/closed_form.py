@@ -19,10 +19,12 @@ def expect(sample: ExplorationSample, physics: PhysicsSpec, protocol: ProtocolSp
         sample.P_dark,
         sample.N,
         sample.strategy,
-        bound=physics.bound,
+        claim=physics.claim,
+        partition=protocol.partition,
         memory_model=physics.memory_model,
         convention=physics.fidelity_convention,
         eps=physics.epsilon,
         test_fraction=protocol.test_fraction,
         pe_penalty=protocol.pe_penalty,
+        reconciliation_failure=protocol.reconciliation_failure,
     )

@@ -70,6 +70,8 @@ class Reason(enum.IntEnum):
     """skipped_predicted_failure."""
     FRAME_LOST = 13
     """failure_reconciliation: Bob could not correct his string and ends with random bits; Alice's strings exist."""
+    REFUSED_SETS = 14
+    """failure_security: the sets that Bob names are unequal, overlap, or name a round that was not detected."""
 
 
 METRICS: Final[tuple[tuple[str, str], ...]] = (
@@ -98,7 +100,9 @@ COUNTS: Final[tuple[tuple[str, str], ...]] = (
     ("frames_decoded", "frames"),
     ("removed", "rounds"),
 )
-"""Int64 columns with their units."""
+"""Int64 columns with their units. New ones are added at the end."""
+COUNTS_OF_RELEASE_0_1: Final = 9
+"""How many of them a row of release 0.1 has."""
 
 METRIC_NAMES: Final[tuple[str, ...]] = tuple(name for name, _ in METRICS)
 COUNT_NAMES: Final[tuple[str, ...]] = tuple(name for name, _ in COUNTS)
@@ -169,9 +173,9 @@ class ProtocolResult:
         return row
 
 
-def outcome_name(code: int) -> str:
-    """An outcome's code as metrics and traces name it, in lower case."""
-    return ProtocolOutcome(code).name.lower() if code in list(ProtocolOutcome) else "unknown"
+def code_name(codes: type[enum.IntEnum], code: int) -> str:
+    """The name of an outcome, a reason or a strategy in lower case; `code_N` for one of another release."""
+    return codes(code).name.lower() if code in list(codes) else f"code_{code}"
 
 
 def empty_rows() -> ResultRows:
@@ -182,6 +186,25 @@ def empty_rows() -> ResultRows:
 def join_rows(blocks: Iterable[ResultRows]) -> ResultRows:
     """Blocks of rows as one: what `np.concatenate` does, without looking at every field of every block (12 µs each)."""
     return np.frombuffer(bytearray().join(block.tobytes() for block in blocks), dtype=ROW_DTYPE)
+
+
+def rows_from_records(records: Iterable[bytes]) -> ResultRows:
+    """Rows [n] from the bytes of each, as this release or an earlier one kept them; a count that it had not is 0.
+
+    Raises:
+        ValueError: bytes that no release has kept.
+    """
+    return np.frombuffer(b"".join(map(_record_of_today, records)), dtype=ROW_DTYPE)
+
+
+def _record_of_today(record: bytes) -> bytes:
+    missing = ROW_DTYPE.itemsize - len(record)
+    if not missing:
+        return record
+    if missing != 8 * (len(COUNTS) - COUNTS_OF_RELEASE_0_1):
+        raise ValueError(f"no result row has {len(record)} bytes")
+    up_to_counts, codes = record[:-2], record[-2:]
+    return up_to_counts + bytes(missing) + codes
 
 
 def metric(rows: ResultRows, name: str) -> NDArray[np.float32]:

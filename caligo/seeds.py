@@ -28,7 +28,7 @@ class Purpose(enum.IntEnum):
     QUANTUM = 2
     """Bits, bases and clicks of a sample."""
     PROTOCOL = 3
-    """Choices of the parties: test set, choice bit, index-set truncation."""
+    """Bob's choice, his private bits where he could not correct, and which rounds of a long run are held."""
     RECONCILIATION = 4
     """Alice's private bits on punctured positions, verification hash."""
     AMPLIFICATION = 5
@@ -41,6 +41,8 @@ class Purpose(enum.IntEnum):
     """Which rows are simulated though the guardrail would skip them (index: block of rows)."""
     EXTRAPOLATION = 9
     """Failed frames among those that were not decoded."""
+    PERMUTATION = 10
+    """Alice's public permutation of the two strings."""
 
 
 def sequence(seed: int, phase: Phase, index: int, purpose: Purpose) -> np.random.SeedSequence:

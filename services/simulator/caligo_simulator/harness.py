@@ -1,8 +1,8 @@
 """One sample through the protocol, stage by stage.
 
-Each stage either goes on or ends the sample with a typed outcome; the order is that of the protocol: detections, test
-set and error rate, choice of the code, reconciliation, amplification. What a row says about a sample depends on the
-campaign's setup and the sample's index alone.
+The harness carries messages between Alice and Bob (`protocol.parties`) in the order of docs/physics.md, and keeps the
+book: each stage either goes on or ends the sample with a typed outcome. Only what is public may end it. What a row says
+about a sample depends on the campaign's setup and the sample's index alone.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from structlog.contextvars import bound_contextvars
 
 from caligo import logs, seeds, tracing
 from caligo.closed_form import expect
+from caligo.physics import claims
+from caligo.physics.claims import Counts
 from caligo.physics.entropy import binary_entropy
-from caligo.physics.finite_key import detection_interval, min_entropy, secret_bits
-from caligo.physics.prediction import MARGIN_FLOOR, expected_leakage_rate
+from caligo.physics.finite_key import detection_interval
+from caligo.physics.prediction import MARGIN_FLOOR, expected_leakage_rate, removed_rounds
 from caligo.physics.security import effective_retention
 from caligo.results import ProtocolOutcome, ProtocolResult, Reason
 from caligo.seeds import Phase, Purpose
@@ -31,30 +32,32 @@ from caligo.space import ExplorationSample, Strategy
 from caligo.spec import PhysicsSpec, ProtocolSpec
 from caligo_simulator import metrics
 from caligo_simulator.arena import SlotReference
-from caligo_simulator.epr.source import Link, Segment
-from caligo_simulator.protocol.amplification import amplify, draw_seed
+from caligo_simulator.epr.source import BobBases, Link, Segment
 from caligo_simulator.protocol.estimation import Estimate, estimate
+from caligo_simulator.protocol.messages import Message, Requests
+from caligo_simulator.protocol.parties import Agreement, Keys, Parties
+from caligo_simulator.protocol.partition import RefusedSetsError
 from caligo_simulator.protocol.reconciliation.codes import FRAME_SIZES, payload_bits
 from caligo_simulator.protocol.reconciliation.plans import (
     Plan,
     baseline_plan,
     blind_plan,
     expected_leak,
+    frame_error_rate,
 )
-from caligo_simulator.protocol.reconciliation.protocol import Reconciliation, reconcile
-from caligo_simulator.protocol.sifting import Sifted, Sifter
+from caligo_simulator.protocol.sifting import Holding, Sifted, Sifter
 from caligo_simulator.protocol.verification import TAG_BITS
 from caligo_simulator.workers import BatchedEPROrchestrator, SegmentRequest, SegmentTask, WorkerLostError
 
 log = logs.get("harness")
 
 QBER_LIMIT: Final = 0.11
-"""h(Q) = 1/2: no bound on the adversary leaves more (physics.md 2.3)."""
+"""h(Q) = 1/2: no claim leaves more (physics.md 2.3)."""
 _SHORTEST_PAYLOAD: Final = payload_bits(FRAME_SIZES[0])
 _FEWEST_LONG: Final = 4
 """Long frames that are decoded however few the spec asks for: the loss of a single one must not be that of all."""
-_FRAMES_AT_ONCE: Final = 64
-"""Decoded between two looks at the clock."""
+_TABLE_FRAMES: Final = 100
+"""Decoded frames of the run that the table of frame error rates counts as, where the rest of a blind run is drawn."""
 
 
 class SampleCancelledError(Exception):
@@ -72,20 +75,6 @@ class Setup:
     protocol: ProtocolSpec
 
 
-class KeyPair(NamedTuple):
-    """The strings of a run in which every frame was decoded, uint8 0/1 [ell] each."""
-
-    choice: int
-    alice: tuple[NDArray[np.uint8], NDArray[np.uint8]]
-    """S_0 and S_1."""
-    bob: NDArray[np.uint8]
-    """S_C."""
-    bob_other: NDArray[np.uint8]
-    """What Bob saw over I_{1-C}, in the frames that are kept, uint8 0/1 [reconciled]."""
-    other_seed: NDArray[np.uint8]
-    """The public seed with which S_{1-C} is hashed."""
-
-
 class _Ended(Exception):
     """A stage ends the sample."""
 
@@ -95,10 +84,11 @@ class _Ended(Exception):
 
 
 class ProtocolHarness:
-    """Runs samples; one harness serves any number of threads."""
+    """Runs samples; one harness serves any number of threads. `parties` may put somebody else in the honest place."""
 
-    def __init__(self, orchestrator: BatchedEPROrchestrator) -> None:
+    def __init__(self, orchestrator: BatchedEPROrchestrator, parties: Parties | None = None) -> None:
         self._orchestrator = orchestrator
+        self._parties = parties or Parties()
 
     def run(
         self,
@@ -106,18 +96,21 @@ class ProtocolHarness:
         setup: Setup,
         *,
         cancelled: threading.Event | None = None,
-        on_keys: Callable[[KeyPair], None] | None = None,
+        on_keys: Callable[[Keys], None] | None = None,
+        on_message: Callable[[str, Message], None] | None = None,
     ) -> ProtocolResult:
         """Carry out the protocol on a sample. Whatever goes wrong inside it becomes its outcome.
 
-        cancelled: looked at between segments and stages; on_keys: is shown the strings, where they exist.
+        cancelled: looked at between segments and stages; on_keys: is shown the keys, where every frame was decoded;
+        on_message: is shown each message, after the name of who says it ("alice", "bob").
 
         Raises:
             SampleCancelledError: `cancelled` was set.
         """
         started = time.monotonic()
         cancelled = cancelled or threading.Event()
-        run = _Run(self._orchestrator, sample, setup, started, cancelled, on_keys)
+        listeners = on_keys or (lambda keys: None), on_message or (lambda sender, message: None)
+        run = _Run(self._orchestrator, self._parties, sample, setup, started, cancelled, *listeners)
         with bound_contextvars(campaign=setup.campaign, phase=setup.phase.name.lower(), row=sample.index):
             self._carry_out(run)
         run.result.wall_seconds = time.monotonic() - started
@@ -129,6 +122,9 @@ class ProtocolHarness:
                 run.carry_out()
         except _Ended as end:
             run.end(end.outcome, end.reason)
+        except RefusedSetsError as error:
+            log.warning("Alice refuses Bob's sets", reason=str(error))
+            run.end(ProtocolOutcome.FAILURE_SECURITY, Reason.REFUSED_SETS)
         except TimeoutError:
             run.end(ProtocolOutcome.FAILURE_TIMEOUT, Reason.TIME_LIMIT)
         except SampleCancelledError:
@@ -155,11 +151,13 @@ class _Run:
     def __init__(
         self,
         orchestrator: BatchedEPROrchestrator,
+        parties: Parties,
         sample: ExplorationSample,
         setup: Setup,
         started: float,
         cancelled: threading.Event,
-        on_keys: Callable[[KeyPair], None] | None,
+        on_keys: Callable[[Keys], None],
+        say: Callable[[str, Message], None],
     ) -> None:
         self.orchestrator = orchestrator
         self.sample = sample
@@ -167,37 +165,43 @@ class _Run:
         self.deadline = started + setup.protocol.time_limit_seconds
         self.cancelled = cancelled
         self.on_keys = on_keys
+        self.say = say
         self.result = ProtocolResult(ProtocolOutcome.SUCCESS, pairs=sample.N)
         self.link = Link.of(sample, setup.physics.fidelity_convention)
         self.r_eff = effective_retention(sample.r, sample.dt_ns, setup.physics.memory_model)
+        self.claim = claims.claim(setup.physics.claim)
         self.estimate: Estimate | None = None
-        rng = self.generator(Purpose.PROTOCOL)
-        self.test_set_key = int(rng.integers(2**64, dtype=np.uint64))
-        self.choice = int(rng.integers(2))
+        self.secret = 0.0
+        """Key bits, unrounded, once the leak is known."""
+        self.is_baseline = sample.strategy is Strategy.BASELINE
+        self.by_alice = setup.protocol.partition == "alice"
+        self.rng = self.generator(Purpose.PROTOCOL)
+        agreement = Agreement(
+            setup.protocol.partition, BobBases.slots_of(setup.protocol.test_fraction) if self.is_baseline else 0
+        )
+        self.alice = parties.alice(agreement)
+        self.bob = parties.bob(agreement, int(self.rng.integers(2)))
 
     # --- stages -----------------------------------------------------------------------------------------------------
 
     def carry_out(self) -> None:
         with _stage("quantum"):
-            sifted = self.quantum_phase()
+            sifted = self.sifted = self.quantum_phase()
         with _stage("choice of code"):
             self.detection_test(sifted)
-            plan = self.choose_code(sifted)
+            length = self.divide(sifted)
+            plan = self.choose_code(sifted, length)
         with _stage("reconciliation"):
-            frames = self.reconcile(plan, sifted)
+            self.reconcile(plan, sifted)
         with _stage("amplification"):
-            self.amplify(plan, sifted, frames)
+            self.amplify()
 
     def quantum_phase(self) -> Sifted:
-        """Generate and sift all pairs; the next segment is made while this one is sifted."""
-        baseline = self.sample.strategy is Strategy.BASELINE
-        sifter = Sifter(
-            keep=min(max(self.most_decoded(n) * payload_bits(n) for n in FRAME_SIZES), self.sample.N),
-            test_fraction=self.setup.protocol.test_fraction if baseline else 0.0,
-            key=self.test_set_key,
-        )
+        """Generate, report and sift all pairs; the next segment is made while this one is sifted."""
+        bases = self.bob.measure()
+        sifter = Sifter(bases.slots, self.holding(bases), int(self.rng.integers(2**64, dtype=np.uint64)))
         self.time_left()  # it may have waited for its turn longer than anybody waits for it
-        tasks = self.tasks()
+        tasks = self.tasks(bases)
         first = next(tasks)
         request = self.orchestrator.generate(first)
         task: SegmentTask | None = first
@@ -207,7 +211,7 @@ class _Run:
                 following = next(tasks, None)
                 if following is not None:
                     request = self.orchestrator.generate(following)
-                self.sift(sifter, reference, task.pairs)
+                self.report(sifter, reference, task)
                 task = following
             self.time_left()
         finally:
@@ -216,7 +220,7 @@ class _Run:
         self.result.detected = sifted.detected
         self.result.detection_rate = sifted.detected / self.sample.N
         self.result.sifted = sifted.length
-        self.result.test_bits = sifted.test_bits
+        self.result.test_bits = sifted.slots
         return sifted
 
     def detection_test(self, sifted: Sifted) -> None:
@@ -225,118 +229,170 @@ class _Run:
         if not low <= sifted.detected <= high:
             raise _Ended(ProtocolOutcome.FAILURE_SECURITY, Reason.DETECTION_INTERVAL)
 
-    def choose_code(self, sifted: Sifted) -> Plan:
-        """Estimate the error rate, choose the code for it, and stop where that cannot lead to a key."""
+    def divide(self, sifted: Sifted) -> int:
+        """Alice announces her bases, and Bob names the sets if the partition is his; the length of each string."""
+        self.bob.hold(sifted.held)
+        bases = self.alice.hold(sifted.held)
+        self.say("alice", bases)
+        if self.by_alice:
+            return sifted.length
+        sets = self.bob.name_sets(bases)
+        self.say("bob", sets)
+        self.alice.accept(sets)
+        return sets.zero.size if bases.bases.size == sifted.key_rounds else sifted.length
+
+    def choose_code(self, sifted: Sifted, length: int) -> Plan:
+        """Estimate the error rate, choose the code for it, and stop where that cannot lead to a key.
+
+        All of this is Alice's and public: the opened slots, and what the code will disclose.
+        """
+        protocol = self.setup.protocol
         self.estimate = estimate(
-            sifted,
-            self.sample.strategy,
-            self.link.qber(),
-            self.setup.physics.epsilon,
-            self.setup.protocol.pe_penalty,
+            sifted, self.sample.strategy, self.link.qber(), protocol.reconciliation_failure / 2, protocol.pe_penalty
         )
         if self.estimate is not None:
             self.result.qber = self.estimate.qber
-        if self.estimate is None or sifted.length < _SHORTEST_PAYLOAD:
+        if self.estimate is None or length < _SHORTEST_PAYLOAD:
             raise _Ended(ProtocolOutcome.FAILURE_SECURITY, Reason.INSUFFICIENT_RAW)
-        baseline = self.sample.strategy is Strategy.BASELINE
-        if baseline and self.estimate.qber > QBER_LIMIT:
+        if self.is_baseline and self.estimate.qber > QBER_LIMIT:
             raise _Ended(ProtocolOutcome.FAILURE_QBER, Reason.QBER_LIMIT)
-        make_plan = baseline_plan if baseline else blind_plan
-        design_qber = self.estimate.design_qber
-        plans = [make_plan(design_qber, n) for n in FRAME_SIZES if payload_bits(n) <= sifted.length]
+        plans = [self.plan(n, length // payload_bits(n)) for n in FRAME_SIZES if payload_bits(n) <= length]
         serving = [plan for plan in plans if plan is not None]
         if not serving:
             raise _Ended(ProtocolOutcome.FAILURE_QBER, Reason.NO_CODE)
-
-        def expected_bits(plan: Plan) -> float:
-            frames = sifted.length // plan.payload
-            return self.secret_bits(frames * plan.payload, frames * (expected_leak(plan) + TAG_BITS))
-
-        plan = max(serving, key=expected_bits)
-        frames = self.result.frames_total = sifted.length // plan.payload
-        # What remains after the least that can be disclosed, with every frame kept, is the most that can remain.
-        most = self.secret_bits(frames * plan.payload, frames * (int(plan.syndrome_leak[0]) + TAG_BITS))
-        expected_bits(plan)  # leaves the expected margin, for samples that end before their leak is known
+        plan = max(serving, key=lambda plan: self.expected(plan, sifted, length // plan.payload).secret)
+        frames = self.result.frames_total = length // plan.payload
+        cut, least = frames * plan.payload, frames * int(plan.syndrome_leak[0])
+        if self.is_baseline:  # the leak is known before anything is said
+            most = self.secret = self.settle(plan, sifted, frames, least + TAG_BITS)
+        else:
+            self.record_margin(self.expected(plan, sifted, frames), cut)
+            most = self.key_bits(sifted, cut, cut, least + frames * TAG_BITS).secret
         if most < 1.0:
             raise _Ended(ProtocolOutcome.FAILURE_SECURITY, Reason.PREDICTED_NEGATIVE_KEY)
         return plan
 
-    def reconcile(self, plan: Plan, sifted: Sifted) -> list[Reconciliation]:
-        """Decode and verify frames, as many as the spec asks for; the rest fail at the rate of these."""
+    def reconcile(self, plan: Plan, sifted: Sifted) -> None:
+        """Decode frames, as many as the spec asks for; the rest fail as measured rates say."""
         result = self.result
-        decoded = min(result.frames_total, self.most_decoded(plan.code.n))
-        rng = self.generator(Purpose.RECONCILIATION)
-        alice = sifted.chosen_alice[: decoded * plan.payload].reshape(decoded, plan.payload)
-        bob = sifted.chosen_bob[: decoded * plan.payload].reshape(decoded, plan.payload)
-        parts = []
-        for first in range(0, decoded, _FRAMES_AT_ONCE):
-            batch = slice(first, first + _FRAMES_AT_ONCE)
-            parts.append(reconcile(plan, alice[batch], bob[batch], rng))
-            self.time_left()
-        failed = sum(part.frames_failed for part in parts)
-        verified = decoded - failed
+        if self.by_alice:
+            permutation = self.alice.permute(self.generator(Purpose.PERMUTATION))
+            self.say("alice", permutation)
+            self.bob.follow(self.alice.bases, permutation)
+        held = min(index.size for index in self.alice.sets)
+        decoded = result.frames_decoded = min(result.frames_total, self.most_decoded(plan.code.n), held // plan.payload)
+        correction = self.alice.describe(plan, decoded, self.generator(Purpose.RECONCILIATION))
+        self.say("alice", correction)
+        requests = self.bob.correct(correction, self.time_left)
+        failed = decoded - int(np.count_nonzero(self.bob.met if requests is None else requests.kept))
         result.frame_error_rate = failed / decoded
-        undecoded = result.frames_total - decoded
-        result.frames_failed = failed
-        if undecoded:
-            extrapolation = self.generator(Purpose.EXTRAPOLATION)
-            result.frames_failed += int(extrapolation.binomial(undecoded, failed / decoded))
-        if verified == 0:
-            raise _Ended(ProtocolOutcome.FAILURE_RECONCILIATION, Reason.NO_FRAME_VERIFIED)
-        kept = result.frames_total - result.frames_failed
-        leaked = sum(part.leaked_total for part in parts)
-        result.reconciled = kept * plan.payload
-        result.leaked = -(-leaked * kept // verified)  # rounded up
-        result.leakage_rate = result.leaked / result.reconciled
+        lost = result.frames_failed = failed + self.draw_failures(plan, result.frames_total - decoded, failed, decoded)
+        if requests is not None:
+            self.say("bob", requests)
+            self.alice.drop(requests)
+            self.secret = self.settle_blind(plan, sifted, requests, lost)
         ideal = binary_entropy(sifted.errors / sifted.matched)
         if ideal > 0.0:
-            result.reconciliation_efficiency = (result.leaked - kept * TAG_BITS) / (result.reconciled * ideal)
-        return parts
-
-    def amplify(self, plan: Plan, sifted: Sifted, parts: list[Reconciliation]) -> None:
-        """Hash both strings to the key length, which the leak decides."""
-        result = self.result
-        secret = self.secret_bits(result.reconciled, result.leaked)
-        if secret < 1.0:
+            tags = TAG_BITS * (result.frames_total - lost if plan.is_blind else 1)
+            result.reconciliation_efficiency = (result.leaked - tags) / (result.reconciled * ideal)
+        if self.secret < 1.0:
             raise _Ended(ProtocolOutcome.FAILURE_SECURITY, Reason.DEATH_VALLEY)
-        result.key_length = math.floor(secret)
-        result.net_efficiency = result.key_length / self.sample.N
-        if sum(part.frames_total for part in parts) == result.frames_total:
-            keys = self.strings(plan, sifted, parts)
-            if self.on_keys is not None:
-                self.on_keys(keys)
+        if not plan.is_blind and (lost or not self.bob.knows):
+            # Alice has two keys and Bob random bits: she cannot know it, so it is no end of the protocol.
+            result.outcome, result.reason = ProtocolOutcome.FAILURE_RECONCILIATION, Reason.FRAME_LOST
 
-    def strings(self, plan: Plan, sifted: Sifted, parts: list[Reconciliation]) -> KeyPair:
-        """S_0, S_1 and Bob's S_C, from the frames that both strings keep."""
-        verified = np.concatenate([part.verified for part in parts])
-        corrected = np.concatenate([part.bits for part in parts])[verified].ravel()
-
-        def kept(string: NDArray[np.uint8]) -> NDArray[np.uint8]:
-            frames = string[: verified.size * plan.payload].reshape(verified.size, plan.payload)
-            return frames[verified].ravel()
-
-        rng = self.generator(Purpose.AMPLIFICATION)
-        length = self.result.key_length
-        chosen_seed, other_seed = (draw_seed(corrected.size, length, rng) for _ in range(2))
-        chosen, bob = amplify(np.stack([kept(sifted.chosen_alice), corrected]), length, chosen_seed)
-        other = amplify(kept(sifted.other_alice), length, other_seed)
-        return KeyPair(
-            choice=self.choice,
-            alice=(other, chosen) if self.choice else (chosen, other),
-            bob=bob,
-            bob_other=kept(sifted.other_bob),
-            other_seed=other_seed,
-        )
+    def amplify(self) -> None:
+        """Both hash to the key length, which the leak decides."""
+        result = self.result
+        length = math.floor(self.secret)
+        if result.frames_decoded == result.frames_total:
+            hashes = self.alice.hash(length, self.generator(Purpose.AMPLIFICATION))
+            self.say("alice", hashes)
+            self.bob.hash(hashes, self.rng)
+            self.on_keys(Keys(self.bob.choice, self.alice.keys, self.bob.key, self.bob.knows))
+        if result.outcome is ProtocolOutcome.SUCCESS:
+            result.key_length = length
+            result.net_efficiency = length / self.sample.N
 
     # --- parts of the stages ----------------------------------------------------------------------------------------
 
-    def tasks(self) -> Iterator[SegmentTask]:
+    def plan(self, n: int, frames: int) -> Plan | None:
+        """The code for so many frames of n, None where no code of the pool serves."""
+        assert self.estimate is not None
+        if not self.is_baseline:
+            return blind_plan(self.estimate.design_qber, n)
+        return baseline_plan(self.estimate.design_qber, n, self.setup.protocol.reconciliation_failure / 2 / frames)
+
+    def key_bits(self, sifted: Sifted, cut: float, kept: float, leak: float) -> claims.KeyBits:
+        """Key bits, unrounded, where `kept` of the `cut` bits of each string stay and `leak` of each are public."""
+        physics, partition = self.setup.physics, self.setup.protocol.partition
+        removed = removed_rounds(partition, sifted.key_rounds, cut, kept)
+        counts = Counts(sifted.detected, sifted.key_rounds, cut, removed, leak)
+        return self.claim.key_bits(counts, self.r_eff, self.sample.nu, physics.epsilon, partition)
+
+    def expected(self, plan: Plan, sifted: Sifted, frames: int) -> claims.KeyBits:
+        """Key bits to be expected of a plan for so many frames."""
+        if not plan.is_blind:
+            kept, leak = float(frames), frames * int(plan.syndrome_leak[0]) + TAG_BITS
+        else:
+            kept = frames * (1.0 - frame_error_rate(plan, plan.qber))
+            leak = kept * (expected_leak(plan) + TAG_BITS)
+        return self.key_bits(sifted, frames * plan.payload, kept * plan.payload, leak)
+
+    def settle(self, plan: Plan, sifted: Sifted, frames: int, leaked: int) -> float:
+        """Note what stays of both strings and what was said of each; key bits, unrounded, and with them the margin."""
+        result = self.result
+        cut, kept = result.frames_total * plan.payload, frames * plan.payload
+        result.reconciled = kept
+        result.removed = round(removed_rounds(self.setup.protocol.partition, sifted.key_rounds, cut, kept))
+        result.leaked = leaked
+        result.leakage_rate = leaked / kept
+        bits = self.key_bits(sifted, cut, kept, leaked)
+        self.record_margin(bits, kept)
+        return bits.secret
+
+    def record_margin(self, bits: claims.KeyBits, m: float) -> None:
+        """Set margin and entropy rate, of m bits of each string."""
+        self.result.min_entropy_rate = bits.entropy / m
+        self.result.margin = max(MARGIN_FLOOR, bits.secret / m)
+
+    def draw_failures(self, plan: Plan, undecoded: int, failed: int, decoded: int) -> int:
+        """Frames that fail among those that are not decoded, at the rate of the table, as uncertain as that is.
+
+        In the blind protocol what the decoded frames showed counts as well; in the baseline one that failed has already
+        decided.
+        """
+        if not undecoded:
+            return 0
+        rng = self.generator(Purpose.EXTRAPOLATION)
+        rate = frame_error_rate(plan, self.link.qber(), float(rng.standard_normal()))
+        if plan.is_blind:
+            prior = max(rate, 1e-12) * _TABLE_FRAMES
+            rate = rng.beta(failed + prior, decoded - failed + _TABLE_FRAMES - prior)
+        return int(rng.binomial(undecoded, rate))
+
+    def settle_blind(self, plan: Plan, sifted: Sifted, requests: Requests, lost: int) -> float:
+        """`settle` with what was disclosed of the frames that are kept; those not decoded count as the others do."""
+        kept = self.result.frames_total - lost
+        verified = int(np.count_nonzero(requests.kept))
+        if verified == 0 or kept == 0:
+            raise _Ended(ProtocolOutcome.FAILURE_RECONCILIATION, Reason.NO_FRAME_VERIFIED)
+        leaked = int((plan.syndrome_leak[requests.stage[requests.kept]] + TAG_BITS).sum())
+        return self.settle(plan, sifted, kept, -(-leaked * kept // verified))  # rounded up
+
+    def holding(self, bases: BobBases) -> Holding:
+        """The rounds of the strings that may be decoded, both strings together."""
+        expected = self.sample.N * self.link.click_probability() * (1.0 - bases.slots / BobBases.slots_of(1.0))
+        wanted = 2 * max(self.most_decoded(n) * payload_bits(n) for n in FRAME_SIZES)
+        return Holding.of(wanted, expected, self.sample.N)
+
+    def tasks(self, bases: BobBases) -> Iterator[SegmentTask]:
         """The segments of the sample, in order."""
         total, step = self.sample.N, self.orchestrator.segment_pairs
         key = seeds.key(self.setup.seed, self.setup.phase, self.sample.index, Purpose.QUANTUM)
         for start in range(0, total, step):
             pairs = min(step, total - start)
-            yield SegmentTask(self.setup.protocol.epr_source, self.link, key, start, pairs)
+            yield SegmentTask(self.setup.protocol.epr_source, self.link, bases, key, start, pairs)
 
     def collect(self, request: SegmentRequest) -> SlotReference:
         """Wait for a segment, as long as the sample may take and somebody waits for it."""
@@ -346,11 +402,14 @@ class _Run:
             reference = request.result()
         return reference
 
-    def sift(self, sifter: Sifter, reference: SlotReference, pairs: int) -> None:
-        """Sift views of a slot, and free it."""
+    def report(self, sifter: Sifter, reference: SlotReference, task: SegmentTask) -> None:
+        """Let Bob report a segment, sift it by that where it lies, and free its slot."""
         arena = self.orchestrator.arena
         try:
-            sifter.add(Segment.over(arena.read(reference), pairs))
+            segment = self.alice.send(Segment.over(arena.read(reference), task.pairs), task.start)
+            report = self.bob.report(segment, task.start)
+            self.say("bob", report)
+            sifter.add(segment._replace(bob_basis=report.basis, bob_click=report.click))
         finally:
             arena.free(reference)
 
@@ -376,19 +435,10 @@ class _Run:
             raise TimeoutError
         return left
 
-    def secret_bits(self, m: int, leak: float) -> float:
-        """Key bits, unrounded, from m reconciled bits after `leak` public ones; sets margin and entropy rate."""
-        physics = self.setup.physics
-        entropy = min_entropy(m, self.r_eff, self.sample.nu, physics.epsilon, physics.bound)
-        secret = secret_bits(entropy, leak, physics.epsilon)
-        self.result.min_entropy_rate = entropy / m
-        self.result.margin = max(MARGIN_FLOOR, secret / m)
-        return secret
-
     # --- ends -------------------------------------------------------------------------------------------------------
 
     def end(self, outcome: ProtocolOutcome, reason: Reason) -> None:
-        """Note how the sample failed. Where there is no key the margin is not positive."""
+        """Note how the sample failed before there was a key: its margin is not positive."""
         result = self.result
         result.outcome, result.reason = outcome, reason
         result.key_length, result.net_efficiency = 0, 0.0
@@ -396,17 +446,19 @@ class _Run:
             result.margin = math.nan
             return
         if math.isnan(result.margin):
-            self.expect_margin()
+            self.expect_margin(self.sifted)
         result.margin = min(0.0, result.margin)
 
-    def expect_margin(self) -> None:
+    def expect_margin(self, sifted: Sifted) -> None:
         """The margin where no code was chosen: with the leakage to be expected at the measured error rate, or, where
         that was not measured either, wholly in closed form."""
-        sample, physics, protocol = self.sample, self.setup.physics, self.setup.protocol
-        if self.estimate is not None:
-            # Below one frame the margin goes on with the bits that there are.
-            m = self.result.sifted // _SHORTEST_PAYLOAD * _SHORTEST_PAYLOAD or self.result.sifted
-            rate = expected_leakage_rate(self.estimate.qber, self.estimate.design_qber, sample.strategy)
-            self.secret_bits(m, (rate + TAG_BITS / _SHORTEST_PAYLOAD) * m)
+        if self.estimate is None:
+            self.result.margin = expect(self.sample, self.setup.physics, self.setup.protocol).margin
             return
-        self.result.margin = expect(sample, physics, protocol).margin
+        # Below one frame the margin goes on with the bits that there are.
+        frames = sifted.length // _SHORTEST_PAYLOAD
+        m = frames * _SHORTEST_PAYLOAD or sifted.length
+        failure = self.setup.protocol.reconciliation_failure / 2 / max(1, frames)
+        rate = expected_leakage_rate(self.estimate.qber, self.estimate.design_qber, self.sample.strategy, failure)
+        tags = TAG_BITS * (1 if self.is_baseline else max(1, frames))
+        self.record_margin(self.key_bits(sifted, m, m, rate * m + tags), m)

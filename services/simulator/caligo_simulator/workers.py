@@ -35,7 +35,7 @@ from caligo import logs
 from caligo.errors import InternalError, ResourceExhausted
 from caligo.physics.detection import Convention
 from caligo_simulator.arena import Arena, SlotReference, StaleReferenceError
-from caligo_simulator.epr.source import TILE, Link, Segment, make_source, segment_bytes
+from caligo_simulator.epr.source import TILE, BobBases, Link, Segment, make_source, segment_bytes
 
 log = logs.get("workers")
 
@@ -62,6 +62,7 @@ class SegmentTask:
 
     source: str
     link: Link
+    bob: BobBases
     key: int
     start: int
     pairs: int
@@ -329,9 +330,11 @@ class _Hold(NamedTuple):
 
 _REFERENCE: Final = struct.Struct("=4q")
 """A worker's answer; one of another length is the text of an error."""
-_TASK: Final = struct.Struct("=4q4dQ2q")
-"""Slot, link, key, start and pairs; the names of source and convention follow."""
+_TASK: Final = struct.Struct("=4q4d2qQ2q")
+"""Slot, link, Bob's bases, key, start and pairs; the names of source and convention follow."""
 _MESSAGE_BYTES: Final = 4096
+_COIN: Final = 2
+"""In the place of a basis that Bob does not have."""
 
 
 def _encode(task: SegmentTask, slot: SlotReference) -> bytes:
@@ -339,16 +342,19 @@ def _encode(task: SegmentTask, slot: SlotReference) -> bytes:
     numbers = _TASK.pack(
         *slot,
         *(link.fidelity, link.efficiency, link.detector_error, link.dark_count_prob),
+        *(_COIN if task.bob.basis is None else task.bob.basis, task.bob.slots),
         *(task.key, task.start, task.pairs),
     )
     return numbers + f"{task.source} {link.convention}".encode()
 
 
 def _decode(message: bytes) -> tuple[SegmentTask, SlotReference]:
-    slot, generation, offset, length, fidelity, efficiency, error, dark, key, start, pairs = _TASK.unpack_from(message)
+    numbers = _TASK.unpack_from(message)
+    basis, slots, key, start, pairs = numbers[8:]
     source, convention = message[_TASK.size :].decode().split()
-    link = Link(fidelity, efficiency, error, dark, cast(Convention, convention))
-    return SegmentTask(source, link, key, start, pairs), SlotReference(slot, generation, offset, length)
+    link = Link(*numbers[4:8], cast(Convention, convention))
+    bob = BobBases(None if basis == _COIN else basis, slots)
+    return SegmentTask(source, link, bob, key, start, pairs), SlotReference(*numbers[:4])
 
 
 # --- in the worker --------------------------------------------------------------------------------------------------
@@ -371,7 +377,7 @@ _source = functools.cache(make_source)
 def _fill(arena: Arena, task: SegmentTask, slot: SlotReference) -> bytes:
     try:
         segment = Segment.over(arena.write(slot), task.pairs)
-        _source(task.source).fill(segment, task.link, task.key, task.start)
+        _source(task.source).fill(segment, task.link, task.bob, task.key, task.start)
         return _REFERENCE.pack(*arena.commit(slot, segment_bytes(task.pairs)))
     except Exception:
         return traceback.format_exc().encode()[-_MESSAGE_BYTES:]

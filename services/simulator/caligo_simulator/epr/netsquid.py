@@ -19,7 +19,7 @@ from netsquid.qubits import qubitapi
 from numpy.typing import NDArray
 
 from caligo.physics import detection
-from caligo_simulator.epr.source import NO_CLICK, TILE, Int8Array, Link, Segment
+from caligo_simulator.epr.source import NO_CLICK, TILE, BobBases, Int8Array, Link, Segment
 
 _LOST: Final = 2
 """In the place of Bob's outcome where his photon is lost."""
@@ -28,14 +28,14 @@ _LOST: Final = 2
 class NetSquidSource:
     """Every round from NetSquid's own qubits; the rounds of a tile follow from (key, tile)."""
 
-    def fill(self, segment: Segment, link: Link, key: int, start: int) -> None:
+    def fill(self, segment: Segment, link: Link, bob: BobBases, key: int, start: int) -> None:
         if start % TILE:
             raise ValueError(f"start must be a multiple of {TILE}")
         ns.set_qstate_formalism(ns.QFormalism.DM)
         state = pair_state(link)
         for first in range(0, segment.bob_click.size, TILE):
             tile = Segment(*(array[first : first + TILE] for array in segment))
-            _fill_tile(tile, link, state, np.random.SeedSequence(key, spawn_key=((start + first) // TILE,)))
+            _fill_tile(tile, link, bob, state, np.random.SeedSequence(key, spawn_key=((start + first) // TILE,)))
 
 
 def pair_state(link: Link) -> NDArray[np.complex128]:
@@ -47,11 +47,14 @@ def pair_state(link: Link) -> NDArray[np.complex128]:
     return np.array(qubitapi.reduced_dm(pair))
 
 
-def _fill_tile(tile: Segment, link: Link, state: NDArray[np.complex128], seed: np.random.SeedSequence) -> None:
+def _fill_tile(
+    tile: Segment, link: Link, bob: BobBases, state: NDArray[np.complex128], seed: np.random.SeedSequence
+) -> None:
     ours, theirs = seed.spawn(2)
     # A row a round, so that a tile that is cut short begins like a whole one.
     uniform = np.random.Generator(np.random.Philox(ours)).random((tile.bob_click.size, 6))
-    tile.alice_basis[:], tile.bob_basis[:], coin = (uniform[:, j] < 0.5 for j in range(3))
+    tile.alice_basis[:], own, coin = (uniform[:, j] < 0.5 for j in range(3))
+    tile.bob_basis[:] = bob.choose(0, own.astype(np.int8))  # slots lie alike in every tile
     wrong_port = uniform[:, 3] < link.detector_error
     dark = uniform[:, 4:] < link.dark_count_prob
 

@@ -5,11 +5,11 @@ The fork server imports it once, so that every worker is born with them and star
 
 import numpy as np
 
-from caligo_simulator.epr.source import Link, Segment, segment_bytes
+from caligo_simulator.epr.source import BobBases, Link, Segment, segment_bytes
 from caligo_simulator.epr.statistical import StatisticalSource
 
 _PAIRS = 64
 
 for _efficiency in (1.0, 1e-3):  # each has a kernel of its own
     _segment = Segment.over(np.empty(segment_bytes(_PAIRS), np.uint8), _PAIRS)
-    StatisticalSource().fill(_segment, Link(1.0, _efficiency, 0.0, 0.0, "fidelity"), 0, 0)
+    StatisticalSource().fill(_segment, Link(1.0, _efficiency, 0.0, 0.0, "fidelity"), BobBases(None, 0), 0, 0)

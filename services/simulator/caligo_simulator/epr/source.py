@@ -19,7 +19,38 @@ NO_CLICK: Final = 2
 TILE: Final = 2**16
 """Segments begin at multiples of this many pairs, and only the last one of a sample may end elsewhere."""
 
+SLOT_STEP: Final = 40503
+"""Odd, and near the golden section of 2^16, so that calibration slots lie evenly however many there are."""
+
 Int8Array = NDArray[np.int8]
+
+
+@dataclass(frozen=True, slots=True)
+class BobBases:
+    """The rule by which Bob chooses his measurement bases.
+
+    basis: 0 (Z) or 1 (X) where he measures a whole run in one basis, which is his choice C; None where he tosses a coin
+    in every round. slots: calibration slots in a tile of `TILE` rounds, 0 to `TILE`; there he tosses a coin all the
+    same. Slots are agreed on before the first pair: round i is one where i `SLOT_STEP` mod `TILE` < slots.
+    """
+
+    basis: int | None
+    slots: int
+
+    @staticmethod
+    def slots_of(fraction: float) -> int:
+        """Slots in a tile that are nearest to a share of the rounds, at least one."""
+        return max(1, round(fraction * TILE))
+
+    def is_slot(self, start: int, pairs: int) -> NDArray[np.bool_]:
+        """Which of the rounds `start`, `start + 1`, ... are calibration slots, bool [pairs]."""
+        return np.arange(start, start + pairs, dtype=np.int64) * SLOT_STEP % TILE < self.slots
+
+    def choose(self, start: int, coins: Int8Array) -> Int8Array:
+        """His bases in the rounds `start`, `start + 1`, ..., of coins 0/1; int8 of their shape [n]."""
+        if self.basis is None:
+            return coins
+        return np.where(self.is_slot(start, coins.size), coins, np.int8(self.basis))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +109,10 @@ def _stride(pairs: int) -> int:
 class EPRSource(Protocol):
     """Makes the rounds of a sample, segment by segment."""
 
-    def fill(self, segment: Segment, link: Link, key: int, start: int) -> None:
+    def fill(self, segment: Segment, link: Link, bob: BobBases, key: int, start: int) -> None:
         """Write rounds `start`, `start + 1`, ... of the sample with this 64-bit key into a segment.
 
-        The rounds are a function of (link, key, their number) alone. `start` is a multiple of `TILE`.
+        The rounds are a function of (link, bob, key, their number) alone. `start` is a multiple of `TILE`.
         """
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from caligo_simulator.epr.source import NO_CLICK, TILE, Int8Array, Link, Segment
+from caligo_simulator.epr.source import NO_CLICK, SLOT_STEP, TILE, BobBases, Int8Array, Link, Segment
 from caligo_simulator.philox import failures_before_success, fill_blocks, word_at
 
 _SPARSE_BELOW: Final = 0.07
@@ -36,6 +36,8 @@ _UNDECIDED: Final = 4
 _ANY_UNDECIDED: Final = np.uint64(0x0101010101010101 * _UNDECIDED)
 _DRAWS: Final = 32
 """Clicks drawn at once."""
+_COIN: Final = 2
+"""In the place of Bob's basis where he has none of his own."""
 
 _ZERO: Final = np.uint64(0)
 # Third counter word: the ways of drawing never share a block.
@@ -47,14 +49,16 @@ _REST: Final = np.uint64(2)
 class StatisticalSource:
     """The default source, O(pairs) with a small constant, O(clicks) where few pairs click."""
 
-    def fill(self, segment: Segment, link: Link, key: int, start: int) -> None:
+    def fill(self, segment: Segment, link: Link, bob: BobBases, key: int, start: int) -> None:
         if start % TILE:
             raise ValueError(f"start must be a multiple of {TILE}")
         click, qber = link.click_probability(), link.qber()
+        basis = _COIN if bob.basis is None or bob.slots == TILE else bob.basis
+        rule = np.uint16(basis), np.uint16(bob.slots % TILE)
         if click < _SPARSE_BELOW:
-            _fill_sparse(*segment, np.uint64(key), start, math.log1p(-click), _threshold(qber))
+            _fill_sparse(*segment, *rule, np.uint64(key), start, math.log1p(-click), _threshold(qber))
         else:
-            _fill_dense(*segment, np.uint64(key), start, _threshold(click), _threshold(click * qber))
+            _fill_dense(*segment, *rule, np.uint64(key), start, _threshold(click), _threshold(click * qber))
 
 
 def _threshold(probability: float) -> np.uint64:
@@ -68,6 +72,8 @@ def _fill_dense(
     alice_basis: Int8Array,
     bob_basis: Int8Array,
     bob_click: Int8Array,
+    basis: np.uint16,
+    slots: np.uint16,
     key: np.uint64,
     start: int,
     click: np.uint64,
@@ -82,12 +88,14 @@ def _fill_dense(
         end = min(chunk + _CHUNK, pairs)
         fill_blocks(words, np.uint64((start + chunk) // 8), _DENSE, _ZERO, key)
         here = slice(chunk, end)
-        _decide(lanes, alice_bit[here], alice_basis[here], bob_basis[here], bob_click[here], click, half, wrong)
+        arrays = alice_bit[here], alice_basis[here], bob_basis[here], bob_click[here]
+        _decide(lanes, *arrays, np.uint16(start + chunk), basis, slots, click, half, wrong)
         for first in range(chunk, end, 8):
             if first + 8 > pairs or eights[first // 8] & _ANY_UNDECIDED:
                 for i in range(first, min(first + 8, pairs)):
                     if bob_click[i] == _UNDECIDED:
-                        bob_click[i] = _settle(lanes[i - chunk], np.uint64(start + i), key, click, half, wrong)
+                        error = wrong if alice_basis[i] == bob_basis[i] else half
+                        bob_click[i] = _settle(lanes[i - chunk], np.uint64(start + i), key, click, error)
 
 
 @njit(nogil=True, cache=True)
@@ -97,6 +105,9 @@ def _decide(
     alice_basis: Int8Array,
     bob_basis: Int8Array,
     bob_click: Int8Array,
+    place: np.uint16,
+    basis: np.uint16,
+    slots: np.uint16,
     click: np.uint64,
     half: np.uint64,
     wrong: np.uint64,
@@ -106,11 +117,14 @@ def _decide(
     click_start = np.uint16(click >> _REST_BITS)
     half_start = np.uint16(half >> _REST_BITS)
     wrong_start = np.uint16(wrong >> _REST_BITS)
+    step = np.uint16(SLOT_STEP)
     for i in range(alice_bit.size):
         lane = lanes[i]
         bit = np.uint16(lane & one)
         a = np.uint16(np.uint16(lane >> one) & one)
         b = np.uint16(np.uint16(lane >> two) & one)
+        is_slot = np.uint16(np.uint16(place + np.uint16(i)) * step) < slots
+        b = b if (basis == two) | is_slot else basis
         unit = np.uint16(lane >> three)
         error_start = wrong_start if a == b else half_start
         seen = np.uint16(bit ^ np.uint16(unit < error_start)) if unit < click_start else np.uint16(NO_CLICK)
@@ -122,14 +136,11 @@ def _decide(
 
 
 @njit(nogil=True, inline="always")
-def _settle(
-    lane: np.uint16, number: np.uint64, key: np.uint64, click: np.uint64, half: np.uint64, wrong: np.uint64
-) -> np.int64:
-    """What Bob sees in a round, from all bits of its uniform number."""
+def _settle(lane: np.uint16, number: np.uint64, key: np.uint64, click: np.uint64, error: np.uint64) -> np.int64:
+    """What Bob sees in a round, from all bits of its uniform number; he is wrong where it is below `error`."""
     rest = word_at(number, _REST, _ZERO, key) >> (np.uint64(64) - _REST_BITS)
     unit = (np.uint64(lane >> 3) << _REST_BITS) | rest
-    error = unit < (half if (lane ^ (lane >> 1)) & 2 else wrong)
-    return (np.int64(lane & 1) ^ np.int64(error)) if unit < click else np.int64(NO_CLICK)
+    return (np.int64(lane & 1) ^ np.int64(unit < error)) if unit < click else np.int64(NO_CLICK)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -138,6 +149,8 @@ def _fill_sparse(
     alice_basis: Int8Array,
     bob_basis: Int8Array,
     bob_click: Int8Array,
+    basis: np.uint16,
+    slots: np.uint16,
     key: np.uint64,
     start: int,
     log_no_click: float,
@@ -145,6 +158,8 @@ def _fill_sparse(
 ) -> None:
     one = np.uint64(1)
     half = one << np.uint64(_UNIT_BITS - 1)
+    own, is_coin = np.uint64(basis & 1), np.uint64(basis == _COIN)
+    step, mask, slot_end = np.uint64(SLOT_STEP), np.uint64(TILE - 1), np.uint64(slots)
     bob_click[:] = NO_CLICK
     words = np.empty(2 * _DRAWS, np.uint64)
     pairs = alice_bit.size
@@ -163,6 +178,9 @@ def _fill_sparse(
             bit = word & one
             a = (word >> one) & one
             b = (word >> np.uint64(2)) & one
+            is_slot = np.uint64((np.uint64(i) * step & mask) < slot_end)  # a tile begins at a multiple of 2^16
+            tossed = is_slot | is_coin
+            b = (b & tossed) | (own & ~tossed)
             error = np.uint64((word >> np.uint64(3)) < (wrong if a == b else half))
             alice_bit[i] = bit
             alice_basis[i] = a

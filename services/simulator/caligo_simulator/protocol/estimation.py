@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from caligo.physics.finite_key import Penalty, qber_margin
+from caligo.physics.finite_key import Penalty, design_qber
 from caligo.space import Strategy
 from caligo_simulator.protocol.sifting import Sifted
 
 
 class Estimate(NamedTuple):
-    """qber: measured error rate. The baseline measures it on the test set; for the blind strategy, which opens no
-    rounds, it is the simulator's own count over I_C, and nothing in the protocol depends on it.
+    """qber: measured error rate. The baseline measures it on the calibration slots; for the blind strategy, which has
+    none, it is the simulator's own count over I_C, and nothing in the protocol depends on it.
 
     design_qber: what the code is chosen for. Baseline: the measured rate, raised for finite statistics; blind: what
     the devices are known for.
@@ -21,12 +21,17 @@ class Estimate(NamedTuple):
     design_qber: float
 
 
-def estimate(sifted: Sifted, strategy: Strategy, prior_qber: float, eps: float, penalty: Penalty) -> Estimate | None:
-    """The estimate, or None where no round could be measured."""
+def estimate(
+    sifted: Sifted, strategy: Strategy, prior_qber: float, failure: float, penalty: Penalty
+) -> Estimate | None:
+    """The estimate, or None where no round could be measured.
+
+    failure: probability with which the error rate of the strings may exceed the baseline's design_qber.
+    """
     if strategy is Strategy.BLIND:
         return Estimate(sifted.errors / sifted.matched, prior_qber) if sifted.matched else None
-    k = sifted.test_matched
+    k = sifted.slots_matched
     if k == 0 or sifted.length == 0:
         return None
-    qber = sifted.test_errors / k
-    return Estimate(qber, qber + qber_margin(qber, sifted.length, k, eps, penalty))
+    qber = sifted.slot_errors / k
+    return Estimate(qber, design_qber(qber, sifted.length, k, failure, penalty))

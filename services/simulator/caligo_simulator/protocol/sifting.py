@@ -1,9 +1,12 @@
-"""From rounds to strings: test set, equal and unequal bases, index sets.
+"""From rounds to what both parties hold: calibration slots, counts, and the rounds of the strings.
 
-Bob's index set I_C holds the rounds with equal bases, I_{1-C} those with unequal ones, both cut to the length of the
-shorter (physics: rounds of one string are worth as much as those of the other, or Alice could tell C from the
-lengths). A sample passes in segments; of each string only the leading bits are kept, as many as can be decoded, and
-the rest is counted.
+What is public decides: a round counts where Bob reports a click, and it is a calibration slot or not by a rule that was
+agreed on before the first pair (`epr.source.BobBases`). A sample passes in segments. Rounds of the strings are held on
+to, as many as can be decoded, and all are counted.
+
+Alice's permutation, or Bob's order, would put any round in any place of its string. So of a long run it is enough to
+hold a part of the rounds, each with the same probability and independently of the others: in random order they are
+distributed as the leading rounds of the permuted strings are.
 
 Eight rounds are looked at together, as the bytes of a 64-bit word. What is true of a round is a byte of 0 or 1, and
 adding words counts in all eight bytes, so a round that is only counted costs a fraction of an instruction.
@@ -11,18 +14,19 @@ adding words counts in all eight bytes, so a round that is only counted costs a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple, Self
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from caligo_simulator.epr.source import NO_CLICK, TILE, Int8Array, Segment
+from caligo_simulator.epr.source import NO_CLICK, SLOT_STEP, TILE, Int8Array, Segment
 from caligo_simulator.philox import fill_blocks, word_at
 
-_DETECTED, _TEST, _TEST_MATCHED, _TEST_ERRORS, _MATCHED, _ERRORS, _UNMATCHED = range(7)
+_DETECTED, _SLOTS, _SLOTS_MATCHED, _SLOT_ERRORS, _MATCHED, _ERRORS, _UNMATCHED = range(7)
 
 _CHUNK: Final = 1024
 """Rounds counted before the bytes of a sum could overflow, which takes 8 * 256."""
@@ -31,59 +35,87 @@ _ONES: Final = np.uint64(0x0101010101010101)
 _CLICK_BIT: Final = np.uint64(NO_CLICK.bit_length() - 1)
 """The bit of a byte by which `NO_CLICK` differs from 0 and 1."""
 _REST_BITS: Final = np.uint64(48)
+_SURPLUS: Final = 8.0
+"""Standard deviations by which the rounds that are held may exceed those wanted."""
 
 _EVEN_BYTES: Final = np.uint64(0x00FF00FF00FF00FF)
 
 _ZERO: Final = np.uint64(0)
 _ONE: Final = np.uint64(1)
 # Third counter word.
-_TEST_SET: Final = np.uint64(0)
+_HELD: Final = np.uint64(0)
 _REST: Final = np.uint64(1)
 
 Words = NDArray[np.uint64]
+Bits = NDArray[np.uint8]
+
+
+class Rounds(NamedTuple):
+    """Rounds of the strings, in order of time, uint8 0/1 [n] each: what Alice has, and what Bob has."""
+
+    alice_bit: Bits
+    alice_basis: Bits
+    bob_basis: Bits
+    bob_bit: Bits
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sifted:
     """A sample after sifting.
 
-    detected: rounds with a click; test_bits: of these, opened as test set; test_matched: of these, with equal bases,
-    and test_errors among them; matched, unmatched: rounds outside the test set, and errors among the matched.
-    chosen_alice, chosen_bob: uint8 0/1, the leading bits of Alice's and Bob's string over I_C; other_alice,
-    other_bob: over I_{1-C}.
+    detected: rounds with a click; slots: of these, calibration slots, slots_matched: those of them with equal bases,
+    slot_errors: errors among these; matched, unmatched: rounds outside the slots by bases, and errors among the
+    matched. held: rounds outside the slots, all of them or a part taken at random.
     """
 
     detected: int
-    test_bits: int
-    test_matched: int
-    test_errors: int
+    slots: int
+    slots_matched: int
+    slot_errors: int
     matched: int
     errors: int
     unmatched: int
-    chosen_alice: NDArray[np.uint8]
-    chosen_bob: NDArray[np.uint8]
-    other_alice: NDArray[np.uint8]
-    other_bob: NDArray[np.uint8]
+    held: Rounds
+
+    @property
+    def key_rounds(self) -> int:
+        """Detected rounds outside the slots."""
+        return self.matched + self.unmatched
 
     @property
     def length(self) -> int:
-        """Rounds of each string."""
+        """Rounds of each string, the longer one cut to the shorter."""
         return min(self.matched, self.unmatched)
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """Which rounds are held on to: each with `share` / 2^64, or all where `share` is None, at most `capacity`."""
+
+    share: int | None
+    capacity: int
+
+    @classmethod
+    def of(cls, wanted: int, expected: float, most: int) -> Self:
+        """Enough to have `wanted` rounds where `expected` are to come, of `most` at the most; all if they are few."""
+        enough = wanted + _SURPLUS * math.sqrt(wanted)
+        if expected + _SURPLUS * math.sqrt(expected) <= 2.0 * enough:
+            return cls(None, min(most, math.ceil(2.0 * enough)))
+        return cls(min(2**64 - 1, round(enough / expected * 2**64)), math.ceil(enough + _SURPLUS * math.sqrt(enough)))
 
 
 class Sifter:
     """Sifts one sample, whose segments are given to `add` in order."""
 
-    def __init__(self, keep: int, test_fraction: float, key: int) -> None:
-        """keep: leading bits of a string to hold on to; test_fraction: share of the detected rounds opened as test
-        set, 0 for none, each round independently of the others; key: 64 random bits that choose it."""
+    def __init__(self, slots: int, holding: Holding, key: int) -> None:
+        """slots: calibration slots in a tile; key: 64 random bits that choose the rounds held."""
         self._key = np.uint64(key)
-        self._test = np.uint64(round(test_fraction * 2**64))
+        self._slots = slots
+        self._share = np.uint64(holding.share or 0)
         self._rounds = 0
         self._counts = np.zeros(7, np.int64)
-        self._keep = keep
-        # alice and bob over I_C, alice and bob over I_{1-C}, and room for a chunk
-        self._strings = np.empty((4, keep + _CHUNK), np.uint8)
+        self._held = np.empty(holding.capacity + _CHUNK, np.uint8)
+        self._count = 0
 
     def add(self, segment: Segment) -> None:
         """Sift the next segment. All but the last have a multiple of `TILE` rounds, or ValueError is raised."""
@@ -100,15 +132,13 @@ class Sifter:
 
     def finish(self) -> Sifted:
         """The whole sample, sifted."""
-        detected, test_bits, test_matched, test_errors, matched, errors, unmatched = self._counts.tolist()
-        length = min(matched, unmatched, self._keep)
-        strings = self._strings[:, :length]
-        return Sifted(detected, test_bits, test_matched, test_errors, matched, errors, unmatched, *strings)
+        packed = self._held[: self._count]
+        return Sifted(*self._counts.tolist(), Rounds(*(packed >> bit & 1 for bit in range(4))))
 
     def _sift(self, arrays: Iterable[Int8Array], start: int) -> None:
-        alice_bit, alice_basis, bob_basis, bob_click = (array.view(np.uint64) for array in arrays)
-        state = np.uint64(start), self._key, self._test, self._counts, self._strings
-        _sift(alice_bit, alice_basis, bob_basis, bob_click, *state)
+        words = (array.view(np.uint64) for array in arrays)
+        state = np.uint64(start), self._key, self._slots, self._share, self._counts, self._held, self._count
+        self._count = _sift(*words, *state)
 
 
 @njit(nogil=True, cache=True)
@@ -119,13 +149,16 @@ def _sift(
     bob_click: Words,
     start: np.uint64,
     key: np.uint64,
-    test: np.uint64,
+    slots: int,
+    share: np.uint64,
     counts: NDArray[np.int64],
-    strings: NDArray[np.uint8],
-) -> None:
-    """Sift the chunks that begin at round `start`."""
+    held: Bits,
+    count: int,
+) -> int:
+    """Sift the chunks that begin at round `start`; returns how many rounds are held after them, `count` before."""
     opened = np.zeros(_WORDS, np.uint64)
     usable = np.empty(_WORDS, np.uint64)
+    marks = np.empty(_WORDS, np.uint64)
     for first in range(0, bob_click.size, _WORDS):
         here = slice(first, first + _WORDS)
         a, x, y, b = alice_bit[here], alice_basis[here], bob_basis[here], bob_click[here]
@@ -134,87 +167,85 @@ def _sift(
             detected += ~(b[j] >> _CLICK_BIT) & _ONES
         if detected == _ZERO:
             continue
-        if test > _ZERO:
-            _open(opened, start + np.uint64(8 * first), test, key)
-        equal = wrong = tested = tested_equal = tested_wrong = _ZERO
+        if slots > 0:
+            _mark_slots(opened, start + np.uint64(8 * first), slots)
+        equal = wrong = slot = slot_equal = slot_wrong = _ZERO
         for j in range(_WORDS):
             click = ~(b[j] >> _CLICK_BIT) & _ONES
             same = click & ~(x[j] ^ y[j])
             differ = same & (a[j] ^ b[j])
             equal += same
             wrong += differ
-            tested += click & opened[j]
-            tested_equal += same & opened[j]
-            tested_wrong += differ & opened[j]
+            slot += click & opened[j]
+            slot_equal += same & opened[j]
+            slot_wrong += differ & opened[j]
             usable[j] = click & ~opened[j]
-        matched, unmatched = counts[_MATCHED], counts[_UNMATCHED]
         counts[_DETECTED] += _total(detected)
-        counts[_TEST] += _total(tested)
-        counts[_TEST_MATCHED] += _total(tested_equal)
-        counts[_TEST_ERRORS] += _total(tested_wrong)
-        counts[_MATCHED] += _total(equal) - _total(tested_equal)
-        counts[_ERRORS] += _total(wrong) - _total(tested_wrong)
-        counts[_UNMATCHED] += _total(detected - equal) - _total(tested - tested_equal)
-        if min(matched, unmatched) < strings.shape[1] - _CHUNK:
-            _keep(a, x, y, b, usable, matched, unmatched, strings)
+        counts[_SLOTS] += _total(slot)
+        counts[_SLOTS_MATCHED] += _total(slot_equal)
+        counts[_SLOT_ERRORS] += _total(slot_wrong)
+        counts[_MATCHED] += _total(equal) - _total(slot_equal)
+        counts[_ERRORS] += _total(wrong) - _total(slot_wrong)
+        counts[_UNMATCHED] += _total(detected - equal) - _total(slot - slot_equal)
+        if count + _CHUNK <= held.size:
+            if share > _ZERO:
+                _mark_held(marks, start + np.uint64(8 * first), share, key)
+                for j in range(_WORDS):
+                    usable[j] &= marks[j]
+            count = _hold(a, x, y, b, usable, held, count)
+    return count
 
 
 @njit(nogil=True, cache=True)
-def _open(opened: Words, start: np.uint64, test: np.uint64, key: np.uint64) -> None:
-    """Mark the rounds of the test set, of the chunk that begins at round `start`.
+def _mark_slots(opened: Words, start: np.uint64, slots: int) -> None:
+    """Mark the calibration slots of the chunk that begins at round `start`."""
+    flags = opened.view(np.uint8)
+    if slots == TILE:  # every round is one
+        flags[:] = 1
+        return
+    step, place, limit = np.uint16(SLOT_STEP), np.uint16(start), np.uint16(slots)
+    for i in range(_CHUNK):
+        flags[i] = np.uint16(np.uint16(place + np.uint16(i)) * step) < limit
+
+
+@njit(nogil=True, cache=True)
+def _mark_held(marks: Words, start: np.uint64, share: np.uint64, key: np.uint64) -> None:
+    """Mark the rounds that are held, of the chunk that begins at round `start`.
 
     A round has 16 bits of its own, which are compared with the first 16 of 64 of the probability; where they are
     equal, 48 more bits decide.
     """
     blocks = np.empty(_CHUNK // 4, np.uint64)
-    fill_blocks(blocks, start // np.uint64(8), _TEST_SET, _ZERO, key)
-    lanes, marks = blocks.view(np.uint16), opened.view(np.uint8)
-    test_start = np.uint16(test >> _REST_BITS)
+    fill_blocks(blocks, start // np.uint64(8), _HELD, _ZERO, key)
+    lanes, flags = blocks.view(np.uint16), marks.view(np.uint8)
+    share_start = np.uint16(share >> _REST_BITS)
     ties = np.uint8(0)
     for i in range(_CHUNK):
-        tie = np.uint8(lanes[i] == test_start)
-        marks[i] = np.uint8(lanes[i] < test_start)
+        tie = np.uint8(lanes[i] == share_start)
+        flags[i] = np.uint8(lanes[i] < share_start)
         ties = np.uint8(ties | tie)
     if ties:
         for i in range(_CHUNK):
-            if lanes[i] == test_start:
+            if lanes[i] == share_start:
                 rest = word_at(start + np.uint64(i), _REST, _ZERO, key) >> (np.uint64(64) - _REST_BITS)
-                marks[i] = (test_start << _REST_BITS | rest) < test
+                flags[i] = (share_start << _REST_BITS | rest) < share
 
 
 @njit(nogil=True, cache=True)
-def _keep(
-    alice_bit: Words,
-    alice_basis: Words,
-    bob_basis: Words,
-    bob_click: Words,
-    usable: Words,
-    matched: int,
-    unmatched: int,
-    strings: NDArray[np.uint8],
-) -> None:
-    """Append the usable rounds of a chunk to the strings, after `matched` and `unmatched` rounds."""
+def _hold(
+    alice_bit: Words, alice_basis: Words, bob_basis: Words, bob_click: Words, usable: Words, held: Bits, count: int
+) -> int:
+    """Append the usable rounds of a chunk, a byte each, after `count` of them."""
     flags = usable.view(np.uint8)
-    rounds = np.empty(_CHUNK + 1, np.uint16)
-    count = 0
+    bit, click = alice_bit.view(np.uint8), bob_click.view(np.uint8)
+    a, b = alice_basis.view(np.uint8), bob_basis.view(np.uint8)
     for j in range(_WORDS):
         if usable[j] != _ZERO:
             for i in range(8 * j, 8 * j + 8):
-                rounds[count] = i
+                # What is not usable is overwritten by the next round that is: no branch is needed.
+                held[count] = bit[i] & 1 | (a[i] & 1) << 1 | (b[i] & 1) << 2 | (click[i] & 1) << 3
                 count += flags[i]
-    bit, click = alice_bit.view(np.uint8), bob_click.view(np.uint8)
-    a, b = alice_basis.view(np.uint8), bob_basis.view(np.uint8)
-    # A full string takes no more than the room behind it, and what does not belong to one is overwritten by the next
-    # that does: no branch is needed.
-    keep = strings.shape[1] - _CHUNK
-    equal, unequal = min(matched, keep), min(unmatched, keep)
-    for n in range(count):
-        i = rounds[n]
-        other = int(a[i] ^ b[i])
-        strings[0, equal], strings[1, equal] = bit[i], click[i]
-        strings[2, unequal], strings[3, unequal] = bit[i], click[i]
-        equal += 1 - other
-        unequal += other
+    return count
 
 
 @njit(nogil=True, inline="always")

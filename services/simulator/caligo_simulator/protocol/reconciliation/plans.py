@@ -17,16 +17,19 @@ from math import log
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri
 
 from . import codes
 from .codes import Code
 
-HIGHEST_FRAME_ERROR_RATE = 1e-2
-"""Frames that may fail at the QBER for which a plan is made."""
+BLIND_FRAME_ERROR_RATE = 1e-3
+"""Frames that the blind protocol may have to drop at the QBER for which a plan is made."""
 BLIND_ATTEMPTS = 4
-_QUANTILE = 2.4323790585844463
-"""Phi(-x) = 3/4 of HIGHEST_FRAME_ERROR_RATE: the rest is left for the errors of fit and interpolation."""
+_USED = 0.75
+"""Share of the failure probability allowed that a plan uses by the table: the rest is left for the errors of fit and
+interpolation."""
+FIT_DEVIATION = {4096: 0.05, 65536: 0.12}
+"""Standard deviation of ln(width) in the table, by frame size: how well so many measured frames place a waterfall."""
 _LOWEST_QBER = 1e-4
 _STEPS = 24
 """Into which the punctured bits are divided where the attempts of the blind protocol are placed."""
@@ -45,6 +48,11 @@ class Plan:
     qber: float
     punctured: int
     revealed: tuple[int, ...] = (0,)
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether more is disclosed where Bob asks for it."""
+        return len(self.revealed) > 1
 
     @property
     def payload(self) -> int:
@@ -82,9 +90,9 @@ class ErrorRates:
         width = np.interp(punctured, self.punctured, self.width)
         return ndtr((qber - centre) / width)
 
-    def most_punctured(self, qber: float) -> int | None:
-        """Most punctured bits that keep the frame error rate, None if none do."""
-        limit = np.array(self.centre) - _QUANTILE * np.array(self.width)
+    def most_punctured(self, qber: float, failure: float) -> int | None:
+        """Most punctured bits with which a frame fails with probability `failure` at most, None if there are none."""
+        limit = np.array(self.centre) + ndtri(_USED * failure) * np.array(self.width)
         if qber > limit[0]:
             return None
         return int(np.interp(-qber, -limit, self.punctured))
@@ -100,11 +108,15 @@ def error_rates(n: int) -> dict[float, ErrorRates]:
     }
 
 
-def baseline_plan(design_qber: float, n: int = 4096) -> Plan | None:
-    """One message at a fixed rate (Elkouss et al. 2010); None where no code of the pool serves `design_qber`."""
+def baseline_plan(design_qber: float, n: int, frame_failure: float) -> Plan | None:
+    """One message at a fixed rate (Elkouss et al. 2010), of which a frame fails with this probability at most.
+
+    None where no code of the pool serves `design_qber`. Failure probabilities far below the measured ones (some 1e-3)
+    rest on the fitted waterfall, whose tail was not seen.
+    """
     candidates = []
     for rate, measured in error_rates(n).items():
-        punctured = measured.most_punctured(design_qber)
+        punctured = measured.most_punctured(design_qber, frame_failure)
         if punctured is not None:
             candidates.append(Plan(codes.load(n, rate), design_qber, punctured))
     return min(candidates, key=lambda plan: int(plan.syndrome_leak[0]), default=None)
@@ -112,12 +124,25 @@ def baseline_plan(design_qber: float, n: int = 4096) -> Plan | None:
 
 def expected_leak(plan: Plan) -> float:
     """Mean disclosed bits of a frame that succeeds (Martinez-Mateo et al. 2012, Eq. 8-12), tag not counted."""
+    return float(_mean_over_attempts(_failed(plan, plan.qber), plan.syndrome_leak))
+
+
+def frame_error_rate(plan: Plan, qber: float, fit_error: float = 0.0) -> float:
+    """Probability that a frame is not corrected in the last attempt, by the measured table.
+
+    fit_error: by how many standard deviations of the fit the widths are off.
+    """
+    deviations = ndtri(_failed(plan, qber)[-1])
+    return float(ndtr(deviations * np.exp(-fit_error * FIT_DEVIATION[plan.code.n])))
+
+
+def _failed(plan: Plan, qber: float) -> NDArray[np.float64]:
+    """Frame error rates after each attempt, float64 (attempts,)."""
     measured = error_rates(plan.code.n)[round(plan.code.rate, 2)]
-    failed = measured.at(plan.punctured - np.array(plan.revealed), plan.qber)
-    return float(_mean_over_attempts(failed, plan.syndrome_leak))
+    return measured.at(plan.punctured - np.array(plan.revealed), qber)
 
 
-def blind_plan(prior_qber: float, n: int = 4096) -> Plan | None:
+def blind_plan(prior_qber: float, n: int) -> Plan | None:
     """As much punctured as pays, then disclosed step by step (Martinez-Mateo et al. 2012, section 4.1).
 
     The steps are not equal, as there, but those of the least expected leak at `prior_qber`, the error rate that the
@@ -125,7 +150,7 @@ def blind_plan(prior_qber: float, n: int = 4096) -> Plan | None:
     """
     candidates = []
     for rate, measured in error_rates(n).items():
-        if measured.most_punctured(prior_qber) is not None:
+        if measured.most_punctured(prior_qber, BLIND_FRAME_ERROR_RATE) is not None:
             punctured = _best_steps(measured, prior_qber)
             revealed = tuple((punctured[0] - punctured).tolist())
             candidates.append(Plan(codes.load(n, rate), prior_qber, int(punctured[0]), revealed))

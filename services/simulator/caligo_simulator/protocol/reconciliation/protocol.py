@@ -1,90 +1,71 @@
-"""Reconciliation of the frames of one string, from Alice's syndromes to verified bits.
+"""Reconciliation of strings in frames: what Alice says of one, and what Bob makes of it.
 
-Only the chosen string is decoded: Bob holds no correlated data about the other. What is disclosed for frame
-j is disclosed for frame j of both strings, so that Bob's requests do not depend on his choice; the leak
-counted here is that about one string. A malicious Alice who makes single frames fail would learn from
-Bob's requests which string he decodes (selective failure); this is outside the model.
+The baseline is one message for both strings, with one tag each: nothing is asked and nothing is dropped. In the blind
+protocol Bob's requests and the frames that he gives up concern the frames of both strings alike. They still tell a
+malicious Alice, who makes frames of one string fail, which string he decodes: its receiver is safe from an
+honest-but-curious Alice only.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from caligo.physics.entropy import binary_entropy
-
-from ..verification import TAG_BITS, draw_point, tags
+from ..messages import Bits, Syndromes
+from ..verification import tags
 from .decoder import KNOWN, decode
 from .plans import Plan
 
+_FRAMES_AT_ONCE: Final = 64
+"""Decoded between two calls of `pause`."""
+
 
 @dataclass(frozen=True, eq=False)
-class Reconciliation:
-    """What Bob holds afterwards and what it cost, one entry a frame.
+class Corrected:
+    """What Bob has after decoding: uint8 0/1 [frames, payload], bool [frames] and uint8 [frames].
 
-    bits: uint8 (frames, payload), his estimate of Alice's frames, meaningful where `verified` (bool).
-    leaked: int64, public bits about the payload, the tag's included.
-    attempts: uint8, decodings made (1 for the baseline). iterations: int32, of the decoder, over all attempts.
+    bits: his estimate of Alice's frames. met: whether a frame has its syndrome, and in the blind protocol its tag.
+    stage: how many times more was disclosed of it.
     """
 
-    plan: Plan
-    bits: NDArray[np.uint8]
-    verified: NDArray[np.bool_]
-    leaked: NDArray[np.int64]
-    attempts: NDArray[np.uint8]
-    iterations: NDArray[np.int32]
-
-    @property
-    def frames_total(self) -> int:
-        return self.verified.size
-
-    @property
-    def frames_failed(self) -> int:
-        return int(self.frames_total - np.count_nonzero(self.verified))
-
-    @property
-    def leaked_total(self) -> int:
-        """Public bits about the frames that are kept."""
-        return int(self.leaked[self.verified].sum())
-
-    def efficiency(self, qber: float, *, with_tag: bool = True) -> float:
-        """f = leak / (payload h(qber)) over the verified frames; nan if there are none or h = 0."""
-        kept = np.count_nonzero(self.verified)
-        ideal = kept * self.plan.payload * binary_entropy(qber)
-        leak = self.leaked_total - (0 if with_tag else TAG_BITS * kept)
-        return float(leak / ideal) if ideal > 0.0 else float("nan")
+    bits: Bits
+    met: NDArray[np.bool_]
+    stage: NDArray[np.uint8]
 
 
-def reconcile(plan: Plan, alice: NDArray[np.uint8], bob: NDArray[np.uint8], rng: np.random.Generator) -> Reconciliation:
-    """Alice sends syndromes and tags of her frames, Bob corrects his.
-
-    alice, bob: uint8 or int8 0/1 (frames, plan.payload). rng: Alice's private bits on the punctured
-    positions, and the point of the hash.
-    """
-    code = plan.code
-    frames = alice.shape[0]
+def describe(plan: Plan, frames: Bits, point: int, rng: np.random.Generator) -> Syndromes:
+    """What Alice says of a string, uint8 0/1 [frames, plan.payload]. rng: her private bits on punctured positions."""
     order = plan.reveal_order
-    words = np.zeros((frames, code.n), np.uint8)
-    words[:, order] = rng.integers(0, 2, (frames, order.size), dtype=np.uint8)
-    words[:, code.payload] = alice
-    syndromes = code.syndromes(words)
-    point = draw_point(rng)
+    words = np.zeros((len(frames), plan.code.n), np.uint8)
+    words[:, order] = disclosed = rng.integers(0, 2, (len(frames), order.size), dtype=np.uint8)
+    words[:, plan.code.payload] = frames
+    return Syndromes(
+        plan.code.syndromes(words), tags(frames if plan.is_blind else frames.reshape(1, -1), point), disclosed
+    )
 
-    # Alice's values on the modulated positions stay in the rows: the decoder reads one only once it is revealed.
-    words[:, code.payload] = bob
+
+def correct(
+    plan: Plan, said: Syndromes, point: int, frames: Bits, pause: Callable[[], object] = lambda: None
+) -> Corrected:
+    """Bob's frames, uint8 0/1 [frames, plan.payload], corrected by what Alice said. `pause` may raise to stop it."""
+    code, order = plan.code, plan.reveal_order
     reliability = np.full(code.n, plan.reliability, np.float32)
     reliability[code.modulated] = KNOWN
     reliability[order] = 0.0
-    decoding = decode(code, words, syndromes, reliability, order, np.array(plan.revealed, np.int64))
-    bits = decoding.bits[:, code.payload]
-    verified = decoding.converged & (tags(bits, point) == tags(alice.astype(np.uint8, copy=False), point))
-    return Reconciliation(
-        plan=plan,
-        bits=bits,
-        verified=verified,
-        leaked=plan.syndrome_leak[decoding.stage] + TAG_BITS,
-        attempts=decoding.stage + np.uint8(1),
-        iterations=decoding.iterations,
-    )
+    bits, met, stage = np.empty_like(frames), np.zeros(len(frames), np.bool_), np.zeros(len(frames), np.uint8)
+    for first in range(0, len(frames), _FRAMES_AT_ONCE):
+        batch = slice(first, first + _FRAMES_AT_ONCE)
+        words = np.zeros((len(frames[batch]), code.n), np.uint8)
+        words[:, order] = said.disclosed[batch]  # the decoder reads one only once it is disclosed
+        words[:, code.payload] = frames[batch]
+        decoding = decode(code, words, said.syndromes[batch], reliability, order, np.array(plan.revealed, np.int64))
+        bits[batch] = decoding.bits[:, code.payload]
+        met[batch], stage[batch] = decoding.converged, decoding.stage
+        if plan.is_blind:
+            met[batch] &= tags(bits[batch], point) == said.tags[batch]
+        pause()
+    return Corrected(bits, met, stage)

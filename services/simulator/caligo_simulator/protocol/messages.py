@@ -1,0 +1,96 @@
+"""What the parties say to each other, in this order (docs/physics.md, "The protocol").
+
+    Bob   -> Alice  Report          detections, and what he measured in the calibration slots, while the pairs come
+                    (the wait)
+    Alice -> Bob    Bases           hers, in every detected round; her openings of the slots go with them
+    Bob   -> Alice  IndexSets       only where Bob makes the partition
+    Alice -> Bob    Permutation     only where Alice's bases are the partition
+    Alice -> Bob    Correction      the code, the syndromes and tags of both strings
+    Bob   -> Alice  Requests        only in the blind protocol
+    Alice -> Bob    Hashes          the length of the key and a seed for each string
+
+With Alice's partition and the baseline Bob says nothing after his reports.
+
+Of a long run the simulator holds a part of the rounds and frames only; a message speaks of those.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caligo_simulator.epr.source import Int8Array
+
+if TYPE_CHECKING:
+    from caligo_simulator.protocol.reconciliation.plans import Plan
+
+Bits = NDArray[np.uint8]
+
+
+class Report(NamedTuple):
+    """What Bob says of consecutive rounds, int8 [n] each.
+
+    click: `NO_CLICK` where he reports none. basis and the value of click are read in calibration slots only.
+    """
+
+    basis: Int8Array
+    click: Int8Array
+
+
+class Bases(NamedTuple):
+    """Alice's bases, uint8 0/1 [n], in the detected rounds outside the slots, in order of time."""
+
+    bases: Bits
+
+
+class IndexSets(NamedTuple):
+    """The rounds of the two strings, int64 [m] each: positions among those of `Bases`, in the order of the string."""
+
+    zero: NDArray[np.int64]
+    one: NDArray[np.int64]
+
+
+class Permutation(NamedTuple):
+    """The public random number, 128 bits, that puts each string in order; drawn after the wait."""
+
+    seed: int
+
+
+class Syndromes(NamedTuple):
+    """What Alice says of one string.
+
+    syndromes: uint8 0/1 [frames, rows of the code]. tags: int64, [1] for the whole string in the baseline, [frames] in
+    the blind protocol. disclosed: uint8 0/1 [frames, punctured], the private bits in the order in which the blind
+    protocol discloses them, each frame's as far as Bob asks for them; without meaning in the baseline.
+    """
+
+    syndromes: Bits
+    tags: NDArray[np.int64]
+    disclosed: Bits
+
+
+class Correction(NamedTuple):
+    """How Bob can correct either string. `point` is that of the tags."""
+
+    plan: Plan
+    point: int
+    strings: tuple[Syndromes, Syndromes]
+
+
+class Requests(NamedTuple):
+    """Of each frame, of both strings alike: how often Bob asked for more, uint8 [frames]; whether he keeps it, bool."""
+
+    stage: NDArray[np.uint8]
+    kept: NDArray[np.bool_]
+
+
+class Hashes(NamedTuple):
+    """Length of the key, and an independent seed for each string."""
+
+    length: int
+    seeds: tuple[Bits, Bits]
+
+
+Message = Report | Bases | IndexSets | Permutation | Correction | Requests | Hashes
