@@ -1,13 +1,17 @@
 """A campaign's spec: what decides its rows. Validated here, once, for YAML, Python and the wire alike.
 
 The YAML a person writes, the pydantic models below and the `*Spec` messages of the contract have the same fields by
-the same names; `to_proto` and `from_proto` go between the last two.
+the same names; `to_proto` and `from_proto` go between the last two. Who writes is held to them: `validate` and
+`from_proto` refuse what this release would not carry out. Who reads what is there already, from whatever release, uses
+`read_spec` and `read_message`, which refuse nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar, get_origin
 
 import yaml
 from google.protobuf import json_format
@@ -17,6 +21,8 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    FiniteFloat,
+    TypeAdapter,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -47,6 +53,14 @@ class _Model(BaseModel):
         if expected is bool and not (isinstance(value, bool) or value in ("true", "false")):
             raise ValueError("must be true or false")
         return value
+
+    def model_dump(self, **options: Any) -> dict[str, Any]:
+        """As pydantic's, of a spec of another release too, whose choices need not be among those known here."""
+        return super().model_dump(**{"warnings": False, **options})
+
+    def model_dump_json(self, **options: Any) -> str:
+        """The same as JSON."""
+        return super().model_dump_json(**{"warnings": False, **options})
 
 
 def _pair_to_bounds(value: Any) -> Any:
@@ -94,7 +108,13 @@ class SpaceSpec(_Model):
         return bounds
 
     def resolve(self) -> Space:
-        """The box that this spec describes."""
+        """The box that this spec describes.
+
+        Raises:
+            InvalidArgument: the preset is one of another release.
+        """
+        if self.preset not in PRESETS:
+            raise InvalidArgument("space.preset", f"this release has {', '.join(PRESETS)}, not {self.preset!r}")
         preset = PRESETS[self.preset]
         own = {symbol: (b.low, b.high) for symbol, b in self.bounds.items()}
         return Space({p.symbol: own.get(p.symbol, preset[p.symbol]) for p in PARAMETERS}, self.blind_fraction)
@@ -316,6 +336,53 @@ def invalid_argument(error: ValidationError) -> InvalidArgument:
     return InvalidArgument(first.field, first.allowed, *more)
 
 
+def read_spec(values: Mapping[str, Any]) -> CampaignSpec:
+    """The spec of a campaign that is there, whatever release has made it. Refuses nothing.
+
+    Keys that are not known here are left out. Choices and numbers that `validate` would refuse are kept as they are; a
+    value that is not even of its field's type gives way to the default. A spec of release 0.1, which had
+    `physics.bound` and no claim, reads as the claim `release-0.1/{bound}` with Bob's partition: the rules of then.
+    """
+    physics, protocol = values.get("physics"), values.get("protocol")
+    if isinstance(physics, Mapping) and "claim" not in physics and isinstance(physics.get("bound"), str):
+        values = {
+            **values,
+            "physics": {**physics, "claim": claims.RELEASE_0_1 + physics["bound"]},
+            "protocol": {**(protocol if isinstance(protocol, Mapping) else {}), "partition": "bob"},
+        }
+    return _read(CampaignSpec, values)
+
+
+def _read(model: type[SpecModel], values: Any) -> SpecModel:
+    found: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        if not isinstance(values, Mapping) or name not in values:
+            continue
+        kind, value = field.annotation, values[name]
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            found[name] = _read(kind, value)
+        elif get_origin(kind) is dict:
+            found[name] = _read_intervals(value)
+        else:
+            with contextlib.suppress(ValidationError):
+                found[name] = _TYPES.get(kind, _CHOICE).validate_python(value)
+    return model.model_construct(**found)
+
+
+def _read_intervals(values: Any) -> dict[str, Bounds]:
+    """Those that have both ends."""
+    items = values.items() if isinstance(values, Mapping) else ()
+    found = {symbol: _read(Bounds, _pair_to_bounds(value)) for symbol, value in items}
+    return {symbol: bounds for symbol, bounds in found.items() if bounds.model_fields_set == set(Bounds.model_fields)}
+
+
+_TYPES: Final[Mapping[Any, TypeAdapter[Any]]] = {
+    kind: TypeAdapter(FiniteFloat if kind is float else kind) for kind in (bool, int, float)
+}
+_CHOICE: Final = TypeAdapter(str)
+"""Texts, and whatever another release may choose among."""
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file.
 
@@ -357,3 +424,8 @@ def from_proto(message: Message, model: type[SpecModel], field: str = "") -> Spe
             raise
         prefixed = [FieldViolation(f"{field}.{v.field}", v.allowed) for v in error.violations]
         raise InvalidArgument(prefixed[0].field, prefixed[0].allowed, *prefixed[1:]) from None
+
+
+def read_message(message: Message) -> CampaignSpec:
+    """`read_spec` of a `CampaignSpec` of the contract."""
+    return read_spec(json_format.MessageToDict(message, preserving_proto_field_name=True))

@@ -24,7 +24,7 @@ from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 import caligo
-from caligo.results import outcome_name
+from caligo.results import ProtocolOutcome, code_name
 from caligo.seeds import Phase
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def end_rows(rows: Iterable[int], outcomes: Iterable[int], began: dict[int, int]
             start = began.pop(row.index, end)
             root = active.root(row)
             if root is not None:
-                attributes = {**row.attributes(), "caligo.outcome": outcome_name(outcome)}
+                attributes = {**row.attributes(), "caligo.outcome": code_name(ProtocolOutcome, outcome)}
                 active.add("row", root, None, start, end, attributes=attributes)
 
 

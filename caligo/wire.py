@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caligo.errors import InvalidArgument
-from caligo.results import COUNTS, METRICS, ROW_DTYPE, ResultRows
+from caligo.results import COUNTS, COUNTS_OF_RELEASE_0_1, METRICS, ROW_DTYPE, ResultRows
 from caligo.seeds import Phase
 from caligo.space import DIMENSIONS, check_limits
 from caligo.v1 import types_pb2
@@ -21,6 +21,7 @@ from caligo.v1 import types_pb2
 INPUTS: Final = "caligo.inputs/1"
 METRICS_SCHEMA: Final = "caligo.metrics/1"
 COUNTS_SCHEMA: Final = "caligo.counts/2"
+COUNTS_SCHEMA_OF_RELEASE_0_1: Final = "caligo.counts/1"
 INDEX: Final = "caligo.index/1"
 CODE: Final = "caligo.code/1"
 FEASIBILITY: Final = "caligo.feasibility/1"
@@ -134,19 +135,26 @@ def encode_rows(rows: ResultRows) -> types_pb2.ResultBatch:
     )
 
 
-def decode_rows(batch: types_pb2.ResultBatch, field: str = "rows") -> ResultRows:
+def decode_rows(batch: types_pb2.ResultBatch, field: str = "rows", *, any_release: bool = False) -> ResultRows:
     """Result rows from a message, a structured array [n] of `ROW_DTYPE`.
+
+    Args:
+        any_release: take those of an earlier release too, with 0 for counts that it had not. For whoever reads what is
+            there; not for the services among themselves, whose rows must all be made under the same rules.
 
     Raises:
         InvalidArgument: a column does not fit.
     """
     index = _decode(batch.index, INDEX, np.int64, -1, field=f"{field}.index")
     n = len(index)
-    rows = np.empty(n, dtype=ROW_DTYPE)
+    rows = np.zeros(n, dtype=ROW_DTYPE)
     rows["index"] = index
     rows["inputs"] = _decode(batch.inputs, INPUTS, np.float32, n, DIMENSIONS, field=f"{field}.inputs")
     rows["metrics"] = _decode(batch.metrics, METRICS_SCHEMA, np.float32, n, len(METRICS), field=f"{field}.metrics")
-    rows["counts"] = _decode(batch.counts, COUNTS_SCHEMA, np.int64, n, len(COUNTS), field=f"{field}.counts")
+    schema, counts = COUNTS_SCHEMA, len(COUNTS)
+    if any_release and batch.counts.schema == COUNTS_SCHEMA_OF_RELEASE_0_1:
+        schema, counts = COUNTS_SCHEMA_OF_RELEASE_0_1, COUNTS_OF_RELEASE_0_1
+    rows["counts"][:, :counts] = _decode(batch.counts, schema, np.int64, n, counts, field=f"{field}.counts")
     rows["outcome"] = _decode(batch.outcome, CODE, np.uint8, n, field=f"{field}.outcome")
     rows["reason"] = _decode(batch.reason, CODE, np.uint8, n, field=f"{field}.reason")
     return rows

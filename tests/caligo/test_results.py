@@ -13,7 +13,7 @@ def test_rows_hold_float32_int64_and_codes_only() -> None:
         "index": np.int64, "inputs": np.float32, "metrics": np.float32, "counts": np.int64,
         "outcome": np.uint8, "reason": np.uint8,
     }  # fmt: skip
-    assert ROW_DTYPE.itemsize == 8 + 4 * 9 + 4 * 9 + 8 * 9 + 2  # no padding: the journal keeps rows as they are
+    assert ROW_DTYPE.itemsize == 8 + 4 * 9 + 4 * 9 + 8 * 11 + 2  # no padding: the journal keeps rows as they are
     assert len(empty_rows()) == 0
 
 

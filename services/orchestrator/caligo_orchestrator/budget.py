@@ -11,7 +11,7 @@ import json
 from typing import Final
 
 from caligo.errors import FailedPrecondition
-from caligo.spec import CampaignSpec, validate
+from caligo.spec import CampaignSpec, read_spec, validate
 from caligo_orchestrator.phases import active
 from caligo_orchestrator.store.journal import CampaignRecord, Journal
 
@@ -26,7 +26,7 @@ def changed(record: CampaignRecord, samples: int, journal: Journal) -> CampaignS
         InvalidArgument: there is no such budget.
         FailedPrecondition: the campaign leaves phase 3 out, or has handed out more rows than that.
     """
-    spec = validate(CampaignSpec, json.loads(record.spec))
+    spec = read_spec(json.loads(record.spec))
     if spec.active.skip:
         raise FailedPrecondition("spec.active.samples: the campaign leaves phase 3 out")
     values = spec.model_dump()
@@ -40,7 +40,7 @@ def changed(record: CampaignRecord, samples: int, journal: Journal) -> CampaignS
 
 def keep(record: CampaignRecord, spec: CampaignSpec, priority: int, journal: Journal) -> None:
     """Give a campaign that stands still its other spec."""
-    before = validate(CampaignSpec, json.loads(record.spec))
+    before = read_spec(json.loads(record.spec))
     with journal.transaction():
         # The line of the last fit is made again where the new budget has a fit there too.
         journal.drop_checkpoint(record.id, f"fit/{active.batches(before)}")

@@ -28,9 +28,10 @@ from caligo.errors import (
     ResourceExhausted,
     Unreachable,
 )
+from caligo.physics import claims
 from caligo.results import ResultRows
 from caligo.seeds import Phase
-from caligo.spec import CampaignSpec, to_proto, validate
+from caligo.spec import CampaignSpec, read_spec, to_proto, validate
 from caligo.v1 import campaign_pb2
 from caligo_orchestrator import budget, metrics, predictions, preflight, streams
 from caligo_orchestrator.campaign import (
@@ -111,18 +112,31 @@ class Campaigns:
         ]
 
     def start(self) -> None:
-        """Bring what was asked for before to its end, queue every unfinished campaign, and begin to work."""
+        """Bring what was asked for before to its end, queue every unfinished campaign, and begin to work.
+
+        One of another release that cannot go on under the rules of this one is paused, with the reason.
+        """
         for record in reversed(self._journal.campaigns()):
             with structlog.contextvars.bound_contextvars(campaign=PREFIX + record.id), self._stranding(record.id):
                 if record.wanted is not None:
                     log.info("found an unfinished request", wanted=_state_name(record.wanted))
                     self._bring_about(record, record.wanted)
                 elif record.state in (QUEUED, RUNNING):
-                    log.info("found an unfinished campaign")
-                    self._turns.put(record.id, record.priority, record.create_time)
+                    self._take_up(record)
         for thread in self._threads:
             thread.start()
         self._standing.show()
+
+    def _take_up(self, record: CampaignRecord) -> None:
+        """Queue a campaign that an earlier process has left."""
+        try:
+            preflight.check_rules(_spec(record))
+        except FailedPrecondition as error:
+            log.warning("campaign paused", problem=str(error))
+            self._set_state(record.id, PAUSED, _problem(error))
+        else:
+            log.info("found an unfinished campaign")
+            self._turns.put(record.id, record.priority, record.create_time)
 
     def stop(self) -> None:
         """Stop all work; unfinished campaigns stay unfinished and go on at the next start. Reading still works."""
@@ -182,7 +196,7 @@ class Campaigns:
         known = self._journal.campaign_by_request(request_id, owner) if request_id else None
         if known is None:
             return None
-        if budget.first_spec(known, self._journal) != spec.model_dump_json():
+        if not _asks_for(spec, budget.first_spec(known, self._journal)):
             raise InvalidArgument("request_id", f"{request_id!r} was used for another spec")
         return self._to_proto(known)
 
@@ -223,11 +237,13 @@ class Campaigns:
 
         Raises:
             InvalidArgument: there is no such budget.
-            FailedPrecondition: the campaign has ended, leaves phase 3 out, or has handed out more rows than that.
+            FailedPrecondition: the campaign has ended, cannot go on under the rules of this release, leaves phase 3
+                out, or has handed out more rows than that.
             ResourceExhausted: its owner may not have so many rows.
         """
         with self._changed:
             record = self._unfinished(name)
+            preflight.check_rules(_spec(record))
             priority = priority or record.priority
             if samples is None or samples == _spec(record).active.samples:
                 self._journal.update_campaign(record.id, record.spec, priority)
@@ -300,9 +316,15 @@ class Campaigns:
         self._set_state(record.id, wanted)
 
     def resume(self, name: str) -> campaign_pb2.Campaign:
+        """Let a campaign go on.
+
+        Raises:
+            FailedPrecondition: it has ended, or cannot go on under the rules of this release.
+        """
         self._follow_drive()
         with self._changed:
             record = self._unfinished(name)
+            preflight.check_rules(_spec(record))
             if record.state == QUEUED or record.id in self._runners:
                 return self._to_proto(record)
             self._set_state(record.id, QUEUED)
@@ -629,12 +651,24 @@ def _locked(directory: Path, mode: str) -> IO[str]:
 
 
 def _spec(record: CampaignRecord) -> CampaignSpec:
-    return validate(CampaignSpec, json.loads(record.spec))
+    return read_spec(json.loads(record.spec))
 
 
 @functools.lru_cache(maxsize=1024)
 def _spec_message(text: str) -> campaign_pb2.CampaignSpec:
-    return to_proto(validate(CampaignSpec, json.loads(text)), campaign_pb2.CampaignSpec)
+    spec = read_spec(json.loads(text))
+    message = to_proto(spec, campaign_pb2.CampaignSpec)
+    if spec.physics.claim.startswith(claims.RELEASE_0_1):  # for clients of that release
+        message.physics.bound = spec.physics.claim.removeprefix(claims.RELEASE_0_1)
+    return message
+
+
+def _asks_for(spec: CampaignSpec, stored: str) -> bool:
+    """Whether a stored request, which may be of an earlier release, asks for this spec today."""
+    try:
+        return validate(CampaignSpec, json.loads(stored)) == spec
+    except InvalidArgument:
+        return False
 
 
 def no_such_campaign(name: str) -> NotFound:

@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from caligo import tracing
-from caligo.results import ResultRows, outcome_name
+from caligo.results import ProtocolOutcome, ResultRows, code_name
 from caligo.seeds import Phase
 from caligo.telemetry import SECONDS
 from caligo.v1 import campaign_pb2
@@ -46,7 +46,7 @@ def count_durable(phase: Phase, rows: ResultRows) -> None:
     """Rows have become durable."""
     COMMITTED.observe(len(rows))
     for outcome, number in zip(*np.unique(rows["outcome"], return_counts=True), strict=True):
-        ROWS.labels(phase.name.lower(), outcome_name(outcome)).inc(int(number))
+        ROWS.labels(phase.name.lower(), code_name(ProtocolOutcome, outcome)).inc(int(number))
 
 
 def row_came_back(job: Job, row: int, submitted: float, sent: float) -> None:

@@ -1,4 +1,4 @@
-"""What can be known of a campaign before it begins: that its EPR source is there, and what a skipped phase made."""
+"""What can be known of a campaign before it begins: its rules, its EPR source, and what a skipped phase made."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import json
 from typing import Final
 
 from caligo.errors import FailedPrecondition, InvalidArgument
+from caligo.physics import claims
 from caligo.seeds import Phase
-from caligo.spec import CampaignSpec, validate
+from caligo.spec import CampaignSpec, read_spec, validate
 from caligo_orchestrator.farm import Farm
 from caligo_orchestrator.phases import lhs, surrogate
 from caligo_orchestrator.store.journal import Journal
@@ -33,11 +34,32 @@ def check(spec: CampaignSpec, journal: Journal, farm: Farm) -> None:
         _check_base(spec, journal)
 
 
+def check_rules(spec: CampaignSpec) -> None:
+    """Refuse to go on with a campaign of another release whose rules this one does not carry out.
+
+    Raises:
+        FailedPrecondition: says under which rules it was made, or what of its spec is not known here.
+    """
+    rules = claims.rules_of_another_release(spec.physics.claim)
+    if rules is not None:
+        raise FailedPrecondition(
+            f"the campaign was {rules}. These rules are no longer carried out, so it cannot go on; its rows can be "
+            "read and exported. Make a new campaign for a cliff under a claim of today"
+        )
+    try:
+        validate(CampaignSpec, spec.model_dump(mode="json"))
+    except InvalidArgument as error:
+        raise FailedPrecondition(f"the campaign is of another release and cannot go on: {error}") from None
+
+
 def _check_base(spec: CampaignSpec, journal: Journal) -> None:
     record = journal.campaign(spec.base)
     if record is None:
         raise InvalidArgument("base", f"there is no campaign {spec.base!r}")
-    base = validate(CampaignSpec, json.loads(record.spec))
+    base = read_spec(json.loads(record.spec))
+    rules = claims.rules_of_another_release(base.physics.claim)
+    if rules is not None:
+        raise InvalidArgument("base", f"campaign {spec.base!r} was {rules}. Its rows mean something else than new ones")
     for part in ("space", "physics", "protocol"):
         if getattr(base, part) != getattr(spec, part):
             raise InvalidArgument("base", f"campaign {spec.base!r} has another {part!r} than this spec")

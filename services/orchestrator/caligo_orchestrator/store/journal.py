@@ -22,12 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caligo.errors import ResourceExhausted
-from caligo.results import ROW_DTYPE, ResultRows
+from caligo.results import ROW_DTYPE, ResultRows, rows_from_records
 from caligo.seeds import Phase
 from caligo.v1 import campaign_pb2
 
-_VERSION: Final = 2
-"""Of the tables; `PRAGMA user_version`. Release 0.1 left it at 0."""
+_VERSION: Final = 3
+"""Of the tables, `PRAGMA user_version`: 0 and 2 before and in release 0.1; 3 since specs have a claim and rows more
+counts, which release 0.1 could not read."""
 _BUSY_SECONDS: Final = 30.0
 """How long another process, `caligo token` say, may keep the database from being written."""
 _CAMPAIGNS: Final = """
@@ -76,7 +77,7 @@ CREATE TABLE checkpoints (
   PRIMARY KEY (campaign, key)
 ) WITHOUT ROWID""",
 )
-_FROM_RELEASE_0_1: Final = (
+_FROM_VERSION_0: Final = (
     "ALTER TABLE campaigns RENAME TO old_campaigns",
     _CAMPAIGNS,
     """
@@ -218,7 +219,7 @@ class Journal:
         if version == 0 and self._read("SELECT 1 FROM sqlite_master WHERE name='campaigns'"):
             if not self._read("SELECT 1 FROM pragma_table_info('proposals') WHERE name='posterior'"):
                 self._write("ALTER TABLE proposals ADD COLUMN posterior BLOB NOT NULL DEFAULT x''")
-            statements: Sequence[str] = _FROM_RELEASE_0_1
+            statements: Sequence[str] = _FROM_VERSION_0
         else:
             statements = _SCHEMA if version == 0 else ()
         for statement in statements:
@@ -354,13 +355,16 @@ class Journal:
             )
 
     def rows(self, id: str, phase: Phase, start: int = 0, stop: int = 2**62, limit: int = -1) -> ResultRows:
-        """Durable rows with start <= index < stop, ordered by index; the first `limit` of them, -1 for all."""
+        """Durable rows with start <= index < stop, ordered by index; the first `limit` of them, -1 for all.
+
+        Those of release 0.1 have 0 for the counts that it had not.
+        """
         records = self._read(
             "SELECT record FROM result_rows WHERE campaign=? AND phase=? AND sample>=? AND sample<? "
             "ORDER BY sample LIMIT ?",
             id, int(phase), start, stop, limit,
         )  # fmt: skip
-        return np.frombuffer(b"".join(record for (record,) in records), dtype=ROW_DTYPE)
+        return rows_from_records(record for (record,) in records)
 
     def row_blocks(self, id: str, phase: Phase, start: int = 0, block: int = 4096) -> Iterator[ResultRows]:
         """Durable rows of a phase from an index on, in order, block by block, so that memory stays bounded."""
