@@ -168,7 +168,8 @@ def _release_0_1(form: Callable[[float, float, float, float, float], float], sec
     """As release 0.1 counted: the bits of the frames that Bob called decoded, nu as it was given."""
 
     def entropy(counts: Counts, r: float, nu: float, budget: Budget, partition: Partition) -> float:
-        return form(counts.cut - 0.5 * counts.removed, r, nu, budget.spend("eps_s"), budget.spend(second))
+        kept = max(0.0, counts.cut - 0.5 * counts.removed)
+        return form(kept, r, nu, budget.spend("eps_s"), budget.spend(second))
 
     return entropy
 
