@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from caligo.results import ProtocolOutcome, ResultRows, metric
 
+Target = Literal["margin", "efficiency"]
+"""What is foretold."""
 INTERVALS: Final = (0.50, 0.90, 0.95)
 """Central intervals whose coverage is reported."""
 
@@ -30,9 +32,7 @@ class Calibration:
     mean_z: float
 
 
-def calibrate(
-    rows: ResultRows, forecast: NDArray[np.float32], target: Literal["margin", "efficiency"]
-) -> Calibration | None:
+def calibrate(rows: ResultRows, forecast: NDArray[np.float32], target: Target) -> Calibration | None:
     """How the forecasts of rows fared (prequential: each was made before its row was known).
 
     Only simulated rows count that ended by the protocol's own decision; where none is, there is no answer.

@@ -17,13 +17,13 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, get_args
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from caligo.calibration import Calibration, calibrate
+from caligo.calibration import Calibration, Target, calibrate
 from caligo.errors import InvalidArgument
 from caligo.results import (
     COUNT_NAMES,
@@ -34,11 +34,12 @@ from caligo.results import (
     ProtocolOutcome,
     Reason,
     ResultRows,
+    code_name,
 )
 from caligo.seeds import Phase
 from caligo.slices import CliffSlice
-from caligo.space import PARAMETERS, STRATEGY_COLUMN, Strategy
-from caligo.spec import CampaignSpec, validate
+from caligo.space import COLUMNS, PARAMETERS, STRATEGY_COLUMN, Strategy
+from caligo.spec import read_spec
 
 if TYPE_CHECKING:
     import pandas
@@ -51,7 +52,9 @@ CAMPAIGNS_DIRECTORY: Final = "campaigns"
 JOURNAL_NAME: Final = "journal.sqlite3"
 """Name of the orchestrator's database in its data directory."""
 FORMAT: Final = "caligo-campaign/2"
-"""The root attribute `format` of the files that this module reads."""
+"""The root attribute `format` of the files of this release."""
+FORMATS: Final = (FORMAT, "caligo-campaign/1")
+"""Those of the files that this module reads; release 0.1 made the last."""
 GROUPS: Final[Mapping[Phase, str]] = MappingProxyType({Phase.LHS: "lhs_warmup", Phase.ACTIVE: "active_learning"})
 """The group that holds a phase's rows."""
 NOT_YET: Final = 255
@@ -60,6 +63,10 @@ UNITS: Final[Mapping[str, str]] = MappingProxyType(
     {**{p.symbol: p.unit for p in PARAMETERS}, **dict(METRICS), **dict(COUNTS)}
 )
 """Unit of each column of `CampaignDataset.columns` that has one."""
+_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {"inputs": COLUMNS, "metrics": METRIC_NAMES, "counts": COUNT_NAMES}
+)
+"""Columns of the datasets that have several."""
 LONG_NAMES: Final[Mapping[str, str]] = MappingProxyType({p.symbol: p.title for p in PARAMETERS})
 """What the symbols of the parameters stand for."""
 
@@ -129,7 +136,7 @@ class CampaignDataset:
     Attributes:
         path: the file.
         campaign: resource name of the campaign.
-        spec: what decided its rows.
+        spec: what decided its rows; of a file of another release as far as it is known here (`read_spec`).
         versions: the software that made it, package to version.
     """
 
@@ -142,16 +149,16 @@ class CampaignDataset:
             raise InvalidArgument(str(path), "is not an HDF5 file") from None
         try:
             attributes = self._file.attrs
-            if attributes.get("format") != FORMAT:
-                raise InvalidArgument(str(path), f"must have the root attribute format={FORMAT!r}")
+            if attributes.get("format") not in FORMATS:
+                raise InvalidArgument(str(path), f"must have the root attribute format={' or '.join(FORMATS)}")
             missing = [name for name in (*GROUPS.values(), "surrogate") if name not in self._file]
             if missing:
                 raise InvalidArgument(str(path), f"has no group {missing[0]}")
             self.path = path
             self.campaign = str(attributes["campaign"])
-            self.spec = validate(CampaignSpec, json.loads(attributes["spec"]))
+            self.spec = read_spec(json.loads(attributes["spec"]))
             self.versions: dict[str, str] = json.loads(attributes["versions"])
-        except (KeyError, ValueError) as error:
+        except (AttributeError, KeyError, ValueError) as error:
             self._file.close()
             raise InvalidArgument(str(path), f"has damaged attributes: {error}") from None
         except BaseException:
@@ -167,8 +174,23 @@ class CampaignDataset:
     def close(self) -> None:
         self._file.close()
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """What goes with every copy of the rows: `campaign`, `spec`, `versions`, and `rules` (a line) where they were
+        made under those of another release."""
+        rules = {} if self.spec.rules is None else {"rules": self.spec.rules}
+        return {
+            "campaign": self.campaign,
+            **rules,
+            "spec": self.spec.model_dump(mode="json"),
+            "versions": self.versions,
+        }
+
     def rows(self, phase: Phase | None = None) -> ResultRows:
         """Rows that are there, a structured array [n] of `ROW_DTYPE`, inputs in model coordinates.
+
+        Columns go by their names in the file: of those that it has not, metrics are NaN and counts 0; those that are
+        not known here are left out.
 
         Args:
             phase: one phase, or the Latin hypercube followed by the active phase.
@@ -179,13 +201,15 @@ class CampaignDataset:
         there = group["outcome"][:] != NOT_YET
         rows = np.empty(np.count_nonzero(there), dtype=ROW_DTYPE)
         for name in ROW_DTYPE.names or ():
-            rows[name] = group[name][:][there]
+            rows[name] = _known_columns(group[name], name)[there]
         return rows
 
     def outcomes(self, phase: Phase) -> dict[str, int]:
         """How many rows of a phase have come to each outcome, by its name."""
         counts = np.bincount(self._file[GROUPS[phase]]["outcome"][:], minlength=NOT_YET + 1)
-        return {outcome.name.lower(): int(counts[outcome]) for outcome in ProtocolOutcome if counts[outcome]}
+        return {
+            code_name(ProtocolOutcome, code): int(counts[code]) for code in np.flatnonzero(counts[:NOT_YET]).tolist()
+        }
 
     def room(self, phase: Phase) -> int:
         """Rows of a phase that the file has room for; in one that is finished as many as are there."""
@@ -205,7 +229,7 @@ class CampaignDataset:
             InvalidArgument: pandas is not installed.
         """
         frame = import_library("pandas").DataFrame(self.columns(phase))
-        frame.attrs = {"campaign": self.campaign, "units": dict(UNITS)}
+        frame.attrs = {**self.about, "units": dict(UNITS)}
         return frame.astype(dict.fromkeys(("phase", "strategy", "outcome", "reason"), "category"))
 
     def to_xarray(self, phase: Phase | None = None) -> xarray.Dataset:
@@ -219,12 +243,7 @@ class CampaignDataset:
             name: ("row", values, {key: texts[name] for key, texts in described.items() if name in texts})
             for name, values in self.columns(phase).items()
         }
-        about = {
-            "campaign": self.campaign,
-            "spec": self.spec.model_dump_json(),
-            "versions": json.dumps(self.versions),
-        }
-        return import_library("xarray").Dataset(variables, attrs=about)
+        return import_library("xarray").Dataset(variables, attrs={key: as_text(v) for key, v in self.about.items()})
 
     @property
     def surrogate(self) -> SurrogateFindings:
@@ -255,7 +274,10 @@ class CampaignDataset:
     def _calibration(self) -> Calibration | None:
         rows = self.rows(Phase.ACTIVE)
         forecast = self._file["surrogate"].get("forecast")  # not in files of release 0.1
-        return None if forecast is None else calibrate(rows, forecast[:][rows["index"]], self.spec.surrogate.target)
+        target = self.spec.surrogate.target
+        if forecast is None or target not in get_args(Target):
+            return None
+        return calibrate(rows, forecast[:][rows["index"]], target)
 
     def _guardrail(self) -> GuardrailFindings | None:
         group = self._file["surrogate"]
@@ -286,13 +308,30 @@ def row_columns(rows: ResultRows) -> dict[str, NDArray[Any]]:
     }
 
 
+def _known_columns(dataset: h5py.Dataset, name: str) -> NDArray[Any]:
+    """A dataset's rows with the columns that are known here in their order, [n, ...] as `ROW_DTYPE` has it."""
+    values, columns = dataset[:], dataset.attrs.get("columns")
+    if name not in _COLUMNS or columns is None:
+        return values
+    there = [column.decode() if isinstance(column, bytes) else str(column) for column in columns]
+    found = np.full((len(values), len(_COLUMNS[name])), np.nan if values.dtype.kind == "f" else 0, dtype=values.dtype)
+    for j, column in enumerate(_COLUMNS[name]):
+        if column in there:
+            found[:, j] = values[:, there.index(column)]
+    return found
+
+
 def _known(values: NDArray[np.float32]) -> NDArray[np.float32] | None:
     return None if np.isnan(values).any() else values
 
 
 def _names(codes: type[Strategy | ProtocolOutcome | Reason], values: NDArray[np.uint8]) -> NDArray[np.str_]:
-    table = np.array([next((c.name.lower() for c in codes if c == v), f"code_{v}") for v in range(256)])
-    return table[values]
+    return np.array([code_name(codes, code) for code in range(256)])[values]
+
+
+def as_text(value: Any) -> str:
+    """A text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def import_library(module: str) -> Any:

@@ -12,7 +12,6 @@ float32, counts int64. `caligo[export]` brings the libraries.
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 import yaml
 
-from caligo.dataset import LONG_NAMES, UNITS, CampaignDataset, import_library
+from caligo.dataset import LONG_NAMES, UNITS, CampaignDataset, as_text, import_library
 from caligo.errors import AlreadyExists, InvalidArgument
 from caligo.seeds import Phase
 
@@ -66,7 +65,7 @@ def _write_csv(dataset: CampaignDataset, phase: Phase | None, path: Path) -> int
     header = {
         "delimiter": ",",
         "datatype": [_ecsv_column(name, column.dtype) for name, column in frame.items()],
-        "meta": _about(dataset),
+        "meta": dataset.about,
         "schema": "astropy-2.0",
     }
     text = io.StringIO("%ECSV 1.0\n---\n" + yaml.safe_dump(header, sort_keys=False, allow_unicode=True, width=2**16))
@@ -94,7 +93,7 @@ def _write_parquet(dataset: CampaignDataset, phase: Phase | None, path: Path) ->
         described = {"units": UNITS.get(name), "long_name": LONG_NAMES.get(name)}
         metadata = {key: text for key, text in described.items() if text is not None}
         fields.append(pyarrow.field(name, arrays[-1].type, metadata=metadata))
-    about = {key: _text(value) for key, value in _about(dataset).items()}
+    about = {key: as_text(value) for key, value in dataset.about.items()}
     table = pyarrow.Table.from_arrays(arrays, schema=pyarrow.schema(fields, metadata=about))
     parquet.write_table(table, path)
     return table.num_rows
@@ -106,18 +105,6 @@ def _write_netcdf(dataset: CampaignDataset, phase: Phase | None, path: Path) -> 
     packed = {name: {"zlib": True, "shuffle": True} for name, values in rows.items() if values.dtype.kind in "fi"}
     rows.to_netcdf(path, engine="h5netcdf", encoding=packed if rows.sizes["row"] else {})
     return rows.sizes["row"]
-
-
-def _about(dataset: CampaignDataset) -> dict[str, Any]:
-    return {
-        "campaign": dataset.campaign,
-        "spec": dataset.spec.model_dump(mode="json"),
-        "versions": dataset.versions,
-    }
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 _WRITERS: Final[Mapping[str, Callable[[CampaignDataset, Phase | None, Path], int]]] = {

@@ -282,6 +282,14 @@ class CampaignSpec(_Model):
     base: str = Field("", pattern=r"^([a-z0-9](-?[a-z0-9])*)?$", max_length=80)
     """Id of an earlier campaign on the same server whose rows or model a skipped phase uses."""
 
+    @property
+    def rules(self) -> str | None:
+        """Under which rules of another release its rows were made, as one clause; None where it has a claim of today's.
+
+        Only a spec that was read can have some.
+        """
+        return claims.rules_of_another_release(self.physics.claim)
+
     @model_validator(mode="before")
     @classmethod
     def _the_partition_of_an_old_bound(cls, values: Any) -> Any:

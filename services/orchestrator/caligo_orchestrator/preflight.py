@@ -6,7 +6,6 @@ import json
 from typing import Final
 
 from caligo.errors import FailedPrecondition, InvalidArgument
-from caligo.physics import claims
 from caligo.seeds import Phase
 from caligo.spec import CampaignSpec, read_spec, validate
 from caligo_orchestrator.farm import Farm
@@ -40,10 +39,9 @@ def check_rules(spec: CampaignSpec) -> None:
     Raises:
         FailedPrecondition: says under which rules it was made, or what of its spec is not known here.
     """
-    rules = claims.rules_of_another_release(spec.physics.claim)
-    if rules is not None:
+    if spec.rules is not None:
         raise FailedPrecondition(
-            f"the campaign was {rules}. These rules are no longer carried out, so it cannot go on; its rows can be "
+            f"the campaign was {spec.rules}. These rules are no longer carried out, so it cannot go on; its rows can be "
             "read and exported. Make a new campaign for a cliff under a claim of today"
         )
     try:
@@ -57,9 +55,8 @@ def _check_base(spec: CampaignSpec, journal: Journal) -> None:
     if record is None:
         raise InvalidArgument("base", f"there is no campaign {spec.base!r}")
     base = read_spec(json.loads(record.spec))
-    rules = claims.rules_of_another_release(base.physics.claim)
-    if rules is not None:
-        raise InvalidArgument("base", f"campaign {spec.base!r} was {rules}. Its rows mean something else than new ones")
+    if base.rules is not None:
+        raise InvalidArgument("base", f"campaign {spec.base!r} was {base.rules}. Its rows mean something else")
     for part in ("space", "physics", "protocol"):
         if getattr(base, part) != getattr(spec, part):
             raise InvalidArgument("base", f"campaign {spec.base!r} has another {part!r} than this spec")
