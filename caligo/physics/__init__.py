@@ -1,7 +1,7 @@
 """Closed forms of the simulated protocol: detection, security, finite-size key length, prediction.
 
 Plain scalar `math`, importing nothing else of caligo; `claims` says what a key length claims. The functions of LEAVES
-take and return floats only (`strategy`, `frame_size` and `memory` are integers) and can be compiled by numba:
+take and return floats only (`frame_size` and `memory` are integers, a table is a tuple) and can be compiled by numba:
 
     for leaf in LEAVES:
         numba.extending.register_jitable(leaf)
@@ -47,7 +47,9 @@ LEAVES: tuple[Callable[..., float], ...] = (
     finite_key.detection_tolerance,
     finite_key.wilson_upper,
     finite_key.serfling_margin,
-    efficiency.expected_efficiency,
+    efficiency._log_interpolated,
+    efficiency.baseline_efficiency,
+    efficiency.blind_efficiency,
 )
 
 __all__ = [

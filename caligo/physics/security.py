@@ -12,7 +12,6 @@ from typing import Literal
 from .entropy import binary_entropy, inverse_binary_entropy, solve_entropy
 
 MemoryModel = Literal["markov", "fixed"]
-Bound = str  # for callers that still speak of bounds; gone with them
 
 REFERENCE_WAIT_NS = 1e9
 

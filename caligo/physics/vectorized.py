@@ -30,7 +30,8 @@ strong_converse_exponent = _over_arrays(security.strong_converse_exponent)
 min_entropy_rate = _over_arrays(security.min_entropy_rate)
 immediate_measurement_entropy = _over_arrays(finite_key.immediate_measurement_entropy)
 min_entropy_individual = _over_arrays(finite_key.min_entropy_individual)
-expected_efficiency = _over_arrays(efficiency.expected_efficiency)
+baseline_efficiency = _over_arrays(efficiency.baseline_efficiency)
+blind_efficiency = _over_arrays(efficiency.blind_efficiency)
 feasibility_margin = _over_arrays(feasibility.feasibility_margin)
 
 

@@ -7,7 +7,7 @@ import pytest
 from numba import njit
 from numba.extending import register_jitable
 
-from caligo.physics import LEAVES, detection, efficiency, entropy, finite_key, security
+from caligo.physics import LEAVES, detection, efficiency, entropy, security
 
 for _leaf in LEAVES:
     register_jitable(_leaf)
@@ -18,7 +18,7 @@ P = [0.0, 1e-300, 1e-9, 0.01, 0.11, 0.4999, 0.5]
 RATES = [0.0, 0.05, 0.3, 0.5, 0.999, 1.0, 1.627, 2.0]
 LENGTHS = [10.0, 3686.0, 1e5, 1e9]
 
-POINTS: dict[str, list[tuple[float, ...]]] = {
+POINTS: dict[str, list[tuple]] = {
     "binary_entropy": [(p,) for p in [*P, 0.9, 1.0]],
     "solve_entropy": [(t, s) for t in RATES for s in (0.0, 1.0)],
     "inverse_binary_entropy": [(t,) for t in RATES],
@@ -31,24 +31,29 @@ POINTS: dict[str, list[tuple[float, ...]]] = {
     "gamma": [(x,) for x in (-1.0, -0.5, 0.0, 0.49, 0.5, 1.0)],
     "strong_converse_exponent": [(a, b) for a in R for b in RATES],
     "rate_after_storage": [(a, b, c) for a in R for b in NU for c in (-0.1, 0.0, 0.25, 0.5)],
+    "min_entropy_rate_individual": [(a, b) for a in R for b in NU],
     "min_entropy_rate_lupo2023": [(a, b) for a in R for b in NU],
+    "min_entropy_rate_stw09": [(a, b) for a in R for b in NU],
     "min_entropy_rate_kww2012": [(a, b) for a in R for b in NU],
     "min_entropy_rate_erven2014": [(a, b) for a in R for b in NU],
     "entropy_surplus": [(a, b) for a in NU for b in P],
     "immediate_measurement_entropy": [(n, 1e-10) for n in [0.0, *LENGTHS]],
-    "min_entropy_lupo2023": [(n, a, b, 1e-10) for n in LENGTHS for a in R for b in NU],
-    "min_entropy_kww2012": [(n, a, b, 1e-10) for n in LENGTHS for a in R for b in NU],
-    "min_entropy_erven2014": [(n, a, b, 1e-10) for n in LENGTHS for a in R for b in NU],
-    "secret_bits": [(100.0, 20.0, 1e-10)],
+    "balancing_cost": [(n,) for n in (0.0, 1.0, 31.5, *LENGTHS)],
+    "round_entropy": [(s, a, b, memory) for s in (1e-6, 0.1, 1.0) for a in R for b in NU for memory in (0, 1)],
+    "unknown_bits": [(n, 40.0, a, b, memory) for n in LENGTHS for a in R for b in NU for memory in (0, 1)],
+    "min_entropy_individual": [(n, a, b, 1e-10, c) for n in LENGTHS for a in R for b in NU for c in (0.0, 1.0)],
+    "min_entropy_stw09": [(n, a, b, 1e-10, c) for n in LENGTHS for a in R for b in NU for c in (0.0, 1.0)],
+    "min_entropy_lupo2023": [(n, a, b, 1e-10, 1e-9) for n in LENGTHS for a in R for b in NU],
+    "min_entropy_kww2012": [(n, a, b, 1e-10, 1e-9) for n in LENGTHS for a in R for b in NU],
+    "min_entropy_erven2014": [(n, a, b, 1e-10, 1e-9) for n in LENGTHS for a in R for b in NU],
     "detection_tolerance": [(n, 1e-10) for n in LENGTHS],
-    "binomial_margin": [(p, n, 3.0) for p in P for n in LENGTHS],
+    "wilson_upper": [(p, n, 3.0) for p in P for n in LENGTHS],
     "serfling_margin": [(n, 100.0, 1e-10) for n in LENGTHS],
-    "expected_efficiency": [
-        (p, s, n)
-        for p in [*P, 0.0123, 0.02, 0.1]
-        for s in (efficiency.BASELINE, efficiency.BLIND)
-        for n in efficiency.FRAME_SIZES
+    "_log_interpolated": [(efficiency.BLIND_EFFICIENCY[0], p) for p in [*P, 0.0123, 0.02, 0.1]],
+    "baseline_efficiency": [
+        (p, z, n) for p in [*P, 0.0123, 0.02, 0.1] for z in (1.0, 2.5, 4.0, 9.0) for n in efficiency.FRAME_SIZES
     ],
+    "blind_efficiency": [(p, n) for p in [*P, 0.0123, 0.02, 0.1] for n in efficiency.FRAME_SIZES],
 }
 
 
@@ -74,7 +79,7 @@ def test_kernel_composed_of_leaves() -> None:
         for i in range(out.size):
             r_eff = security.markov_retention(r[i], wait[i])
             q = detection.conditional_qber(detection.source_error_fidelity(fidelity[i]), eta[i], e[i], d[i])
-            rate = security.min_entropy_rate_lupo2023(r_eff, nu[i])
+            rate = security.min_entropy_rate_individual(r_eff, nu[i])
             out[i] = security.entropy_surplus(rate, q)
 
     from caligo.physics.vectorized import feasibility_margin
@@ -88,4 +93,3 @@ def test_kernel_composed_of_leaves() -> None:
     kernel(*columns, out)
     np.testing.assert_allclose(out, feasibility_margin(*columns), rtol=0, atol=1e-12)
     assert entropy.binary_entropy(0.5) == 1.0
-    assert finite_key.secret_bits(0.0, 0.0, 1.0) == 1.0
