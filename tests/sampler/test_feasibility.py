@@ -15,7 +15,7 @@ from caligo.space import PARAMETERS, PRESETS, SYMBOLS, Space
 from caligo.spec import PhysicsSpec
 
 MODELS = list(itertools.product(("markov", "fixed"), ("fidelity", "weight")))
-BOUNDS = ("lupo2023", "kww2012", "erven2014")
+CLAIMS = ("individual", "lupo2023", "stw09", "erven2014")
 FIDELITY = SYMBOLS.index("F")
 PHYSICAL = Space({p.symbol: (p.lowest, p.highest) for p in PARAMETERS})
 """The whole parameter space."""
@@ -27,7 +27,7 @@ def closed_form(inputs: np.ndarray, spec: PhysicsSpec) -> np.ndarray:
     x[:, [1, 2, 4, 6]] = 10.0 ** x[:, [1, 2, 4, 6]]
     return np.array([
         physics.feasibility_margin(
-            *row, bound=spec.bound, memory_model=spec.memory_model, convention=spec.fidelity_convention
+            *row, claim=spec.claim, memory_model=spec.memory_model, convention=spec.fidelity_convention
         )
         for row in x[:, :7].tolist()
     ])  # fmt: skip
@@ -52,19 +52,19 @@ def test_many_rows_of_each_preset(preset: str, rows: int) -> None:
     agree(design(Space(PRESETS[preset]), rows), PhysicsSpec())
 
 
-@pytest.mark.parametrize("bound", BOUNDS)
+@pytest.mark.parametrize("claim", CLAIMS)
 @pytest.mark.parametrize(("memory_model", "fidelity_convention"), MODELS)
-def test_every_option_over_the_whole_parameter_space(bound: str, memory_model: str, fidelity_convention: str) -> None:
-    spec = PhysicsSpec(bound=bound, memory_model=memory_model, fidelity_convention=fidelity_convention)
+def test_every_option_over_the_whole_parameter_space(claim: str, memory_model: str, fidelity_convention: str) -> None:
+    spec = PhysicsSpec(claim=claim, memory_model=memory_model, fidelity_convention=fidelity_convention)
     agree(design(PHYSICAL, 3000), spec)
     agree(design(Space(PRESETS["cliff"]), 3000, seed=2), spec)
 
 
-@pytest.mark.parametrize("bound", BOUNDS)
+@pytest.mark.parametrize("claim", CLAIMS)
 @pytest.mark.parametrize(("memory_model", "fidelity_convention"), MODELS)
-def test_rows_at_the_boundary(bound: str, memory_model: str, fidelity_convention: str) -> None:
+def test_rows_at_the_boundary(claim: str, memory_model: str, fidelity_convention: str) -> None:
     """Rows moved onto the zero of the margin by bisection over F, and their float32 neighbours on both sides."""
-    spec = PhysicsSpec(bound=bound, memory_model=memory_model, fidelity_convention=fidelity_convention)
+    spec = PhysicsSpec(claim=claim, memory_model=memory_model, fidelity_convention=fidelity_convention)
     inputs = design(Space(PRESETS["cliff"]), 2000, seed=3)
     low, high = inputs.copy(), inputs.copy()
     low[:, FIDELITY], high[:, FIDELITY] = 0.5, 1.0
@@ -84,14 +84,14 @@ def test_rows_at_the_boundary(bound: str, memory_model: str, fidelity_convention
             agree(near, spec)
 
 
-@pytest.mark.parametrize("bound", BOUNDS)
+@pytest.mark.parametrize("claim", CLAIMS)
 @pytest.mark.parametrize(("memory_model", "fidelity_convention"), MODELS)
-def test_corners_of_the_parameter_space(bound: str, memory_model: str, fidelity_convention: str) -> None:
+def test_corners_of_the_parameter_space(claim: str, memory_model: str, fidelity_convention: str) -> None:
     """Every corner, with r = 0, r = 1 and F = 1 met exactly; among them the poles of the logarithms."""
     low, high = PHYSICAL.model_bounds().astype(np.float32)
     corners = np.array(list(itertools.product(*zip(low[:7], high[:7], strict=True))), dtype=np.float32)
     inputs = np.ascontiguousarray(np.column_stack([corners, np.full((len(corners), 2), 6, np.float32)]))
-    agree(inputs, PhysicsSpec(bound=bound, memory_model=memory_model, fidelity_convention=fidelity_convention))
+    agree(inputs, PhysicsSpec(claim=claim, memory_model=memory_model, fidelity_convention=fidelity_convention))
 
 
 @pytest.mark.parametrize("r", [0.0, 2.0**-126, 1e-30, 1e-10, 0.5, 1.0 - 2.0**-24, 1.0])

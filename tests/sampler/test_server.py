@@ -82,13 +82,13 @@ def test_space_and_physics_are_heeded(stub: sampler_pb2_grpc.SamplerServiceStub)
     request.space.preset = "table1"
     request.space.blind_fraction = 1.0
     request.space.bounds["r"].low, request.space.bounds["r"].high = 0.9, 0.9
-    request.physics.bound = "kww2012"
+    request.physics.claim = "stw09"
     request.physics.memory_model = "fixed"
     (answer,) = stub.StreamDesign(request)
     _, inputs = wire.decode_design(answer.rows)
     assert (inputs[:, 0] == np.float32(0.9)).all()
     assert (inputs[:, 8] == 1.0).all()
-    expected = check_feasibility(inputs, PhysicsSpec(bound="kww2012", memory_model="fixed"))
+    expected = check_feasibility(inputs, PhysicsSpec(claim="stw09", memory_model="fixed"))
     assert np.array_equal(wire.decode(answer.feasibility_margin, wire.FEASIBILITY, -1), expected)
 
 
@@ -125,7 +125,7 @@ def test_a_stream_of_10_to_the_12_rows_starts_at_once_and_can_be_cancelled(
         ({"size": 10, "count": 1, "chunk_rows": MAX_CHUNK_ROWS + 1}, "chunk_rows"),
         ({"size": 10, "space": {"preset": "moon"}}, "space.preset"),
         ({"size": 10, "space": {"blind_fraction": 1.5}}, "space.blind_fraction"),
-        ({"size": 10, "physics": {"bound": "none"}}, "physics.bound"),
+        ({"size": 10, "physics": {"claim": "none"}}, "physics.claim"),
         ({"size": 10, "physics": {"memory_model": "none"}}, "physics.memory_model"),
     ],
 )
@@ -149,7 +149,7 @@ def test_check_feasibility_answers_each_message(stub: sampler_pb2_grpc.SamplerSe
         sampler_pb2.CheckFeasibilityRequest(physics=spec, inputs=wire.encode(inputs[:1000], wire.INPUTS)),
         # Only the first message's physics counts.
         sampler_pb2.CheckFeasibilityRequest(
-            physics=types_pb2.PhysicsSpec(bound="erven2014"), inputs=wire.encode(inputs[1000:1000], wire.INPUTS)
+            physics=types_pb2.PhysicsSpec(claim="erven2014"), inputs=wire.encode(inputs[1000:1000], wire.INPUTS)
         ),
         sampler_pb2.CheckFeasibilityRequest(inputs=wire.encode(inputs[1000:], wire.INPUTS)),
     ]

@@ -1,9 +1,12 @@
 """Closed-form feasibility of design rows: h_min(r_eff, nu) - h(Q) in bits a reconciled bit, by SIMD kernels.
 
-The formulas are those of `caligo.physics`. The default bound, `lupo2023`, is written again here in float32 so that
-it vectorises: numba compiles calls of `math.exp` and `math.log` one element at a time, hence the polynomials below,
-which LLVM inlines. The two bounds that need a root search compile the scalar functions of `caligo.physics` as they
-are and cost microseconds a row instead of nanoseconds.
+The formulas are those of `caligo.physics`. The rate of the default claim, `individual`, which is that of `lupo2023`
+too, is written again here in float32 so that it vectorises: numba compiles calls of `math.exp` and `math.log` one
+element at a time, hence the polynomials below, which LLVM inlines. The other claims compile the scalar functions of
+`caligo.physics` as they are and cost microseconds a row instead of nanoseconds.
+
+The storage rate is that per detected round. The baseline's calibration slots raise it a little per round of the key, so
+a row that is called infeasible is so in every protocol.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ def check_feasibility(inputs: Float32Array, physics_spec: PhysicsSpec) -> Float3
 
     Args:
         inputs: model coordinates, C-contiguous float32 [n, 9], finite and within the limits of the parameters.
-        physics_spec: bound, memory model and fidelity convention; epsilon does not matter here.
+        physics_spec: claim, memory model and fidelity convention; epsilon does not matter here.
 
     Returns:
         float32 [n], bits a reconciled bit, in [-1, 1/2].
@@ -49,11 +52,11 @@ def check_feasibility(inputs: Float32Array, physics_spec: PhysicsSpec) -> Float3
     decays = physics_spec.memory_model == "markov"
     is_weight = physics_spec.fidelity_convention == "weight"
     with THREAD_POOL:
-        if physics_spec.bound == "lupo2023":
+        if physics_spec.claim in ("individual", "lupo2023"):
             decay = _LOG2_10 if decays else _ZERO
             _check_feasibility_kernel(inputs, decay, _HALF if is_weight else _TWO_THIRDS, margins)
         else:
-            _check_feasibility_scalar_kernel(inputs, physics_spec.bound == "erven2014", decays, is_weight, margins)
+            _check_feasibility_scalar_kernel(inputs, physics_spec.claim == "erven2014", decays, is_weight, margins)
     return margins
 
 
@@ -124,7 +127,7 @@ def _binary_entropy(q):  # type: ignore[no-untyped-def]
 
 @_inlined
 def _margin(r, log_nu, log_dt, fidelity, log_eta, e_det, log_dark, decay, source_slope):  # type: ignore[no-untyped-def]
-    """physics.feasibility_margin with the bound lupo2023, of model coordinates, float32.
+    """physics.feasibility_margin under the claim individual, of model coordinates, float32.
 
     decay: log2(10) for a Markov memory; 0, which makes the exponent of r equal 1, for a fixed one.
     source_slope: disagreement of the pair over 1 - F, 2/3 or 1/2 by the fidelity convention.
@@ -190,7 +193,7 @@ _ROWS = types.Array(types.float32, 2, "C", readonly=True)
     error_model="numpy",
 )
 def _check_feasibility_kernel(inputs, decay, source_slope, margins):  # type: ignore[no-untyped-def]
-    """Margins of the bound lupo2023: float32 [n, 9] in, float32 [n] out; the other two are those of `_margin`."""
+    """Margins under the claim individual: float32 [n, 9] in, float32 [n] out; the other two are those of `_margin`."""
     rows = inputs.reshape(inputs.size)
     for block in prange((margins.size + _BLOCK - 1) // _BLOCK):
         start = block * _BLOCK
@@ -204,7 +207,7 @@ for _leaf in physics.LEAVES:
 # Not cached on disk: numba would not notice that a function of caligo.physics has changed.
 @njit(parallel=True, nogil=True, error_model="numpy")
 def _check_feasibility_scalar_kernel(inputs, is_erven, decays, is_weight, margins):  # type: ignore[no-untyped-def]
-    """Margins of the bounds kww2012 and erven2014, float64 inside; compiled on its first call, which takes seconds."""
+    """Margins under the claims stw09 and erven2014, float64 inside; compiled on its first call, which takes seconds."""
     for i in prange(margins.size):
         r, fidelity, e_det = float(inputs[i, 0]), float(inputs[i, 3]), float(inputs[i, 5])
         nu, wait_ns, eta, dark = 10.0 ** inputs[i, 1], 10.0 ** inputs[i, 2], 10.0 ** inputs[i, 4], 10.0 ** inputs[i, 6]
@@ -212,7 +215,7 @@ def _check_feasibility_scalar_kernel(inputs, is_erven, decays, is_weight, margin
         if is_erven:
             entropy_rate = security.min_entropy_rate_erven2014(r_eff, nu)
         else:
-            entropy_rate = security.min_entropy_rate_kww2012(r_eff, nu)
+            entropy_rate = security.min_entropy_rate_stw09(r_eff, nu)
         if is_weight:
             source_error = detection.source_error_weight(fidelity)
         else:

@@ -332,11 +332,11 @@ class _Run:
 
     def expected(self, plan: Plan, sifted: Sifted, frames: int) -> claims.KeyBits:
         """Key bits to be expected of a plan for so many frames."""
-        if not plan.is_blind:
-            kept, leak = float(frames), frames * int(plan.syndrome_leak[0]) + TAG_BITS
-        else:
+        if plan.is_blind:
             kept = frames * (1.0 - frame_error_rate(plan, plan.qber))
             leak = kept * (expected_leak(plan) + TAG_BITS)
+        else:
+            kept, leak = float(frames), float(frames * int(plan.syndrome_leak[0]) + TAG_BITS)
         return self.key_bits(sifted, frames * plan.payload, kept * plan.payload, leak)
 
     def settle(self, plan: Plan, sifted: Sifted, frames: int, leaked: int) -> float:

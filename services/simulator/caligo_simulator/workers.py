@@ -352,7 +352,8 @@ def _decode(message: bytes) -> tuple[SegmentTask, SlotReference]:
     numbers = _TASK.unpack_from(message)
     basis, slots, key, start, pairs = numbers[8:]
     source, convention = message[_TASK.size :].decode().split()
-    link = Link(*numbers[4:8], cast(Convention, convention))
+    fidelity, efficiency, error, dark = numbers[4:8]
+    link = Link(fidelity, efficiency, error, dark, cast(Convention, convention))
     bob = BobBases(None if basis == _COIN else basis, slots)
     return SegmentTask(source, link, bob, key, start, pairs), SlotReference(*numbers[:4])
 

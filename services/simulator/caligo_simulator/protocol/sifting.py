@@ -132,13 +132,16 @@ class Sifter:
 
     def finish(self) -> Sifted:
         """The whole sample, sifted."""
-        packed = self._held[: self._count]
-        return Sifted(*self._counts.tolist(), Rounds(*(packed >> bit & 1 for bit in range(4))))
+        detected, slots, slots_matched, slot_errors, matched, errors, unmatched = self._counts.tolist()
+        held = self._held[: self._count]
+        alice_bit, alice_basis, bob_basis, bob_bit = (held >> np.uint8(bit) & np.uint8(1) for bit in range(4))
+        rounds = Rounds(alice_bit, alice_basis, bob_basis, bob_bit)
+        return Sifted(detected, slots, slots_matched, slot_errors, matched, errors, unmatched, rounds)
 
     def _sift(self, arrays: Iterable[Int8Array], start: int) -> None:
-        words = (array.view(np.uint64) for array in arrays)
+        alice_bit, alice_basis, bob_basis, bob_click = (array.view(np.uint64) for array in arrays)
         state = np.uint64(start), self._key, self._slots, self._share, self._counts, self._held, self._count
-        self._count = _sift(*words, *state)
+        self._count = _sift(alice_bit, alice_basis, bob_basis, bob_click, *state)
 
 
 @njit(nogil=True, cache=True)
