@@ -29,6 +29,7 @@ from caligo.cli.output import (
     print_campaigns,
     print_findings,
     print_json,
+    say_rules,
 )
 from caligo.cli.tokens import token_app
 from caligo.client import (
@@ -295,6 +296,7 @@ def submit(
     elif json:
         print_json(campaign_to_plain(campaign))
     else:
+        say_rules({campaign.name: campaign.spec})
         console.print(campaign.name)
 
 
@@ -317,7 +319,9 @@ def list_command(
             for campaign in campaigns:
                 print_json(campaign_to_plain(campaign))
         else:
-            print_campaigns(list(campaigns))
+            found = list(campaigns)
+            print_campaigns(found)
+            say_rules({campaign.id: campaign.spec for campaign in found})
 
 
 @app.command(rich_help_panel=REMOTE)
@@ -451,6 +455,7 @@ def results(
         connect(address) as client,
         counting(notices, f"rows of {name}", *columns, shown=not sys.stdout.isatty()) as count,
     ):
+        say_rules({name: client.get(name).spec})
         batches = ((p, rows) for p in phases for rows in client.results(name, p, start_row, follow=follow))
         print_rows(_counted(batches, count), json=json)
         if follow:
@@ -477,6 +482,7 @@ def download(
         connect(address) as client,
         counting(notices, str(output), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()) as count,
     ):
+        say_rules({name: client.get(name).spec})
         try:
             path = client.download(name, output, overwrite=force, on_progress=count)
         except KeyboardInterrupt:
@@ -517,7 +523,9 @@ def predict(
     if point and table:
         raise InvalidArgument("--table", "takes the place of a point; give one of the two")
     with connect(address) as client:
-        space = client.get(name).spec.space.resolve()
+        spec = client.get(name).spec
+        say_rules({name: spec})
+        space = spec.space.resolve()
         if table:
             with _open_table(table) as file:
                 rows = read_points(file, str(table), space)
@@ -558,6 +566,7 @@ def slice_command(
 
     with connect(address) as client:
         spec = client.get(name).spec
+        say_rules({name: spec})
         at = parse_point(point, spec.space.resolve())[0]
         piece = client.slice(name, x, y, at=at, points=points)
     if output is None:

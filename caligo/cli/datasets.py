@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from caligo.cli.output import console, pairs, print_json
+from caligo.cli.output import console, pairs, print_json, say_rules
 from caligo.cli.rows import parse_phase
 from caligo.dataset import GROUPS, CampaignDataset, open_campaign
 from caligo.errors import InvalidArgument
@@ -35,6 +35,8 @@ def info(file: _File, json: _Json = False) -> None:
         return
     table = pairs()
     table.add_row("campaign", plain["campaign"])
+    if plain["rules"]:
+        table.add_row("rules", plain["rules"])
     table.add_row("seed", str(plain["spec"]["seed"]))
     for phase, found in plain["phases"].items():
         table.add_row(phase, f"{found['rows']:,} of {found['room']:,} rows")
@@ -60,6 +62,7 @@ def _describe(dataset: CampaignDataset) -> dict[str, Any]:
         "path": str(dataset.path),
         "campaign": dataset.campaign,
         "versions": dataset.versions,
+        "rules": dataset.spec.rules,
         "phases": phases,
         "surrogate": {"fits": len(surrogate.history), "secure_fraction": surrogate.secure_fraction},
         "spec": dataset.spec.model_dump(mode="json"),
@@ -99,6 +102,7 @@ def export_command(
     path = output or file.with_suffix(SUFFIXES[format])
     with open_campaign(file) as dataset:
         rows = export(dataset, path, format, phase=parse_phase(phase) if phase else None, overwrite=force)
+        say_rules({str(file): dataset.spec})
     if json:
         print_json({"path": str(path), "format": format, "rows": rows, "bytes": path.stat().st_size})
     else:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from caligo.client import Campaign, Changed, Event, Noted, Progressed
+from caligo.spec import CampaignSpec
 from caligo.v1 import campaign_pb2, surrogate_pb2, types_pb2
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
@@ -50,7 +51,8 @@ def _value(field: Any, value: Any) -> Any:
     if field.message_type is not None:
         return to_plain(value)
     if field.enum_type is not None:
-        return _short_name(field.enum_type.values_by_number[value].name, field.enum_type.name)
+        known = field.enum_type.values_by_number.get(value)
+        return _short_name(known.name, field.enum_type.name) if known else f"code_{value}"
     return shortest(value) if field.type == FieldDescriptor.TYPE_FLOAT else value
 
 
@@ -81,6 +83,7 @@ def campaign_to_plain(campaign: Campaign) -> dict[str, Any]:
         "progress": to_plain(campaign.progress),
         "problem": to_plain(campaign.problem) if campaign.problem else None,
         "findings": to_plain(campaign.findings) if campaign.findings else None,
+        "rules": campaign.spec.rules,
         "spec": campaign.spec.model_dump(mode="json"),
     }
 
@@ -106,6 +109,8 @@ def print_campaign(campaign: Campaign) -> None:
     table.add_row("called", campaign.spec.name)
     if campaign.owner:
         table.add_row("owner", campaign.owner)
+    if campaign.spec.rules:
+        table.add_row("rules", campaign.spec.rules)
     table.add_row("state", campaign.state.name.lower())
     table.add_row("priority", f"{campaign.priority}")
     if not campaign.spec.active.skip:
@@ -143,6 +148,20 @@ def print_campaigns(campaigns: list[Campaign]) -> None:
             f"{c.created:%Y-%m-%d %H:%M}",
         )
     console.print(table)
+
+
+def say_rules(specs: Mapping[str, CampaignSpec]) -> None:
+    """On standard error, under which rules of another release campaigns were made, a line for each set of rules.
+
+    Args:
+        specs: of the campaigns by name.
+    """
+    made: dict[str, list[str]] = {}
+    for name, spec in specs.items():
+        if spec.rules is not None:
+            made.setdefault(spec.rules, []).append(name)
+    for rules, names in made.items():
+        notices.print(f"{', '.join(names)}: {rules}", soft_wrap=True, markup=False)
 
 
 def counts_line(progress: campaign_pb2.Progress) -> str:

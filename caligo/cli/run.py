@@ -92,6 +92,11 @@ def _find(client: CampaignClient, spec: CampaignSpec, directory: Path) -> Campai
     for campaign in campaigns:
         if campaign.spec == spec:
             return client.resume(campaign.name) if campaign.state is CampaignState.PAUSED else campaign
+    if campaigns[0].spec.rules is not None:
+        raise FailedPrecondition(
+            f"--resume: the campaign in {directory} was {campaigns[0].spec.rules}. It cannot go on under other rules; "
+            "its rows can be read and exported"
+        )
     ours, theirs = spec.model_dump(), campaigns[0].spec.model_dump()
     differing = next(key for key in ours if ours[key] != theirs[key])
     raise FailedPrecondition(f"--resume: the campaign in {directory} has another {differing!r} than this spec")

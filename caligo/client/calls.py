@@ -284,7 +284,7 @@ class Results:
 
     def receive(self, message: pb.StreamResultsResponse) -> ResultRows:
         self._request.start_row = message.next_row
-        return wire.decode_rows(message.rows)
+        return wire.decode_rows(message.rows, any_release=True)
 
 
 class FileRange:

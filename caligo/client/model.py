@@ -9,12 +9,15 @@ import enum
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from caligo.errors import CampaignFailed
-from caligo.spec import CampaignSpec, from_proto
+from caligo.spec import CampaignSpec, read_message
 from caligo.v1 import campaign_pb2
 
 
 class CampaignState(enum.IntEnum):
-    """Where a campaign is in its life; the codes are those of the contract's `CampaignState`."""
+    """Where a campaign is in its life; the codes are those of the contract's `CampaignState`.
+
+    A code that is not known here, which a server of a later release may send, is kept and called `CODE_N`.
+    """
 
     UNSPECIFIED = 0
     """Not a campaign: a spec that was only checked."""
@@ -27,7 +30,15 @@ class CampaignState(enum.IntEnum):
 
     @property
     def is_final(self) -> bool:
-        return self >= CampaignState.SUCCEEDED
+        return self in (CampaignState.SUCCEEDED, CampaignState.FAILED, CampaignState.CANCELLED)
+
+    @classmethod
+    def _missing_(cls, value: object) -> CampaignState | None:
+        if not isinstance(value, int):
+            return None
+        state = int.__new__(cls, value)
+        state._name_, state._value_ = f"CODE_{value}", value
+        return state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +47,7 @@ class Campaign:
 
     Attributes:
         name: "campaigns/{id}".
+        spec: as far as it is known here, where the campaign is of another release: `spec.rules` says so.
         priority: share of the farm relative to other campaigns, 1 to 1,000.
         owner: name of the token that made it; empty where the server asks for none.
         problem: why it failed or paused by itself, if it did.
@@ -61,7 +73,7 @@ class Campaign:
     def from_message(cls, message: campaign_pb2.Campaign) -> Campaign:
         return cls(
             name=message.name,
-            spec=from_proto(message.spec, CampaignSpec),
+            spec=read_message(message.spec),
             state=CampaignState(message.state),
             progress=message.progress,
             priority=message.priority,
