@@ -51,5 +51,10 @@ class _StandardError:
 
 
 def get(name: str) -> structlog.stdlib.BoundLogger:
-    """A logger. `campaign` and `row` are bound in structlog's context where the work on them begins."""
+    """A logger. `campaign` and `row` are bound in structlog's context where the work on them begins.
+
+    Until `configure` is called, in a command or a script, lines go to standard error as text.
+    """
+    if not structlog.is_configured():
+        structlog.configure(logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, _StandardError())))
     return structlog.get_logger(component=name)
