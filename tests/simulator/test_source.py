@@ -14,6 +14,7 @@ import pytest
 from caligo_simulator.epr.source import (
     NO_CLICK,
     TILE,
+    BobBases,
     Link,
     Segment,
     installed_sources,
@@ -43,6 +44,8 @@ POINTS = [
     Link(0.9, 0.3, 0.05, 0.3, "fidelity"),
     Link(0.75, 0.05, 0.1, 0.15, "weight"),
 ]
+COINS = BobBases(None, 0)
+"""Bob's bases where he has none of his own."""
 ROUNDS = {"statistical": 2**20, "netsquid": 20_000}
 """Rounds a point: as many as a source makes in seconds."""
 
@@ -52,9 +55,9 @@ def source(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def generate(source: str, link: Link, key: int, pairs: int, start: int = 0) -> Segment:
+def generate(source: str, link: Link, key: int, pairs: int, start: int = 0, bob: BobBases = COINS) -> Segment:
     segment = Segment.over(np.full(segment_bytes(pairs), 99, np.uint8), pairs)
-    make_source(source).fill(segment, link, key, start)
+    make_source(source).fill(segment, link, bob, key, start)
     return segment
 
 
@@ -145,6 +148,42 @@ def test_click_rate_and_error_rates(source: str, number: int) -> None:
             assert abs(z_of(wrong, trials, q)) < 4
 
 
+def test_slots_lie_evenly_and_alike_in_every_tile() -> None:
+    for fraction in (1 / TILE, 0.01, 0.1, 0.37, 0.89, 1.0):
+        rule = BobBases(0, BobBases.slots_of(fraction))
+        slots = rule.is_slot(0, 3 * TILE)
+        assert slots.sum() == 3 * round(fraction * TILE)
+        np.testing.assert_array_equal(slots[:TILE], slots[2 * TILE :])
+        np.testing.assert_array_equal(rule.is_slot(TILE + 100, 500), slots[100:600])
+        gaps = np.diff(np.flatnonzero(slots))
+        assert len(np.unique(gaps)) <= 3  # as a rotation by one step leaves them: Steinhaus' three-gap theorem
+        assert gaps.max() <= 3 * np.ceil(1 / fraction)
+
+
+@pytest.mark.parametrize("basis", [0, 1])
+@pytest.mark.parametrize("number", [1, 2, 7, 8])
+def test_bobs_basis_rule(source: str, number: int, basis: int) -> None:
+    """His own basis outside the slots, a coin in them; the law of the rest is that of the bases that come of it."""
+    link, pairs, rule = POINTS[number], ROUNDS[source], BobBases(basis, BobBases.slots_of(0.3))
+    segment = generate(source, link, key_of(300 + number), pairs, bob=rule)
+    clicked, slot = segment.bob_click != NO_CLICK, rule.is_slot(0, pairs)
+    assert (segment.bob_basis[clicked & ~slot] == basis).all()
+    assert abs(z_of(int(segment.bob_basis[clicked & slot].sum()), int((clicked & slot).sum()), 0.5)) < 4
+    cells = pairs * exact(link)
+    for inside in (True, False):
+        part = Segment(*(array[slot == inside] for array in segment))
+        expected = cells * (slot == inside).mean()
+        if not inside:  # all of Bob's rounds are in his basis
+            of_bob = np.arange(16) // 2 % 2
+            expected[:16] = np.where(of_bob == basis, 2.0 * expected[:16], 0.0)
+        observed = counts(part)
+        rare = expected < 5
+        assert observed[expected == 0.0].sum() == 0
+        assert stats.poisson.sf(observed[rare].sum() - 1, max(expected[rare].sum(), 1e-9)) > 1e-4
+        scale = observed[~rare].sum() / expected[~rare].sum()
+        assert stats.chisquare(observed[~rare], scale * expected[~rare]).pvalue > 1e-4
+
+
 @pytest.mark.parametrize("number", [1, 3, 5, 7, 10])
 def test_agrees_with_the_statistical_source(source: str, number: int) -> None:
     """Two samples, of this source and of the statistical one under another key: one distribution."""
@@ -160,12 +199,13 @@ def test_agrees_with_the_statistical_source(source: str, number: int) -> None:
 def test_any_segment_can_be_made_again_alone(source: str, link: Link) -> None:
     tiles = 5 if source == "statistical" else 1
     pairs = tiles * TILE + 1234
-    whole = generate(source, link, key_of(1), pairs)
+    rule = BobBases(1, 9999)
+    whole = generate(source, link, key_of(1), pairs, bob=rule)
     cuts = [(0, 300), (tiles * TILE, 1234)]
     if source == "statistical":
         cuts += [(3 * TILE, 2 * TILE + 1234), (TILE, 777), (TILE, 4 * TILE)]
     for start, length in cuts:
-        part = generate(source, link, key_of(1), length, start)
+        part = generate(source, link, key_of(1), length, start, rule)
         clicked = part.bob_click != NO_CLICK
         for ours, theirs in zip(part, whole, strict=True):
             np.testing.assert_array_equal(ours[clicked], theirs[start : start + length][clicked])

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from caligo_simulator.epr.source import NO_CLICK, Link, Segment, make_source, segment_bytes
+from caligo_simulator.epr.source import NO_CLICK, BobBases, Link, Segment, make_source, segment_bytes
 from caligo_simulator.philox import fill_blocks, philox, word_at
 
 CLEAN = Link(1.0, 1.0, 0.0, 0.0, "fidelity")
@@ -18,7 +18,7 @@ PAIRS = 2**23
 
 def generate(link: Link, pairs: int, key: int = 5, start: int = 0) -> Segment:
     segment = Segment.over(np.full(segment_bytes(pairs), 99, np.uint8), pairs)
-    make_source("statistical").fill(segment, link, key, start)
+    make_source("statistical").fill(segment, link, BobBases(None, 0), key, start)
     return segment
 
 

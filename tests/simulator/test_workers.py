@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from caligo_simulator.arena import Arena, ByteArray, SlotReference
-from caligo_simulator.epr.source import NO_CLICK, TILE, Link, Segment, make_source, segment_bytes
+from caligo_simulator.epr.source import NO_CLICK, TILE, BobBases, Link, Segment, make_source, segment_bytes
 from caligo_simulator.harness import ProtocolHarness, SampleCancelledError, Setup
 from caligo_simulator.protocol.sifting import Sifter
 from caligo_simulator.simulation import DesignRow, Simulator
@@ -26,6 +26,7 @@ from caligo.results import METRIC_NAMES, ProtocolOutcome, Reason, ResultRows
 from caligo.space import ExplorationSample
 
 LINK = Link(0.99, 0.9, 0.01, 1e-6, "fidelity")
+COINS = BobBases(None, 0)
 LARGE = 2**24
 
 
@@ -57,12 +58,13 @@ def all_free(simulator: Simulator) -> bool:
 
 @pytest.mark.parametrize("key", [42, 2**64 - 1])
 @pytest.mark.parametrize("link", [LINK, Link(0.97, 1e-3, 0.02, 1e-5, "weight")])
-def test_a_segment_is_what_its_source_makes(simulator: Simulator, link: Link, key: int) -> None:
-    task = SegmentTask("statistical", link, key, TILE, 1000)
+@pytest.mark.parametrize("bob", [COINS, BobBases(0, 0), BobBases(1, 6554)])
+def test_a_segment_is_what_its_source_makes(simulator: Simulator, link: Link, bob: BobBases, key: int) -> None:
+    task = SegmentTask("statistical", link, bob, key, TILE, 1000)
     reference = collect(simulator.orchestrator.generate(task))
     assert reference.length == segment_bytes(1000)
     expected = Segment.over(np.zeros(segment_bytes(1000), np.uint8), 1000)
-    make_source("statistical").fill(expected, link, key, TILE)
+    make_source("statistical").fill(expected, link, bob, key, TILE)
     made = Segment.over(simulator.arena.read(reference), 1000)
     np.testing.assert_array_equal(made.bob_click, expected.bob_click)
     clicked = expected.bob_click != NO_CLICK  # what a round without a click holds elsewhere has no meaning
@@ -72,7 +74,7 @@ def test_a_segment_is_what_its_source_makes(simulator: Simulator, link: Link, ke
 
 
 def test_more_segments_than_slots_wait_their_turn(simulator: Simulator) -> None:
-    tasks = [SegmentTask("statistical", LINK, 42, j * TILE, 100 + j) for j in range(20)]
+    tasks = [SegmentTask("statistical", LINK, COINS, 42, j * TILE, 100 + j) for j in range(20)]
     requests = [simulator.orchestrator.generate(task) for task in tasks]
     for task, request in zip(tasks, requests, strict=True):
         reference = collect(request)
@@ -84,7 +86,7 @@ def test_more_segments_than_slots_wait_their_turn(simulator: Simulator) -> None:
 
 
 def test_a_discarded_segment_frees_its_slot(simulator: Simulator) -> None:
-    tasks = [SegmentTask("statistical", LINK, 42, 0, 4 * TILE)] * 20
+    tasks = [SegmentTask("statistical", LINK, COINS, 42, 0, 4 * TILE)] * 20
     requests = [simulator.orchestrator.generate(task) for task in tasks]
     made = requests[0]
     collect(made)
@@ -96,7 +98,7 @@ def test_a_discarded_segment_frees_its_slot(simulator: Simulator) -> None:
 
 def test_what_a_source_raises_frees_its_slot_and_spares_its_worker(simulator: Simulator) -> None:
     processes = simulator.orchestrator.process_ids()
-    request = simulator.orchestrator.generate(SegmentTask("no-such-source", LINK, 42, 0, 100))
+    request = simulator.orchestrator.generate(SegmentTask("no-such-source", LINK, COINS, 42, 0, 100))
     with pytest.raises(SourceError, match=r"InvalidArgument: protocol\.epr_source"):
         collect(request)
     assert all_free(simulator)
@@ -105,7 +107,7 @@ def test_what_a_source_raises_frees_its_slot_and_spares_its_worker(simulator: Si
 
 def test_a_closed_pool_refuses(namespace: str) -> None:
     with Simulator(workers=1, segment_pairs=TILE, namespace=namespace) as simulator:
-        task = SegmentTask("statistical", LINK, 42, 0, 100)
+        task = SegmentTask("statistical", LINK, COINS, 42, 0, 100)
         request, waiting = (simulator.orchestrator.generate(task) for _ in range(2))
         collect(request)
         simulator.orchestrator.close()

@@ -5,18 +5,15 @@ from __future__ import annotations
 import pytest
 from caligo_simulator.protocol.reconciliation import baseline_plan, blind_plan, codes, payload_bits
 from caligo_simulator.protocol.reconciliation.plans import expected_leak
+from scipy.stats import norm
 
 from caligo.physics import efficiency
 from caligo.physics.entropy import binary_entropy
 
 
-def expected_efficiencies(planner, n: int) -> tuple[float, ...]:  # type: ignore[no-untyped-def]
-    """What the table must hold: f of the plan for each error rate, to three decimals."""
-    found = []
-    for q in efficiency.QBER:
-        plan = planner(q, n)
-        found.append(round(expected_leak(plan) / (plan.payload * binary_entropy(q)), 3))
-    return tuple(found)
+def rounded(leak: float, size: int, qber: float) -> float:
+    """f to three decimals, as the table has it."""
+    return round(leak / (efficiency.PAYLOADS[size] * binary_entropy(qber)), 3)
 
 
 def test_frame_sizes_and_payloads() -> None:
@@ -24,10 +21,20 @@ def test_frame_sizes_and_payloads() -> None:
     assert tuple(payload_bits(n) for n in codes.FRAME_SIZES) == efficiency.PAYLOADS
 
 
-@pytest.mark.parametrize(("size", "strategy"), [(i, s) for i in (0, 1) for s in (0, 1)])
-def test_table(size: int, strategy: int) -> None:
-    planner = (baseline_plan, blind_plan)[strategy]
-    assert efficiency.EFFICIENCY[size][strategy] == expected_efficiencies(planner, codes.FRAME_SIZES[size])
+@pytest.mark.parametrize("size", [0, 1])
+def test_baseline_table(size: int) -> None:
+    n = codes.FRAME_SIZES[size]
+    for deviations, row in zip(efficiency.DEVIATIONS, efficiency.BASELINE_EFFICIENCY[size], strict=True):
+        plans = [baseline_plan(q, n, float(norm.cdf(-deviations))) for q in efficiency.QBER]
+        leaks = [codes.load(n, min(codes.RATES)).m if plan is None else int(plan.syndrome_leak[0]) for plan in plans]
+        assert row == tuple(rounded(leak, size, q) for leak, q in zip(leaks, efficiency.QBER, strict=True))
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_blind_table(size: int) -> None:
+    plans = [blind_plan(q, codes.FRAME_SIZES[size]) for q in efficiency.QBER]
+    found = tuple(rounded(expected_leak(plan), size, plan.qber) for plan in plans if plan is not None)
+    assert efficiency.BLIND_EFFICIENCY[size] == found
 
 
 @pytest.mark.parametrize("size", [0, 1])
