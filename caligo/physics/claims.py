@@ -41,7 +41,7 @@ class Counts(NamedTuple):
     removed: float
     """Rounds, of both strings together, whose removal Bob could influence after the bases were known."""
     leak: float
-    """Public bits about one string, tags included: the mean of the two strings."""
+    """Public bits about what is kept of one string, and all tags, those of dropped frames too: the mean of both."""
 
 
 class KeyBits(NamedTuple):
