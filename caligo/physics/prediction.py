@@ -19,6 +19,7 @@ from .efficiency import (
 from .entropy import binary_entropy
 from .finite_key import Penalty, design_qber
 from .security import MemoryModel, effective_retention
+from .tags import TAG_BITS
 
 MARGIN_FLOOR = -1.0
 """Margins are floored here: deeper in the dead zone the number says nothing more about the cliff."""
@@ -102,7 +103,7 @@ def predict(
     test_fraction: float = 0.1,
     pe_penalty: Penalty = "binomial",
     reconciliation_failure: float = 3e-3,
-    tag_bits: int = 50,
+    tag_bits: int = TAG_BITS,
 ) -> Prediction:
     """Closed-form expectation of one run; defined at every point, feasible or not.
 

@@ -1,8 +1,7 @@
-"""Verification of decoded frames by a polynomial hash modulo a 50-bit prime (Kiktenko et al. 2016, section 2).
+"""Verification of decoded strings by the polynomial hash of `caligo.physics.tags`.
 
-A frame is cut into L words w_1 .. w_L of 49 bits, and its tag is w_1 a + w_2 a^2 + ... + w_L a^L mod P for one
-uniform point a in [0, P) a sample. Two different frames of the same length have the same tag for at most L of
-the P points, so one wrong frame passes with probability at most L / P.
+The words w_1 .. w_L of a string have the tag w_1 a + w_2 a^2 + ... + w_L a^L mod PRIME for one uniform point a in
+[0, PRIME) a sample.
 """
 
 from __future__ import annotations
@@ -11,15 +10,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-TAG_BITS = 50
-PRIME = 2**50 - 27
-"""The largest prime below 2^50."""
-WORD_BITS = 49
+from caligo.physics.tags import PRIME, TAG_BITS, WORD_BITS, collision_bound
 
-
-def collision_bound(frames: int, bits: int) -> float:
-    """Upper bound on the probability that any of `frames` wrong frames of `bits` bits has the right tag."""
-    return frames * -(-bits // WORD_BITS) / PRIME
+__all__ = ["PRIME", "TAG_BITS", "WORD_BITS", "collision_bound", "draw_point", "tags"]
 
 
 def draw_point(rng: np.random.Generator) -> int:
