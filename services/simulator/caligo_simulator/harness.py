@@ -102,14 +102,14 @@ class ProtocolHarness:
         """Carry out the protocol on a sample. Whatever goes wrong inside it becomes its outcome.
 
         cancelled: looked at between segments and stages; on_keys: is shown the keys, where every frame was decoded;
-        on_message: is shown each message, after the name of who says it ("alice", "bob").
+        on_message: is shown each message as the other reads it, after the name of who says it ("alice", "bob").
 
         Raises:
             SampleCancelledError: `cancelled` was set.
         """
         started = time.monotonic()
         cancelled = cancelled or threading.Event()
-        listeners = on_keys or (lambda keys: None), on_message or (lambda sender, message: None)
+        listeners = on_keys or (lambda keys: None), on_message
         run = _Run(self._orchestrator, self._parties, sample, setup, started, cancelled, *listeners)
         with bound_contextvars(campaign=setup.campaign, phase=setup.phase.name.lower(), row=sample.index):
             self._carry_out(run)
@@ -157,7 +157,7 @@ class _Run:
         started: float,
         cancelled: threading.Event,
         on_keys: Callable[[Keys], None],
-        say: Callable[[str, Message], None],
+        on_message: Callable[[str, Message], None] | None,
     ) -> None:
         self.orchestrator = orchestrator
         self.sample = sample
@@ -165,7 +165,7 @@ class _Run:
         self.deadline = started + setup.protocol.time_limit_seconds
         self.cancelled = cancelled
         self.on_keys = on_keys
-        self.say = say
+        self.on_message = on_message
         self.result = ProtocolResult(ProtocolOutcome.SUCCESS, pairs=sample.N)
         self.link = Link.of(sample, setup.physics.fidelity_convention)
         self.r_eff = effective_retention(sample.r, sample.dt_ns, setup.physics.memory_model)
@@ -176,9 +176,8 @@ class _Run:
         self.is_baseline = sample.strategy is Strategy.BASELINE
         self.by_alice = setup.protocol.partition == "alice"
         self.rng = self.generator(Purpose.PROTOCOL)
-        agreement = Agreement(
-            setup.protocol.partition, BobBases.slots_of(setup.protocol.test_fraction) if self.is_baseline else 0
-        )
+        self.slots = BobBases.slots_of(setup.protocol.test_fraction) if self.is_baseline else 0
+        agreement = Agreement(setup.protocol.partition, self.slots)
         self.alice = parties.alice(agreement)
         self.bob = parties.bob(agreement, int(self.rng.integers(2)))
 
@@ -198,10 +197,9 @@ class _Run:
 
     def quantum_phase(self) -> Sifted:
         """Generate, report and sift all pairs; the next segment is made while this one is sifted."""
-        bases = self.bob.measure()
-        sifter = Sifter(bases.slots, self.holding(bases), int(self.rng.integers(2**64, dtype=np.uint64)))
+        sifter = Sifter(self.slots, self.holding(), int(self.rng.integers(2**64, dtype=np.uint64)))
         self.time_left()  # it may have waited for its turn longer than anybody waits for it
-        tasks = self.tasks(bases)
+        tasks = self.tasks(self.bob.measure())
         first = next(tasks)
         request = self.orchestrator.generate(first)
         task: SegmentTask | None = first
@@ -231,15 +229,19 @@ class _Run:
 
     def divide(self, sifted: Sifted) -> int:
         """Alice announces her bases, and Bob names the sets if the partition is his; the length of each string."""
-        self.bob.hold(sifted.held)
-        bases = self.alice.hold(sifted.held)
+        held = sifted.held
+        self.bob.hold(held.bob_bit, held.bob_basis)
+        bases = self.alice.hold(held.alice_bit, held.alice_basis)
         self.say("alice", bases)
         if self.by_alice:
-            return sifted.length
-        sets = self.bob.name_sets(bases)
-        self.say("bob", sets)
-        self.alice.accept(sets)
-        return sets.zero.size if bases.bases.size == sifted.key_rounds else sifted.length
+            ones = int(np.count_nonzero(bases.bases))
+            length = min(ones, bases.bases.size - ones)
+        else:
+            sets = self.bob.name_sets(bases)
+            self.say("bob", sets)
+            self.alice.accept(sets)
+            length = sets.zero.size
+        return length if bases.bases.size == sifted.key_rounds else sifted.length  # of a long run a part is held
 
     def choose_code(self, sifted: Sifted, length: int) -> Plan:
         """Estimate the error rate, choose the code for it, and stop where that cannot lead to a key.
@@ -283,7 +285,8 @@ class _Run:
         decoded = result.frames_decoded = min(result.frames_total, self.most_decoded(plan.code.n), held // plan.payload)
         correction = self.alice.describe(plan, decoded, self.generator(Purpose.RECONCILIATION))
         self.say("alice", correction)
-        requests = self.bob.correct(correction, self.time_left)
+        answer = self.bob.correct(correction, self.time_left)
+        requests = answer if plan.is_blind else None  # in the baseline nobody listens to him
         failed = decoded - int(np.count_nonzero(self.bob.met if requests is None else requests.kept))
         result.frame_error_rate = failed / decoded
         lost = result.frames_failed = failed + self.draw_failures(plan, result.frames_total - decoded, failed, decoded)
@@ -291,7 +294,7 @@ class _Run:
             self.say("bob", requests)
             self.alice.drop(requests)
             self.secret = self.settle_blind(plan, sifted, requests, lost)
-        ideal = binary_entropy(sifted.errors / sifted.matched)
+        ideal = binary_entropy(sifted.errors / sifted.matched) if sifted.matched else 0.0
         if ideal > 0.0:
             tags = TAG_BITS * (result.frames_total - lost if plan.is_blind else 1)
             result.reconciliation_efficiency = (result.leaked - tags) / (result.reconciled * ideal)
@@ -380,9 +383,9 @@ class _Run:
         leaked = int((plan.syndrome_leak[requests.stage[requests.kept]] + TAG_BITS).sum())
         return self.settle(plan, sifted, kept, -(-leaked * kept // verified))  # rounded up
 
-    def holding(self, bases: BobBases) -> Holding:
+    def holding(self) -> Holding:
         """The rounds of the strings that may be decoded, both strings together."""
-        expected = self.sample.N * self.link.click_probability() * (1.0 - bases.slots / BobBases.slots_of(1.0))
+        expected = self.sample.N * self.link.click_probability() * (1.0 - self.slots / BobBases.slots_of(1.0))
         wanted = 2 * max(self.most_decoded(n) * payload_bits(n) for n in FRAME_SIZES)
         return Holding.of(wanted, expected, self.sample.N)
 
@@ -408,10 +411,16 @@ class _Run:
         try:
             segment = self.alice.send(Segment.over(arena.read(reference), task.pairs), task.start)
             report = self.bob.report(segment, task.start)
-            self.say("bob", report)
+            if self.on_message is not None:  # what is read of so many rounds is not made for nobody
+                self.say("bob", report.read(BobBases(None, self.slots).is_slot(task.start, task.pairs)))
             sifter.add(segment._replace(bob_basis=report.basis, bob_click=report.click))
         finally:
             arena.free(reference)
+
+    def say(self, sender: str, message: Message) -> None:
+        """Show a message to whoever listens."""
+        if self.on_message is not None:
+            self.on_message(sender, message)
 
     def most_decoded(self, n: int) -> int:
         """Frames of n that are really decoded: `max_decoded_frames` of the shortest, or as many bits in longer ones."""

@@ -16,17 +16,20 @@ Of a long run the simulator holds a part of the rounds and frames only; a messag
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from caligo_simulator.epr.source import Int8Array
+from caligo_simulator.epr.source import NO_CLICK, Int8Array
 
 if TYPE_CHECKING:
     from caligo_simulator.protocol.reconciliation.plans import Plan
 
 Bits = NDArray[np.uint8]
+
+UNREAD: Final = np.int8(-1)
+"""In the place of what Bob keeps for himself."""
 
 
 class Report(NamedTuple):
@@ -37,6 +40,12 @@ class Report(NamedTuple):
 
     basis: Int8Array
     click: Int8Array
+
+    def read(self, is_slot: NDArray[np.bool_]) -> Report:
+        """What Alice reads of it, and `UNREAD` for the rest."""
+        is_lost = self.click == NO_CLICK
+        is_open = is_slot & ~is_lost
+        return Report(np.where(is_open, self.basis, UNREAD), np.where(is_open | is_lost, self.click, UNREAD))
 
 
 class Bases(NamedTuple):
@@ -69,6 +78,16 @@ class Syndromes(NamedTuple):
     syndromes: Bits
     tags: NDArray[np.int64]
     disclosed: Bits
+
+    def fits(self, plan: Plan) -> bool:
+        """Whether it is of the form that the plan demands."""
+        frames = len(self.syndromes)
+        return (
+            frames > 0
+            and self.syndromes.shape == (frames, plan.code.m)
+            and self.tags.shape == (frames if plan.is_blind else 1,)
+            and self.disclosed.shape == (frames, plan.punctured)
+        )
 
 
 class Correction(NamedTuple):

@@ -17,6 +17,7 @@ from caligo_simulator.epr.source import BobBases, Segment
 from caligo_simulator.protocol.amplification import amplify, draw_seed
 from caligo_simulator.protocol.messages import (
     Bases,
+    Bits,
     Correction,
     Hashes,
     IndexSets,
@@ -25,8 +26,7 @@ from caligo_simulator.protocol.messages import (
     Requests,
 )
 from caligo_simulator.protocol.partition import by_alices_bases, by_bobs_choice, frames_of, verify
-from caligo_simulator.protocol.reconciliation import Plan, correct, describe
-from caligo_simulator.protocol.sifting import Rounds
+from caligo_simulator.protocol.reconciliation import Corrected, Plan, correct, describe
 from caligo_simulator.protocol.verification import draw_point, tags
 
 MakeGenerator = Callable[[], np.random.Generator]
@@ -50,10 +50,9 @@ class Alice:
         """Her bits and bases of the rounds from `start` on; the honest one takes what the source has prepared."""
         return segment
 
-    def hold(self, rounds: Rounds) -> Bases:
-        """Keep her side of the detected rounds outside the slots, and announce the bases."""
-        self.bits = rounds.alice_bit
-        self.bases = Bases(rounds.alice_basis)
+    def hold(self, bits: Bits, bases: Bits) -> Bases:
+        """Keep her bits and bases of the detected rounds outside the slots, uint8 0/1 [n] each; announce the bases."""
+        self.bits, self.bases = bits, Bases(bases)
         return self.bases
 
     def permute(self, rng: np.random.Generator) -> Permutation:
@@ -105,9 +104,9 @@ class Bob:
         """What he says of the rounds from `start` on, before anything else is said."""
         return Report(segment.bob_basis, segment.bob_click)
 
-    def hold(self, rounds: Rounds) -> None:
-        """Keep his side of the detected rounds outside the slots."""
-        self.bits, self.bases = rounds.bob_bit, rounds.bob_basis
+    def hold(self, bits: Bits, bases: Bits) -> None:
+        """Keep his bits and bases of the detected rounds outside the slots, uint8 0/1 [n] each."""
+        self.bits, self.bases = bits, bases
 
     def follow(self, alices: Bases, permutation: Permutation) -> None:
         """Find the two strings by Alice's bases."""
@@ -121,27 +120,34 @@ class Bob:
     def correct(self, correction: Correction, pause: Callable[[], object] = lambda: None) -> Requests | None:
         """Correct the string of his choice; in the blind protocol he says what that took and what he keeps.
 
-        In the baseline he says nothing, and keeps for himself whether it worked (`knows`).
+        In the baseline he says nothing, and keeps for himself whether it worked (`knows`). Where what Alice says of his
+        string does not fit, that is one more reason why it did not: if he stopped there, she would see which it is.
         """
         plan, said = correction.plan, correction.strings[self.choice]
-        frames = frames_of(self.bits, self.sets[self.choice], len(said.syndromes), plan.payload)
-        corrected = correct(plan, said, correction.point, frames, pause)
-        self.met = corrected.met
+        frames = len(said.syndromes)
+        index = self.sets[self.choice][: frames * plan.payload]
+        if said.fits(plan) and index.size == frames * plan.payload and index.max(initial=0) < self.bits.size:
+            mine = frames_of(self.bits, index, frames, plan.payload)
+            corrected = correct(plan, said, correction.point, mine, pause)
+        else:
+            corrected = Corrected.nothing(frames, plan.payload)
+        self.met, self.string = corrected.met, corrected.bits
         if plan.is_blind:
             self.string = corrected.bits[corrected.met]
             self.knows = bool(corrected.met.any())
             return Requests(corrected.stage, corrected.met)
-        self.string = corrected.bits
         whole = self.string.reshape(1, -1)
         self.knows = bool(corrected.met.all() and (tags(whole, correction.point) == said.tags).all())
         return None
 
     def hash(self, hashes: Hashes, rng: np.random.Generator) -> None:
         """His key, or random bits of his own where the string could not be corrected: he always has some."""
+        self.key = rng.integers(0, 2, hashes.length, dtype=np.uint8)
         if self.knows:
-            self.key = amplify(self.string.ravel(), hashes.length, hashes.seeds[self.choice])
-        else:
-            self.key = rng.integers(0, 2, hashes.length, dtype=np.uint8)
+            try:
+                self.key = amplify(self.string.ravel(), hashes.length, hashes.seeds[self.choice])
+            except ValueError:  # a seed that does not fit; Alice must not see that it was that of his string
+                self.knows = False
 
 
 class Parties(NamedTuple):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,11 @@ class Corrected:
     bits: Bits
     met: NDArray[np.bool_]
     stage: NDArray[np.uint8]
+
+    @classmethod
+    def nothing(cls, frames: int, payload: int) -> Self:
+        """No frame corrected."""
+        return cls(np.zeros((frames, payload), np.uint8), np.zeros(frames, np.bool_), np.zeros(frames, np.uint8))
 
 
 def describe(plan: Plan, frames: Bits, point: int, rng: np.random.Generator) -> Syndromes:
