@@ -153,7 +153,7 @@ class PhysicsSpec(_Model):
     def _claims_something(cls, value: Any) -> Any:
         found = claims.CLAIMS.get(value) if isinstance(value, str) else None
         if found is not None and found.status is claims.Status.NONE:
-            raise ValueError(f"{value} is no claim for oblivious transfer: {found.charged}")
+            raise ValueError(found.refusal(found.partitions[0]))
         return value
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import logging
 import sqlite3
+import subprocess
+import sys
 import typing
 import warnings
 from pathlib import Path
@@ -134,10 +135,16 @@ def test_every_spec_of_release_0_1_is_read(assets: Path) -> None:
                 assert now[section][key] == value, (id, section, key)
 
 
-def test_what_a_client_of_release_0_1_asks_for_is_asked_under_the_claim_of_that_name(
-    assets: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_a_client_of_release_0_1_asks_for_is_asked_under_the_claim_of_that_name(assets: Path) -> None:
     request = campaign_pb2.CreateCampaignRequest.FromString((assets / "messages/create-request.bin").read_bytes())
-    with caplog.at_level(logging.WARNING):
-        spec = from_proto(request.spec, CampaignSpec, "spec")
+    spec = from_proto(request.spec, CampaignSpec, "spec")
     assert (spec.physics.claim, spec.protocol.partition) == ("lupo2023", "alice")
+
+
+def test_what_a_bound_now_means_is_said_on_standard_error(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("physics: {bound: lupo2023}\n")
+    main = "import sys, caligo.cli; sys.exit(caligo.cli.main())"
+    command = [sys.executable, "-c", main, "run", "mine.yaml", "--dry-run", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    assert json.loads(done.stdout)["physics"]["claim"] == "lupo2023"
+    assert "physics.bound: lupo2023 is read as physics.claim: lupo2023" in done.stderr
