@@ -116,7 +116,9 @@ def test_sequence_agrees(name: str) -> None:
     theirs = counts(in_sequence(link, seeds.generator(11, Phase.LHS, number, Purpose.QUANTUM)))
 
     segment = Segment.over(np.empty(segment_bytes(2**20), np.uint8), 2**20)
-    make_source("statistical").fill(segment, link, BobBases(None, 0), seeds.key(11, Phase.LHS, number, Purpose.QUANTUM), 0)
+    make_source("statistical").fill(
+        segment, link, BobBases(None, 0), seeds.key(11, Phase.LHS, number, Purpose.QUANTUM), 0
+    )
     ours = counts(segment)
 
     expected = {"click": link.click_probability(), "Z": link.qber(), "X": link.qber(), "unequal": 0.5}

@@ -296,7 +296,7 @@ class _Run:
             self.secret = self.settle_blind(plan, sifted, requests, lost)
         ideal = binary_entropy(sifted.errors / sifted.matched) if sifted.matched else 0.0
         if ideal > 0.0:
-            tags = TAG_BITS * (result.frames_total - lost if plan.is_blind else 1)
+            tags = TAG_BITS * (result.frames_total if plan.is_blind else 1)
             result.reconciliation_efficiency = (result.leaked - tags) / (result.reconciled * ideal)
         if self.secret < 1.0:
             raise _Ended(ProtocolOutcome.FAILURE_SECURITY, Reason.DEATH_VALLEY)
@@ -337,7 +337,7 @@ class _Run:
         """Key bits to be expected of a plan for so many frames."""
         if plan.is_blind:
             kept = frames * (1.0 - frame_error_rate(plan, plan.qber))
-            leak = kept * (expected_leak(plan) + TAG_BITS)
+            leak = kept * expected_leak(plan) + frames * TAG_BITS
         else:
             kept, leak = float(frames), float(frames * int(plan.syndrome_leak[0]) + TAG_BITS)
         return self.key_bits(sifted, frames * plan.payload, kept * plan.payload, leak)
@@ -375,13 +375,17 @@ class _Run:
         return int(rng.binomial(undecoded, rate))
 
     def settle_blind(self, plan: Plan, sifted: Sifted, requests: Requests, lost: int) -> float:
-        """`settle` with what was disclosed of the frames that are kept; those not decoded count as the others do."""
+        """`settle` with what was disclosed of the frames that are kept; those not decoded count as the others do.
+
+        The tags of dropped frames count as well: they are no linear function of the bits that go (docs/physics.md).
+        """
         kept = self.result.frames_total - lost
         verified = int(np.count_nonzero(requests.kept))
         if verified == 0 or kept == 0:
             raise _Ended(ProtocolOutcome.FAILURE_RECONCILIATION, Reason.NO_FRAME_VERIFIED)
-        leaked = int((plan.syndrome_leak[requests.stage[requests.kept]] + TAG_BITS).sum())
-        return self.settle(plan, sifted, kept, -(-leaked * kept // verified))  # rounded up
+        disclosed = int(plan.syndrome_leak[requests.stage[requests.kept]].sum())
+        leaked = -(-disclosed * kept // verified) + self.result.frames_total * TAG_BITS  # rounded up
+        return self.settle(plan, sifted, kept, leaked)
 
     def holding(self) -> Holding:
         """The rounds of the strings that may be decoded, both strings together."""
