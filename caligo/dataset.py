@@ -23,11 +23,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from caligo import statement
 from caligo.calibration import Calibration, Target, calibrate
 from caligo.errors import InvalidArgument
 from caligo.results import (
     COUNT_NAMES,
     COUNTS,
+    DESCRIPTIONS,
     METRIC_NAMES,
     METRICS,
     ROW_DTYPE,
@@ -67,8 +69,8 @@ _COLUMNS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {"inputs": COLUMNS, "metrics": METRIC_NAMES, "counts": COUNT_NAMES}
 )
 """Columns of the datasets that have several."""
-LONG_NAMES: Final[Mapping[str, str]] = MappingProxyType({p.symbol: p.title for p in PARAMETERS})
-"""What the symbols of the parameters stand for."""
+LONG_NAMES: Final[Mapping[str, str]] = MappingProxyType({**{p.symbol: p.title for p in PARAMETERS}, **DESCRIPTIONS})
+"""What the symbols of the parameters, the metrics and the counts stand for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,12 +178,10 @@ class CampaignDataset:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What goes with every copy of the rows: `campaign`, `spec`, `versions`, and `rules` (a line) where they were
-        made under those of another release."""
-        rules = {} if self.spec.rules is None else {"rules": self.spec.rules}
+        """What goes with every copy of the rows: `campaign`, the statement on security, `spec` and `versions`."""
         return {
             "campaign": self.campaign,
-            **rules,
+            **statement.attributes(self.spec),
             "spec": self.spec.model_dump(mode="json"),
             "versions": self.versions,
         }
@@ -233,7 +233,7 @@ class CampaignDataset:
         return frame.astype(dict.fromkeys(("phase", "strategy", "outcome", "reason"), "category"))
 
     def to_xarray(self, phase: Phase | None = None) -> xarray.Dataset:
-        """`columns` along the dimension `row`, each variable with its `units` and, if a parameter, its `long_name`.
+        """`columns` along the dimension `row`, each variable with its `units` and `long_name` if it has them.
 
         Raises:
             InvalidArgument: xarray is not installed.

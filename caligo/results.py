@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -76,7 +77,7 @@ class Reason(enum.IntEnum):
 
 METRICS: Final[tuple[tuple[str, str], ...]] = (
     ("net_efficiency", "key bits of one string / pair"),
-    ("margin", "key bits / reconciled bit, unclipped"),
+    ("margin", "key bits / reconciled bit"),
     ("qber", "1"),
     ("detection_rate", "detections / pair"),
     ("min_entropy_rate", "bits / reconciled bit"),
@@ -104,6 +105,36 @@ COUNTS: Final[tuple[tuple[str, str], ...]] = (
 COUNTS_OF_RELEASE_0_1: Final = 9
 """How many of them a row of release 0.1 has."""
 
+DESCRIPTIONS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "net_efficiency": "key bits of one string a pair; 0 unless success",
+        "margin": "the claim's key bits, unrounded, per bit of one string, floored at -1: positive where Alice has two "
+        "keys, and Bob one of them unless a frame was lost (frame_lost: a positive margin and no key); of other rows "
+        "without a key at most 0, in closed form where nothing was counted",
+        "qber": "error rate in equal bases: of the calibration slots (baseline), or the simulator's own count over all "
+        "rounds, which nobody in the protocol knows (blind)",
+        "detection_rate": "detected rounds a pair",
+        "min_entropy_rate": "bits of one string that Bob does not know before the public ones, by the claim's finite "
+        "form, per bit of it",
+        "leakage_rate": "public bits about one string, tags included, per bit of it",
+        "reconciliation_efficiency": "public bits without tags, per bit, over h of the simulator's own count of errors",
+        "frame_error_rate": "failed frames of the decoded ones",
+        "wall_seconds": "time the sample took; the one column that differs from run to run",
+        "pairs": "pairs sent",
+        "detected": "rounds that Bob reports as detected",
+        "sifted": "rounds of each string before the cut to whole frames",
+        "test_bits": "detected calibration slots, opened by both",
+        "reconciled": "bits of each string that the key is hashed from: whole frames, those dropped left out",
+        "leaked": "public bits about one string, tags included",
+        "key_length": "bits of each key; 0 unless success",
+        "frames_total": "frames of each string",
+        "frames_failed": "frames that failed: of those decoded as seen, of the others as measured rates say",
+        "frames_decoded": "frames that were really decoded",
+        "removed": "rounds of both strings together whose removal Bob could influence after the bases were known",
+    }
+)
+"""What each metric and each count means."""
+
 METRIC_NAMES: Final[tuple[str, ...]] = tuple(name for name, _ in METRICS)
 COUNT_NAMES: Final[tuple[str, ...]] = tuple(name for name, _ in COUNTS)
 INPUT_NAMES: Final[tuple[str, ...]] = COLUMNS
@@ -128,14 +159,9 @@ ResultRows = NDArray[np.void]
 
 @dataclasses.dataclass(slots=True)
 class ProtocolResult:
-    """Result of one sample. Metrics that no stage measured stay NaN, counts stay 0.
+    """Result of one sample; `DESCRIPTIONS` says what each value means.
 
-    `net_efficiency` is key bits of one string a pair, 0 unless success. `margin` is the claim's key bits, unrounded,
-    per bit of one string, floored at -1. Where it is positive Alice has a key, and Bob too unless a frame was lost
-    (`FAILURE_RECONCILIATION`): such a row has a positive margin and no key.
-
-    `test_bits` counts the detected calibration slots, `frames_decoded` the frames that were really decoded: the others
-    fail as measured rates say. `removed` counts rounds whose removal Bob could influence after the bases were known.
+    Metrics that no stage measured stay NaN, counts stay 0.
     """
 
     outcome: ProtocolOutcome

@@ -24,7 +24,7 @@ def sender_error(spec: CampaignSpec, claim: Claim) -> str:
 def attributes(spec: CampaignSpec) -> dict[str, str]:
     """The statement as texts by name, for whoever finds a file: the claim, and what it needs to be looked up."""
     claim = claim_of(spec)
-    found = {"claim": spec.physics.claim, "partition": spec.protocol.partition}
+    found: dict[str, str] = {"claim": spec.physics.claim, "partition": spec.protocol.partition}
     if spec.rules is not None:
         found["rules"] = spec.rules
     if claim is not None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from caligo import statement
 from caligo.dataset import FILE_NAME, FORMAT, HISTORY_COLUMNS
 from caligo.seeds import Phase
 from caligo.spec import CampaignSpec
@@ -39,6 +40,7 @@ def open_file(
         {
             "format": FORMAT,
             "campaign": name,
+            **statement.attributes(spec),
             "spec": spec.model_dump_json(),
             "versions": json.dumps(_versions()),
         },

@@ -23,7 +23,7 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caligo.dataset import GROUPS, GUARDRAIL_COLUMNS, GUARDRAIL_ROWS, HISTORY_COLUMNS, NOT_YET
-from caligo.results import COUNTS, METRICS, ROW_DTYPE, ProtocolOutcome, Reason, ResultRows
+from caligo.results import COUNTS, DESCRIPTIONS, METRICS, ROW_DTYPE, ProtocolOutcome, Reason, ResultRows
 from caligo.seeds import Phase
 from caligo.space import COLUMNS, DIMENSIONS, PARAMETERS
 
@@ -135,7 +135,9 @@ def _row_field(name: str, rows: int) -> _Dataset:
     attributes: dict[str, Any] = {}
     if name in _COLUMNS:
         columns, units = _COLUMNS[name]
-        attributes = {**_named(columns), "units": np.array(units, dtype=h5py.string_dtype())}
+        attributes = {**_named(columns), "units": _texts(units)}
+        if name != "inputs":
+            attributes["descriptions"] = _texts(DESCRIPTIONS[column] for column in columns)
     if name in _CODES:
         attributes = {"codes": json.dumps({code.name.lower(): int(code) for code in _CODES[name]})}
     field = ROW_DTYPE[name]
@@ -143,7 +145,11 @@ def _row_field(name: str, rows: int) -> _Dataset:
 
 
 def _named(columns: tuple[str, ...]) -> dict[str, Any]:
-    return {"columns": np.array(columns, dtype=h5py.string_dtype())}
+    return {"columns": _texts(columns)}
+
+
+def _texts(texts: Iterable[str]) -> NDArray[np.object_]:
+    return np.array(list(texts), dtype=h5py.string_dtype())
 
 
 @dataclasses.dataclass(frozen=True)
