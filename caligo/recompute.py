@@ -70,10 +70,6 @@ class Recomputed:
     key_length: NDArray[np.int64]
     status: NDArray[np.uint8]
 
-    def number(self, status: KeyStatus) -> int:
-        """Rows of that status."""
-        return int(np.count_nonzero(self.status == status))
-
 
 def refusal(spec: CampaignSpec, claim: Claim) -> str | None:
     """Why the rows of a campaign say nothing under a claim, as one clause; None where they do.

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
+import numpy as np
 import typer
 import yaml
 from rich.progress import DownloadColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn, TransferSpeedColumn
@@ -228,6 +229,39 @@ def report(
         print_json({"report": str(page), "figures": sorted(str(p) for p in page.parent.glob("*.png"))})
     else:
         console.print(f"{page}", soft_wrap=True)
+
+
+@app.command(rich_help_panel=HERE)
+def recompute(
+    file: Annotated[Path, typer.Argument(metavar="FILE.h5", help="A campaign's file.", show_default=False)],
+    claim: Annotated[
+        list[str],
+        typer.Option(
+            "--claim", metavar="NAME", help="Under this claim; may be given again.", show_default="under every claim"
+        ),
+    ] = [],  # noqa: B006
+    rows: Annotated[bool, typer.Option("--rows", help="Print every row under each claim, a line each.")] = False,
+    json: Json = False,
+) -> None:
+    """Say what a campaign's rows would be under another claim, from what they counted; nothing is simulated.
+
+    A claim that the rows say nothing about, as it needs another partition, is `n/a` with the reason. The codes are
+    those that the runs chose for their own claim.
+
+    Example: `caligo recompute cliff.h5 --claim lupo2023`, or `caligo recompute cliff.h5 --rows > claims.tsv`
+    """
+    from caligo.cli.comparison import compare, named, print_comparison, print_rows_under
+    from caligo.dataset import GROUPS, open_campaign
+
+    chosen = [named(name) for name in claim]
+    with open_campaign(file) as dataset:
+        by_phase, spec = {phase: dataset.rows(phase) for phase in GROUPS}, dataset.spec
+    say_rules({str(file): spec})
+    found = compare(np.concatenate(list(by_phase.values())), spec, chosen)
+    if rows:
+        print_rows_under(found, by_phase, json=json)
+    else:
+        print_comparison(found, spec, json=json)
 
 
 app.add_typer(dataset_app, name="dataset", rich_help_panel=HERE)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from caligo.dataset import HISTORY_COLUMNS
 from caligo.physics.vectorized import binary_entropy
-from caligo.results import ProtocolOutcome, ResultRows, metric
+from caligo.results import ProtocolOutcome, Reason, ResultRows, metric
 from caligo.seeds import Phase
 from caligo.slices import CliffSlice
 from caligo.space import PARAMETERS, STRATEGY_COLUMN, Space, Strategy
@@ -64,9 +64,14 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1, **opti
 
 
 def cliff(
-    piece: CliffSlice, rows: ResultRows, space: Space, length_scales: NDArray[np.float32] | None, target: str
+    piece: CliffSlice,
+    rows: ResultRows,
+    space: Space,
+    length_scales: NDArray[np.float32] | None,
+    target: str,
+    claim: str,
 ) -> Figure:
-    """The predicted target in the two most relevant dimensions, a panel a strategy.
+    """The target predicted under a claim in the two most relevant dimensions, a panel a strategy.
 
     Samples are drawn at their place in these two dimensions, the fainter the farther they are from the slice in the
     others.
@@ -98,7 +103,7 @@ def cliff(
     panels[0].set_ylabel(_axis_label(piece.axes[1]))
     unit = "key bits per reconciled bit" if target == "margin" else "key bits per pair"
     bar = figure.colorbar(filled, ax=panels, pad=0.015, fraction=0.05)
-    bar.set_label(f"predicted {target} ({unit})")
+    bar.set_label(f"predicted {target} ({unit})\nunder the claim {claim}")
     bar.ax.yaxis.set_major_locator(MaxNLocator(7))
     handles = [
         Line2D([], [], color="black", linewidth=2.8, label="cliff (zero contour)"),
@@ -189,8 +194,8 @@ def outcomes(by_phase: Mapping[Phase, ResultRows]) -> Figure:
     return figure
 
 
-def key_rate(rows: ResultRows) -> Figure:
-    """Key against QBER with the closed-form bounds at perfect reconciliation and infinite length."""
+def key_rate(rows: ResultRows, claim: str) -> Figure:
+    """Key under a claim against QBER, with the limits at perfect reconciliation and infinite length."""
     figure, (margins, rates) = _figure(11.5, 4.9, 1, 2)
     qber, entropy = metric(rows, "qber"), metric(rows, "min_entropy_rate")
     margin, efficiency = metric(rows, "margin"), metric(rows, "net_efficiency")
@@ -200,6 +205,7 @@ def key_rate(rows: ResultRows) -> Figure:
 
     lowest = max(-1.0, float(np.nanquantile(margin, 0.02)) if np.isfinite(margin).any() else -0.5)
     blind = rows["inputs"][:, STRATEGY_COLUMN].round() == Strategy.BLIND
+    lost = rows["reason"] == Reason.FRAME_LOST
     points = None
     for own, marker in ((~blind, "o"), (blind, "^")):
         points = margins.scatter(
@@ -207,6 +213,7 @@ def key_rate(rows: ResultRows) -> Figure:
             edgecolors="white", linewidths=0.4, zorder=3,
         )  # fmt: skip
     assert points is not None
+    margins.scatter(qber[lost], margin[lost], c=VERMILION, marker="x", s=60, linewidths=1.8, zorder=4)
     for h_min in (0.1, 0.2, 0.3, 0.4, 0.5):
         margins.plot(q, h_min - binary_entropy(q), color=points.cmap(h_min / 0.5), linewidth=1.4, zorder=2)
     margins.axhline(0, color="black", linewidth=1.6, zorder=1)
@@ -221,6 +228,8 @@ def key_rate(rows: ResultRows) -> Figure:
         Line2D([], [], linestyle="", marker=m, color=GREY, label=name)
         for m, name in (("o", "baseline"), ("^", "blind"))
     ]
+    if lost.any():
+        handles.append(Line2D([], [], linestyle="", marker="x", color=VERMILION, label="frame lost: no key"))
     margins.legend(handles=handles, loc="upper right")
 
     success = efficiency > 0
@@ -228,17 +237,18 @@ def key_rate(rows: ResultRows) -> Figure:
         chosen = success & own
         rates.scatter(qber[chosen], efficiency[chosen], s=24, marker=marker, c=colour, alpha=0.8, label=name, zorder=3)
     inside = surplus > 1e-5
-    rates.plot(q[inside], 0.5 * surplus[inside], color="black", linewidth=2, label=r"bound $(1/2 - h(Q))/2$")
+    rates.plot(q[inside], 0.5 * surplus[inside], color="black", linewidth=2, label=r"$(1/2 - h(Q))/2$")
     rates.set_yscale("log")
     rates.set_xlim(0, q[-1])
     smallest = float(efficiency[success].min()) if success.any() else 1e-3
     rates.set_ylim(0.5 * min(smallest, 1e-2), 0.5)
     rates.set_ylabel("key rate (key bits of one string per pair)")
-    rates.set_title("Rows with a key, and what no point can exceed")
+    rates.set_title("Rows with a key, and the limit of perfect codes")
     rates.grid(alpha=0.25)
     rates.legend(loc="upper right")
+    figure.suptitle(f"Claim: {claim}")
     for panel in (margins, rates):
-        panel.set_xlabel("measured QBER")
+        panel.set_xlabel("QBER")
         panel.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     return figure
 
@@ -270,15 +280,15 @@ def relevance(length_scales: NDArray[np.float32]) -> Figure:
     return figure
 
 
-def learning(history: NDArray[np.float32], target: str) -> Figure:
-    """The surrogate's error on held-out rows, and its secure share of the space, fit after fit."""
+def learning(history: NDArray[np.float32], target: str, claim: str) -> Figure:
+    """The surrogate's error on held-out rows, and its secure share of the space under a claim, fit after fit."""
     figure, panels = _figure(9.5, 5.6, 2, 2, sharex=True)
     column = {name: history[:, j] for j, name in enumerate(HISTORY_COLUMNS)}
     contents = (
         ("rmse", f"root mean square error of the {target}", None),
         ("brier", "Brier score of “key > 0”", None),
         ("coverage90", "share inside the 90 % interval", 0.9),
-        ("secure_fraction", "secure share of the space", None),
+        ("secure_fraction", f"secure share of the space under {claim}", None),
     )
     for panel, (name, label, wanted) in zip(panels.flat, contents, strict=True):
         panel.plot(column["rows"], column[name], color=BLUE, marker="o", markersize=4, linewidth=1.6)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,59 +10,31 @@ import numpy as np
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from caligo import statement
 from caligo.cli import figures
+from caligo.cli.comparison import compare
 from caligo.dataset import GROUPS, CampaignDataset, SurrogateFindings, open_campaign
 from caligo.errors import InvalidArgument
-from caligo.results import ROW_DTYPE, ProtocolOutcome, Reason, ResultRows, metric
+from caligo.physics.claims import CLAIMS, LEGACY
+from caligo.physics.tags import collision_bound
+from caligo.results import DESCRIPTIONS, ROW_DTYPE, ProtocolOutcome, Reason, ResultRows, code_name, count, metric
+from caligo.secure_share import SecureShare, secure_share
 from caligo.slices import CliffSlice
-from caligo.space import COLUMNS, PARAMETERS, STRATEGY_COLUMN, Strategy
+from caligo.space import COLUMNS, PARAMETERS, STRATEGY_COLUMN, Scale, Strategy
 from caligo.spec import CampaignSpec
 
 PAGE: Final = "report.md"
 
 
-@dataclasses.dataclass(frozen=True)
-class Assumption:
-    """What a min-entropy bound takes for granted."""
-
-    source: str
-    partition: str
-    attacks: str
-
-
-BOUNDS: Final[dict[str, Assumption]] = {
-    "lupo2023": Assumption(
-        source="Lupo et al., arXiv:2302.04236, Eqs. 37-38 and 50-51",
-        partition=(
-            "The bound takes the partition into the two strings to be out of Bob's control. In the protocol as "
-            "simulated Bob names the two index sets: against a Bob who uses that freedom these rates need interactive "
-            "hashing on top. Without it, `erven2014` is the bound to quote."
-        ),
-        attacks=(
-            "Bob stores a fraction ν of the qubits as they come, each kept with probability r after the wait, and "
-            "may measure the rest in any way. Attacks that encode several qubits into the memory are **not** covered."
-        ),
-    ),
-    "kww2012": Assumption(
-        source="König, Wehner, Wullschleger, IEEE Trans. Inf. Theory 58, 1962 (2012)",
-        partition=(
-            "The bound takes the partition into the two strings to be out of Bob's control, or fixed by interactive "
-            "hashing. In the protocol as simulated Bob names the two index sets: without interactive hashing on top, "
-            "`erven2014` is the bound to quote."
-        ),
-        attacks="Any attack, encoding before storage included, by the strong converse of the storage channel.",
-    ),
-    "erven2014": Assumption(
-        source="Erven et al., Nat. Commun. 5, 3418 (2014), Eq. 8",
-        partition="Bob makes the partition; both syndromes and the string that he learns are charged to the entropy.",
-        attacks="Any attack, encoding before storage included. The bound of the published experiment.",
-    ),
+PARTITIONS: Final[dict[str, str]] = {
+    "alice": "Alice's bases divide the rounds into the two strings; she permutes each and cuts both to equal length.",
+    "bob": "Bob measures in random bases and names the two sets.",
 }
-MEMORY_MODELS: Final = {
+MEMORY_MODELS: Final[dict[str, str]] = {
     "markov": "r is the retention over one second and decays on: r_eff = r^(Δt / 1 s).",
     "fixed": "r is the retention after the wait, whatever the wait: Δt changes nothing.",
 }
-FIDELITIES: Final = {
+FIDELITIES: Final[dict[str, str]] = {
     "fidelity": "F is the fidelity to the Bell state: same-basis errors of the source 2(1 - F)/3.",
     "weight": "F is the weight of the Bell state in white noise: same-basis errors of the source (1 - F)/2.",
 }
@@ -85,13 +56,14 @@ def write_report(path: Path, directory: Path) -> Path:
         by_phase = {phase: dataset.rows(phase) for phase in GROUPS}
         surrogate = dataset.surrogate
         rows = np.concatenate(list(by_phase.values()))
+        spec = dataset.spec
         page = (
             _environment()
             .get_template("report.md.j2")
             .render(
                 campaign=dataset.campaign,
-                spec=dataset.spec,
-                spec_yaml=yaml.safe_dump(dataset.spec.model_dump(mode="json"), sort_keys=False),
+                spec=spec,
+                spec_yaml=yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False),
                 versions=dataset.versions,
                 numbers=_numbers(rows),
                 outcomes=_outcome_table(rows),
@@ -100,9 +72,16 @@ def write_report(path: Path, directory: Path) -> Path:
                 surrogate=surrogate,
                 slice=_slice(surrogate),
                 is_validated=_is_validated(surrogate),
-                bound=BOUNDS[dataset.spec.physics.bound],
-                memory=MEMORY_MODELS[dataset.spec.physics.memory_model],
-                fidelity=FIDELITIES[dataset.spec.physics.fidelity_convention],
+                claim=statement.claim_of(spec),
+                sender_error=statement.sender_error,
+                partition=_said(PARTITIONS, spec.protocol.partition),
+                memory=_said(MEMORY_MODELS, spec.physics.memory_model),
+                fidelity=_said(FIDELITIES, spec.physics.fidelity_convention),
+                decoding=_decoding(rows),
+                comparison=compare(rows, spec),
+                shares=_shares(spec),
+                measure=_measure(),
+                margin=DESCRIPTIONS["margin"],
             )
         )
         drawn = _draw(dataset, by_phase, rows, surrogate)
@@ -126,7 +105,7 @@ def draw_slice(piece: CliffSlice, spec: CampaignSpec, path: Path) -> Path:
     """
     nothing = np.empty(0, dtype=ROW_DTYPE)
     with matplotlib.rc_context(figures.STYLE):
-        figure = figures.cliff(piece, nothing, spec.space.resolve(), None, spec.surrogate.target)
+        figure = figures.cliff(piece, nothing, spec.space.resolve(), None, spec.surrogate.target, spec.physics.claim)
         try:
             figure.savefig(path)
         except OSError as error:
@@ -134,6 +113,10 @@ def draw_slice(piece: CliffSlice, spec: CampaignSpec, path: Path) -> Path:
         except ValueError as error:
             raise InvalidArgument(str(path), str(error)) from None
     return path
+
+
+def _said(texts: dict[str, str], choice: str) -> str:
+    return texts.get(choice, f"{choice!r}, which this release does not know.")
 
 
 def _environment() -> Environment:
@@ -147,6 +130,7 @@ def _environment() -> Environment:
     )
     environment.filters["percent"] = lambda value: f"{value:.1%}"
     environment.filters["g3"] = lambda value: f"{value:.3g}"
+    environment.filters["share"] = lambda value: f"{value[0]:.1%} ± {value[1]:.1%}"
     return environment
 
 
@@ -154,15 +138,15 @@ def _draw(
     dataset: CampaignDataset, by_phase: dict[Any, ResultRows], rows: ResultRows, surrogate: SurrogateFindings
 ) -> dict[str, Any]:
     with matplotlib.rc_context(figures.STYLE):
-        drawn = {"outcomes": figures.outcomes(by_phase), "key_rate": figures.key_rate(rows)}
-        target = dataset.spec.surrogate.target
+        target, claim = dataset.spec.surrogate.target, dataset.spec.physics.claim
+        drawn = {"outcomes": figures.outcomes(by_phase), "key_rate": figures.key_rate(rows, claim)}
         if surrogate.cliff is not None:
             space = dataset.spec.space.resolve()
-            drawn["cliff"] = figures.cliff(surrogate.cliff, rows, space, surrogate.length_scales, target)
+            drawn["cliff"] = figures.cliff(surrogate.cliff, rows, space, surrogate.length_scales, target, claim)
         if surrogate.length_scales is not None:
             drawn["relevance"] = figures.relevance(surrogate.length_scales)
         if _is_validated(surrogate):
-            drawn["learning"] = figures.learning(surrogate.history, target)
+            drawn["learning"] = figures.learning(surrogate.history, target, claim)
     return drawn
 
 
@@ -191,12 +175,52 @@ def _numbers(rows: ResultRows) -> dict[str, Any]:
     }
 
 
+def _decoding(rows: ResultRows) -> dict[str, Any]:
+    """On how many decoded frames the keys rest, and how often a wrong string would pass."""
+    blind = rows["inputs"][:, STRATEGY_COLUMN].round() == Strategy.BLIND
+    total, decoded, reconciled = (count(rows, name) for name in ("frames_total", "frames_decoded", "reconciled"))
+    key, key_bits = rows["outcome"] == ProtocolOutcome.SUCCESS, count(rows, "key_length")
+    partly = key & (decoded < total)
+    # The baseline has one tag a string, the blind protocol one a frame.
+    tags = np.where(blind, np.maximum(1, total - count(rows, "frames_failed")), 1)
+    longest = int(np.argmax(reconciled)) if len(rows) else None
+    return {
+        "longest": 0 if longest is None else int(reconciled[longest]),
+        "collision": 0.0 if longest is None else collision_bound(tags[longest], reconciled[longest] // tags[longest]),
+        "lost": int(np.count_nonzero(rows["reason"] == Reason.FRAME_LOST)),
+        "baseline_keys": int(np.count_nonzero(key & ~blind)),
+        "with_key": int(np.count_nonzero(key)),
+        "partly": int(np.count_nonzero(partly)),
+        "partly_share": float(key_bits[partly].sum() / max(1, key_bits.sum())),
+        "partly_median": float(np.median(decoded[partly] / total[partly])) if partly.any() else 1.0,
+    }
+
+
+def _shares(spec: CampaignSpec) -> dict[str, SecureShare]:
+    """The secure share of the space in closed form, by claim; none where a later release may mean another space.
+
+    Of a campaign of release 0.1 it is what the same space gives today.
+    """
+    if spec.rules is not None and spec.physics.claim not in LEGACY:
+        return {}
+    return {name: secure_share(spec, claim) for name, claim in CLAIMS.items()}
+
+
+def _measure() -> str:
+    """The design's distribution over the space, in words."""
+    by_scale = {scale: ", ".join(p.symbol for p in PARAMETERS if p.scale is scale) for scale in Scale}
+    return (
+        f"{by_scale[Scale.LINEAR]} uniform, {by_scale[Scale.LOG]} uniform in the logarithm, "
+        f"{by_scale[Scale.BETA21]} ~ Beta(2, 1), dense near its upper bound"
+    )
+
+
 def _outcome_table(rows: ResultRows) -> list[tuple[str, str, int]]:
     """(outcome, reason, rows) of every pair that occurs, in the order of the codes."""
-    pairs, counts = np.unique(np.stack([rows["outcome"], rows["reason"]], axis=1), axis=0, return_counts=True)
+    pairs, numbers = np.unique(np.stack([rows["outcome"], rows["reason"]], axis=1), axis=0, return_counts=True)
     return [
-        (ProtocolOutcome(outcome).name.lower(), Reason(reason).name.lower(), int(count))
-        for (outcome, reason), count in zip(pairs, counts, strict=True)
+        (code_name(ProtocolOutcome, outcome), code_name(Reason, reason), int(number))
+        for (outcome, reason), number in zip(pairs, numbers, strict=True)
     ]
 
 

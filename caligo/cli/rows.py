@@ -115,12 +115,12 @@ def print_predictions(rows: NDArray[np.float32], predicted: NDArray[np.float32],
         {**point_to_plain(row[None, :]), **prediction_to_plain(answer)}
         for row, answer in zip(rows, predicted, strict=True)
     )
-    _print_lines(lines, json=json)
+    print_lines(lines, json=json)
 
 
 def print_slice(piece: CliffSlice, *, json: bool) -> None:
     """A line a point of the grid: its place, mean and standard deviation of the target, by strategy."""
-    _print_lines(_slice_lines(piece), json=json)
+    print_lines(_slice_lines(piece), json=json)
 
 
 def _slice_lines(piece: CliffSlice) -> Iterator[dict[str, Any]]:
@@ -135,7 +135,8 @@ def _slice_lines(piece: CliffSlice) -> Iterator[dict[str, Any]]:
                     yield {**point_to_plain(row[None, :]), **moments}
 
 
-def _print_lines(lines: Iterable[dict[str, Any]], *, json: bool) -> None:
+def print_lines(lines: Iterable[dict[str, Any]], *, json: bool) -> None:
+    """JSON objects, or tab-separated under a heading."""
     for number, line in enumerate(lines):
         if json:
             print_json(line)
