@@ -45,12 +45,10 @@ def summary(spec: CampaignSpec) -> list[tuple[str, str]]:
     if spec.rules is not None:
         return [("rules", spec.rules)]
     claim = CLAIMS[spec.physics.claim]
+    lost = f"{spec.protocol.reconciliation_failure:g} of the baseline's runs are lost to a frame, and Bob has random bits"
     return [
         ("claim", f"{claim.name}: {claim.title} ({claim.status}); partition {spec.protocol.partition}"),
-        ("sender's error", f"{sender_error(spec, claim)}, a run"),
-        (
-            "receiver's",
-            f"in {spec.protocol.reconciliation_failure:g} of the baseline's runs a frame is lost, and he ends with "
-            "random bits",
-        ),
+        ("attacks covered", claim.adversary),
+        ("sender's error", sender_error(spec, claim)),
+        ("correctness", lost),
     ]

@@ -16,6 +16,7 @@ import yaml
 from rich.progress import DownloadColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn, TransferSpeedColumn
 
 import caligo
+from caligo import statement
 from caligo.cli import complain, specs
 from caligo.cli.connection import add_options, connect
 from caligo.cli.datasets import dataset_app
@@ -160,7 +161,8 @@ def run_command(
     if json:
         print_json({**campaign_to_plain(outcome.campaign), **files})
     elif outcome.campaign.findings:
-        print_findings(outcome.campaign.findings, *files.items())
+        spoken = statement.summary(outcome.campaign.spec)
+        print_findings(outcome.campaign.findings, *spoken, *files.items())
 
 
 @app.command(
@@ -626,6 +628,8 @@ def _print_spec(spec: CampaignSpec, json: bool) -> None:
     if json:
         print_json(plain)
     else:
+        for label, text in statement.summary(spec):
+            typer.echo(f"# {label}: {text}")
         typer.echo(yaml.safe_dump(plain, sort_keys=False), nl=False)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from caligo import statement
 from caligo.cli.output import console, pairs, print_json, say_rules
 from caligo.cli.rows import parse_phase
 from caligo.dataset import GROUPS, CampaignDataset, open_campaign
@@ -29,14 +30,14 @@ def info(file: _File, json: _Json = False) -> None:
     Example: `caligo dataset info cliff.h5`
     """
     with open_campaign(file) as dataset:
-        plain = _describe(dataset)
+        plain, summary = _describe(dataset), statement.summary(dataset.spec)
     if json:
         print_json(plain)
         return
     table = pairs()
     table.add_row("campaign", plain["campaign"])
-    if plain["rules"]:
-        table.add_row("rules", plain["rules"])
+    for label, text in summary:
+        table.add_row(label, text)
     table.add_row("seed", str(plain["spec"]["seed"]))
     for phase, found in plain["phases"].items():
         table.add_row(phase, f"{found['rows']:,} of {found['room']:,} rows")
@@ -63,6 +64,7 @@ def _describe(dataset: CampaignDataset) -> dict[str, Any]:
         "campaign": dataset.campaign,
         "versions": dataset.versions,
         "rules": dataset.spec.rules,
+        "statement": statement.attributes(dataset.spec),
         "phases": phases,
         "surrogate": {"fits": len(surrogate.history), "secure_fraction": surrogate.secure_fraction},
         "spec": dataset.spec.model_dump(mode="json"),

@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from rich.console import Console
 from rich.table import Table
 
+from caligo import statement
 from caligo.client import Campaign, Changed, Event, Noted, Progressed
 from caligo.spec import CampaignSpec
 from caligo.v1 import campaign_pb2, surrogate_pb2, types_pb2
@@ -84,6 +85,7 @@ def campaign_to_plain(campaign: Campaign) -> dict[str, Any]:
         "problem": to_plain(campaign.problem) if campaign.problem else None,
         "findings": to_plain(campaign.findings) if campaign.findings else None,
         "rules": campaign.spec.rules,
+        "statement": dict(statement.summary(campaign.spec)),
         "spec": campaign.spec.model_dump(mode="json"),
     }
 
@@ -109,8 +111,8 @@ def print_campaign(campaign: Campaign) -> None:
     table.add_row("called", campaign.spec.name)
     if campaign.owner:
         table.add_row("owner", campaign.owner)
-    if campaign.spec.rules:
-        table.add_row("rules", campaign.spec.rules)
+    for label, text in statement.summary(campaign.spec):
+        table.add_row(label, text)
     table.add_row("state", campaign.state.name.lower())
     table.add_row("priority", f"{campaign.priority}")
     if not campaign.spec.active.skip:
