@@ -45,7 +45,7 @@ def summary(spec: CampaignSpec) -> list[tuple[str, str]]:
     if spec.rules is not None:
         return [("rules", spec.rules)]
     claim = CLAIMS[spec.physics.claim]
-    lost = f"{spec.protocol.reconciliation_failure:g} of the baseline's runs are lost to a frame, and Bob has random bits"
+    lost = f"the baseline loses {spec.protocol.reconciliation_failure:g} of its runs to a frame: Bob has random bits"
     return [
         ("claim", f"{claim.name}: {claim.title} ({claim.status}); partition {spec.protocol.partition}"),
         ("attacks covered", claim.adversary),

@@ -147,6 +147,8 @@ def _samples(panel: Axes, axes: tuple[int, int], rows: ResultRows, closeness: ND
         (success, {"s": 32, "c": "white", "edgecolors": "black", "linewidths": 1.0}),
     )
     for layer, (chosen, look) in enumerate(looks, 3):
+        if not chosen.any():
+            continue
         opacity: Any = alpha[chosen]
         panel.scatter(x[chosen], y[chosen], alpha=opacity, clip_on=False, zorder=layer, **look)
 

@@ -21,7 +21,7 @@ from caligo.results import DESCRIPTIONS, ROW_DTYPE, ProtocolOutcome, Reason, Res
 from caligo.secure_share import SecureShare, secure_share
 from caligo.slices import CliffSlice
 from caligo.space import COLUMNS, PARAMETERS, STRATEGY_COLUMN, Scale, Strategy
-from caligo.spec import CampaignSpec
+from caligo.spec import CampaignSpec, ProtocolSpec
 
 PAGE: Final = "report.md"
 
@@ -199,10 +199,13 @@ def _decoding(rows: ResultRows) -> dict[str, Any]:
 def _shares(spec: CampaignSpec) -> dict[str, SecureShare]:
     """The secure share of the space in closed form, by claim; none where a later release may mean another space.
 
-    Of a campaign of release 0.1 it is what the same space gives today.
+    Of a campaign of release 0.1 it is what the same space gives today, with today's partition.
     """
-    if spec.rules is not None and spec.physics.claim not in LEGACY:
-        return {}
+    if spec.rules is not None:
+        if spec.physics.claim not in LEGACY:
+            return {}
+        today = spec.protocol.model_copy(update={"partition": ProtocolSpec().partition})
+        spec = spec.model_copy(update={"protocol": today})
     return {name: secure_share(spec, claim) for name, claim in CLAIMS.items()}
 
 
