@@ -36,8 +36,6 @@ _UNDECIDED: Final = 4
 _ANY_UNDECIDED: Final = np.uint64(0x0101010101010101 * _UNDECIDED)
 _DRAWS: Final = 32
 """Clicks drawn at once."""
-_COIN: Final = 2
-"""In the place of Bob's basis where he has none of his own."""
 
 _ZERO: Final = np.uint64(0)
 # Third counter word: the ways of drawing never share a block.
@@ -53,12 +51,17 @@ class StatisticalSource:
         if start % TILE:
             raise ValueError(f"start must be a multiple of {TILE}")
         click, qber = link.click_probability(), link.qber()
-        basis = _COIN if bob.basis is None or bob.slots == TILE else bob.basis
-        rule = np.uint16(basis), np.uint16(bob.slots % TILE)
         if click < _SPARSE_BELOW:
-            _fill_sparse(*segment, *rule, np.uint64(key), start, math.log1p(-click), _threshold(qber))
+            _fill_sparse(*segment, *_rule(bob), np.uint64(key), start, math.log1p(-click), _threshold(qber))
         else:
-            _fill_dense(*segment, *rule, np.uint64(key), start, _threshold(click), _threshold(click * qber))
+            _fill_dense(*segment, *_rule(bob), np.uint64(key), start, _threshold(click), _threshold(click * qber))
+
+
+def _rule(bob: BobBases) -> tuple[np.uint16, np.uint16, np.uint16]:
+    """(basis, step, limit): in round i Bob tosses a coin if i step mod `TILE` < limit, and has the basis if not."""
+    if bob.basis is None or bob.slots == TILE:
+        return np.uint16(0), np.uint16(0), np.uint16(1)
+    return np.uint16(bob.basis), np.uint16(SLOT_STEP), np.uint16(bob.slots)
 
 
 def _threshold(probability: float) -> np.uint64:
@@ -73,7 +76,8 @@ def _fill_dense(
     bob_basis: Int8Array,
     bob_click: Int8Array,
     basis: np.uint16,
-    slots: np.uint16,
+    step: np.uint16,
+    limit: np.uint16,
     key: np.uint64,
     start: int,
     click: np.uint64,
@@ -89,7 +93,8 @@ def _fill_dense(
         fill_blocks(words, np.uint64((start + chunk) // 8), _DENSE, _ZERO, key)
         here = slice(chunk, end)
         arrays = alice_bit[here], alice_basis[here], bob_basis[here], bob_click[here]
-        _decide(lanes, *arrays, np.uint16(start + chunk), basis, slots, click, half, wrong)
+        phase = np.uint16(np.uint16(start + chunk) * step)
+        _decide(lanes, *arrays, phase, basis, step, limit, click, half, wrong)
         for first in range(chunk, end, 8):
             if first + 8 > pairs or eights[first // 8] & _ANY_UNDECIDED:
                 for i in range(first, min(first + 8, pairs)):
@@ -105,9 +110,10 @@ def _decide(
     alice_basis: Int8Array,
     bob_basis: Int8Array,
     bob_click: Int8Array,
-    place: np.uint16,
+    phase: np.uint16,
     basis: np.uint16,
-    slots: np.uint16,
+    step: np.uint16,
+    limit: np.uint16,
     click: np.uint64,
     half: np.uint64,
     wrong: np.uint64,
@@ -117,14 +123,13 @@ def _decide(
     click_start = np.uint16(click >> _REST_BITS)
     half_start = np.uint16(half >> _REST_BITS)
     wrong_start = np.uint16(wrong >> _REST_BITS)
-    step = np.uint16(SLOT_STEP)
     for i in range(alice_bit.size):
         lane = lanes[i]
         bit = np.uint16(lane & one)
         a = np.uint16(np.uint16(lane >> one) & one)
         b = np.uint16(np.uint16(lane >> two) & one)
-        is_slot = np.uint16(np.uint16(place + np.uint16(i)) * step) < slots
-        b = b if (basis == two) | is_slot else basis
+        b = b if phase < limit else basis
+        phase = np.uint16(phase + step)
         unit = np.uint16(lane >> three)
         error_start = wrong_start if a == b else half_start
         seen = np.uint16(bit ^ np.uint16(unit < error_start)) if unit < click_start else np.uint16(NO_CLICK)
@@ -150,7 +155,8 @@ def _fill_sparse(
     bob_basis: Int8Array,
     bob_click: Int8Array,
     basis: np.uint16,
-    slots: np.uint16,
+    step: np.uint16,
+    limit: np.uint16,
     key: np.uint64,
     start: int,
     log_no_click: float,
@@ -158,8 +164,6 @@ def _fill_sparse(
 ) -> None:
     one = np.uint64(1)
     half = one << np.uint64(_UNIT_BITS - 1)
-    own, is_coin = np.uint64(basis & 1), np.uint64(basis == _COIN)
-    step, mask, slot_end = np.uint64(SLOT_STEP), np.uint64(TILE - 1), np.uint64(slots)
     bob_click[:] = NO_CLICK
     words = np.empty(2 * _DRAWS, np.uint64)
     pairs = alice_bit.size
@@ -178,9 +182,7 @@ def _fill_sparse(
             bit = word & one
             a = (word >> one) & one
             b = (word >> np.uint64(2)) & one
-            is_slot = np.uint64((np.uint64(i) * step & mask) < slot_end)  # a tile begins at a multiple of 2^16
-            tossed = is_slot | is_coin
-            b = (b & tossed) | (own & ~tossed)
+            b = b if np.uint16(np.uint16(i) * step) < limit else np.uint64(basis)  # a segment begins with a tile
             error = np.uint64((word >> np.uint64(3)) < (wrong if a == b else half))
             alice_bit[i] = bit
             alice_basis[i] = a
