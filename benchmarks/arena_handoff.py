@@ -35,7 +35,7 @@ from unittest import mock
 import numpy as np
 from caligo_simulator import workers
 from caligo_simulator.arena import Arena, ByteArray, SlotReference
-from caligo_simulator.epr.source import EPRSource, Link, Segment, segment_bytes
+from caligo_simulator.epr.source import BobBases, EPRSource, Link, Segment, segment_bytes
 from caligo_simulator.epr.statistical import StatisticalSource
 from caligo_simulator.workers import BatchedEPROrchestrator, SegmentTask
 
@@ -47,6 +47,7 @@ EXCHANGES = {"hand-off": 25, COLD: 1, READ: 25, MADE: 5}
 """Of each way in one of its stretches; the cold ones get as many stretches as the others exchanges."""
 AIM_RATIO = 50
 LINK = Link(0.97, 0.9, 0.01, 1e-6, "fidelity")
+BOB = BobBases(0, BobBases.slots_of(0.1))
 
 Exchange = Callable[[int], ByteArray]
 """From a mark, the key of the sample asked for, to the sample, valid until the next call."""
@@ -55,7 +56,7 @@ Exchange = Callable[[int], ByteArray]
 class PreparedSource:
     """Takes what lies in the segment for the sample, and marks both ends with the key."""
 
-    def fill(self, segment: Segment, link: Link, key: int, start: int) -> None:
+    def fill(self, segment: Segment, link: Link, bob: BobBases, key: int, start: int) -> None:
         segment.alice_bit[0] = segment.bob_click[-1] = key & 63
 
 
@@ -84,7 +85,7 @@ def prepare(prepared: bool) -> None:
 
 
 def make(key: int) -> ByteArray:
-    _source.fill(Segment.over(_buffer, PAIRS), LINK, key, 0)
+    _source.fill(Segment.over(_buffer, PAIRS), LINK, BOB, key, 0)
     return _buffer
 
 
@@ -107,7 +108,7 @@ def arena(prepared: bool) -> Iterator[Exchange]:
         def exchange(key: int) -> ByteArray:
             if held:
                 block.free(held.pop())
-            request = pool.generate(SegmentTask("statistical", LINK, key, 0, PAIRS))
+            request = pool.generate(SegmentTask("statistical", LINK, BOB, key, 0, PAIRS))
             while (reference := request.result()) is None:
                 pass
             held.append(reference)

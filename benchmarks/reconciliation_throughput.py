@@ -17,9 +17,10 @@ import numpy as np
 import scipy.sparse as sp
 from caligo_simulator.protocol.reconciliation import codes
 from caligo_simulator.protocol.reconciliation.decoder import KNOWN, decode
-from caligo_simulator.protocol.reconciliation.plans import HIGHEST_FRAME_ERROR_RATE, error_rates
+from caligo_simulator.protocol.reconciliation.plans import error_rates
 
 MAX_ITERATIONS = 60
+HIGHEST_FRAME_ERROR_RATE = 1e-2
 
 
 def measure(qber: float, frames: int, peer_frames: int) -> dict[str, Any]:
