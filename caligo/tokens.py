@@ -172,7 +172,9 @@ class Tokens:
             with self._lock:
                 self._follow_drive()
                 return self._db.execute(sql, values).fetchall()
-        except sqlite3.OperationalError as error:
+        except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+            raise
+        except sqlite3.DatabaseError as error:  # of a lost drive SQLite may say that its file is malformed
             raise ResourceExhausted(f"data directory: {error}") from None
 
     def _select(self, rest: str, *values: object) -> list[TokenRecord]:
