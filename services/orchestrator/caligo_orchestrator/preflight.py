@@ -41,8 +41,8 @@ def check_rules(spec: CampaignSpec) -> None:
     """
     if spec.rules is not None:
         raise FailedPrecondition(
-            f"the campaign was {spec.rules}. These rules are no longer carried out, so it cannot go on; its rows can be "
-            "read and exported. Make a new campaign for a cliff under a claim of today"
+            f"the campaign was {spec.rules}. These rules are no longer carried out, so it cannot go on; its rows can "
+            "be read and exported. Make a new campaign for a cliff under a claim of today"
         )
     try:
         validate(CampaignSpec, spec.model_dump(mode="json"))
