@@ -5,55 +5,69 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 
+from caligo.closed_form import expect
 from caligo.dataset import FORMAT, GROUPS, HISTORY_COLUMNS, NOT_YET
-from caligo.physics import feasibility_margin, predict
+from caligo.physics import CLAIMS, Counts, feasibility_margin
+from caligo.physics.efficiency import PAYLOADS
+from caligo.physics.security import effective_retention
 from caligo.results import COUNTS, METRICS, ROW_DTYPE, ProtocolOutcome, ProtocolResult, Reason, ResultRows
 from caligo.seeds import Phase
-from caligo.space import COLUMNS, ExplorationSample, Space
+from caligo.space import COLUMNS, ExplorationSample, Space, Strategy
 from caligo.spec import CampaignSpec
 
+SPEC = CampaignSpec(name="synthetic")
 LENGTH_SCALES = np.array([1.1, 0.42, 0.71, 0.21, 1.6, 0.38, 6.5, 0.35, 0.9], dtype=np.float32)
 
 
 def closed_form(index: int, inputs: np.ndarray, rng: np.random.Generator) -> ResultRows:
-    """A row as the simulator would give it, up to sampling noise."""
+    """A row as the simulator would give it, up to sampling noise; its key follows from its counts."""
     s = ExplorationSample.inflate(index, inputs)
     physics = (s.r, s.nu, s.dt_ns, s.F, s.eta, s.e_det, s.P_dark)
-    p = predict(*physics, s.N, int(s.strategy))
+    p = expect(s, SPEC.physics, SPEC.protocol)
     if feasibility_margin(*physics) <= 0:
-        return ProtocolResult(ProtocolOutcome.SKIPPED_INFEASIBLE, Reason.CLOSED_FORM, margin=p.margin).to_row(
+        return ProtocolResult(ProtocolOutcome.SKIPPED_INFEASIBLE, Reason.CLOSED_FORM, margin=min(0.0, p.margin)).to_row(
             index, inputs
         )
-    measured = float(np.clip(p.qber + rng.normal(0, np.sqrt(p.qber / max(p.reconciled, 1))), 0, 0.5))
-    margin = max(-1.0, p.margin + rng.normal(0, 0.004))
-    key = int(margin * p.reconciled) if p.reconciled >= 3686 else 0
-    common: dict[str, Any] = {
-        "margin": margin,
-        "qber": measured,
-        "detection_rate": p.p_click,
-        "min_entropy_rate": p.min_entropy_rate,
-        "leakage_rate": p.leakage_rate,
-        "wall_seconds": 0.2,
-        "pairs": s.N,
-        "detected": int(p.detected),
-        "sifted": int(p.detected / 2),
-    }
-    if key > 0:
-        result = ProtocolResult(
-            ProtocolOutcome.SUCCESS, net_efficiency=key / s.N, key_length=key, reconciled=int(p.reconciled), **common
-        )
-    elif measured > 0.11:
-        result = ProtocolResult(ProtocolOutcome.FAILURE_QBER, Reason.QBER_LIMIT, **common)
-    elif p.reconciled < 3686:
-        result = ProtocolResult(ProtocolOutcome.FAILURE_SECURITY, Reason.INSUFFICIENT_RAW, **common)
+    is_baseline = s.strategy is Strategy.BASELINE
+    result = ProtocolResult(
+        ProtocolOutcome.SUCCESS,
+        margin=min(0.0, p.margin),
+        qber=float(np.clip(p.qber + rng.normal(0, np.sqrt(p.qber / max(p.reconciled, 1))), 0, 0.5)),
+        detection_rate=p.p_click,
+        min_entropy_rate=p.min_entropy_rate,
+        leakage_rate=p.leakage_rate,
+        wall_seconds=0.2,
+        pairs=s.N,
+        detected=int(p.detected),
+        sifted=int(p.detected / 2),
+        test_bits=int(SPEC.protocol.test_fraction * p.detected) if is_baseline else 0,
+    )
+    if p.reconciled < PAYLOADS[0]:
+        result.outcome, result.reason = ProtocolOutcome.FAILURE_SECURITY, Reason.INSUFFICIENT_RAW
+        return result.to_row(index, inputs)
+    m = result.reconciled = int(p.reconciled)
+    payload = PAYLOADS[m % PAYLOADS[0] > 0]
+    result.frames_total = m // payload
+    result.leaked = max(1, int(m * (p.leakage_rate + rng.normal(0, 0.004))))
+    counts = Counts(result.detected, result.detected - result.test_bits, m, 0, result.leaked)
+    r = effective_retention(s.r, s.dt_ns)
+    secret = CLAIMS[SPEC.physics.claim].key_bits(counts, r, s.nu, SPEC.physics.epsilon, "alice").secret
+    result.margin = max(-1.0, secret / m)
+    if secret >= 1.0:
+        result.frames_decoded = min(result.frames_total, max(4, 256 * PAYLOADS[0] // payload))
+        result.key_length, result.net_efficiency = int(secret), int(secret) / s.N
+        if is_baseline and index % 40 == 0:
+            result.outcome, result.reason = ProtocolOutcome.FAILURE_RECONCILIATION, Reason.FRAME_LOST
+            result.key_length, result.net_efficiency = 0, 0.0
     else:
-        result = ProtocolResult(ProtocolOutcome.FAILURE_SECURITY, Reason.DEATH_VALLEY, **common)
+        result.outcome, result.reason = ProtocolOutcome.FAILURE_SECURITY, Reason.PREDICTED_NEGATIVE_KEY
+        if not is_baseline:
+            result.reconciled = result.leaked = 0
     return result.to_row(index, inputs)
 
 
@@ -84,16 +98,15 @@ def cliff_margin(space: Space, axes: tuple[int, int], x: np.ndarray, y: np.ndarr
                 row[list(axes)] = x_value, y_value
                 row[-1] = strategy
                 s = ExplorationSample.inflate(0, row)
-                p = predict(s.r, s.nu, s.dt_ns, s.F, s.eta, s.e_det, s.P_dark, s.N, strategy)
-                values[strategy, i, j] = p.margin, 0.02 + 0.15 * abs(p.margin)
+                margin = expect(s, SPEC.physics, SPEC.protocol).margin
+                values[strategy, i, j] = margin, 0.02 + 0.15 * abs(margin)
     return values
 
 
 def make_campaign(path: Path, *, lhs: int = 300, active: int = 96, missing: int = 0, fitted: bool = True) -> Path:
     """A campaign file at `path`; the last `missing` rows of the active phase have not come yet."""
     rng = np.random.default_rng(7)
-    spec = CampaignSpec(name="synthetic")
-    space = spec.space.resolve()
+    space = SPEC.space.resolve()
     phases = make_rows(space, lhs, active, rng)
     if missing:
         phases[Phase.ACTIVE]["outcome"][-missing:] = NOT_YET
@@ -101,7 +114,7 @@ def make_campaign(path: Path, *, lhs: int = 300, active: int = 96, missing: int 
         file.attrs.update(
             format=FORMAT,
             campaign="campaigns/0f3a9c",
-            spec=spec.model_dump_json(),
+            spec=SPEC.model_dump_json(),
             versions=json.dumps({"caligo": "0.1.0", "numpy": np.__version__}),
         )
         for phase, rows in phases.items():
