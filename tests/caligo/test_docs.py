@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from caligo.results import ProtocolOutcome, Reason
+from caligo.results import COUNTS, DESCRIPTIONS, METRICS, ProtocolOutcome, Reason
 from caligo.spec import CampaignSpec
 
 ROOT = Path(__file__).parents[2]
@@ -46,3 +46,9 @@ def test_the_guide_lists_every_outcome_and_reason() -> None:
     for reason in Reason:
         if reason is not Reason.NONE:
             assert f"{reason.name.lower()} ({int(reason)})" in text
+
+
+def test_the_guide_says_of_each_column_what_files_say() -> None:
+    text = (ROOT / "docs" / "guide.md").read_text()
+    for name, unit in (*METRICS, *COUNTS):
+        assert f"| `{name}` | {unit} | {DESCRIPTIONS[name]} |" in text, name
