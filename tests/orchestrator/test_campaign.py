@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from google.protobuf import field_mask_pb2, json_format
 
-from caligo import rpc, wire
+from caligo import rpc, statement, wire
 from caligo.dataset import open_campaign
 from caligo.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from caligo.results import ProtocolOutcome
@@ -558,6 +558,10 @@ def test_forecasts_are_compared_with_what_came(start, spec, tmp_path) -> None:
         assert share == pytest.approx((np.abs(z) <= width).mean(), abs=1e-6)
     with open_campaign(path) as dataset:
         kept = dataset.surrogate
+    with h5py.File(path) as file:
+        said = dict(file.attrs)
+    assert said.items() >= statement.attributes(spec).items()
+    assert (said["claim"], said["claim_status"], said["partition"]) == ("individual", "own derivation", "alice")
     assert kept.calibration is not None
     assert (kept.calibration.rows, kept.calibration.mean_z) == (calibration.rows, pytest.approx(calibration.mean_z))
 

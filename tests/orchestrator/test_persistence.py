@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caligo.dataset import FILE_NAME, HISTORY_COLUMNS, NOT_YET
-from caligo.results import METRIC_NAMES, ROW_DTYPE, ResultRows, empty_rows
+from caligo.results import COUNT_NAMES, DESCRIPTIONS, METRIC_NAMES, ROW_DTYPE, ResultRows, empty_rows
 from caligo.seeds import Phase
 from caligo.space import COLUMNS
 
@@ -138,6 +138,8 @@ def test_columns_units_and_codes_are_named(tmp_path: Path) -> None:
             assert tuple(group["inputs"].attrs["columns"]) == COLUMNS
             assert tuple(group["metrics"].attrs["columns"]) == METRIC_NAMES
             assert len(group["inputs"].attrs["units"]) == 9
+            assert list(group["metrics"].attrs["descriptions"]) == [DESCRIPTIONS[name] for name in METRIC_NAMES]
+            assert list(group["counts"].attrs["descriptions"]) == [DESCRIPTIONS[name] for name in COUNT_NAMES]
             assert json.loads(group["outcome"].attrs["codes"])["skipped_predicted_failure"] == 8
             assert dict(file.attrs) == LAYOUT.attributes
 
