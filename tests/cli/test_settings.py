@@ -91,4 +91,4 @@ def test_examples_fit_the_schema(
 
 
 def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(monkeypatch, capsys, "--version") == "caligo 0.1.0\n"
+    assert run(monkeypatch, capsys, "--version") == "caligo 0.2.0\n"

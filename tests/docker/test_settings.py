@@ -14,7 +14,7 @@ PRIVATE = "unix:/tmp/socket"
 def start(service: str, *options: str, **settings: str) -> tuple[int, list[str]]:
     """Run a service's container to its end: exit code and what it said."""
     environment = [f"--env=CALIGO_{service.upper()}_{name.upper()}={value}" for name, value in settings.items()]
-    command = ["docker", "run", "--rm", "--init", *READ_ONLY, *environment, *options, f"caligo/{service}:0.1.0"]
+    command = ["docker", "run", "--rm", "--init", *READ_ONLY, *environment, *options, f"caligo/{service}:0.2.0"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     return ended.returncode, (ended.stdout + ended.stderr).splitlines()
 
