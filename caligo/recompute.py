@@ -13,9 +13,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from caligo.physics.claims import LEGACY, Claim, Counts
+from caligo.physics.claims import CLAIMS, LEGACY, Claim, Counts
+from caligo.physics.efficiency import PAYLOADS
 from caligo.physics.feasibility import is_feasible
-from caligo.physics.prediction import MARGIN_FLOOR
+from caligo.physics.prediction import MARGIN_FLOOR, removed_rounds
 from caligo.physics.security import effective_retention
 from caligo.results import COUNT, ProtocolOutcome, Reason, ResultRows
 from caligo.space import ExplorationSample
@@ -34,7 +35,7 @@ class KeyStatus(enum.IntEnum):
     FRAME_LOST = 3
     """Alice has two keys and Bob none: a frame was lost. That is so under every claim that leaves key."""
     UNKNOWN = 4
-    """The run was not made, or ended before the public bits were counted."""
+    """The run was not made, or ended before the public bits were counted and may have had a key."""
 
 
 _NEVER: Final = (
@@ -121,9 +122,13 @@ def _without_counts(row: np.void, spec: CampaignSpec, claim: Claim) -> KeyStatus
         return KeyStatus.NO_KEY if is_own or not _is_feasible(row, spec, claim) else KeyStatus.UNKNOWN
     if reason in _NEVER or (is_own and reason == Reason.PREDICTED_NEGATIVE_KEY):
         return KeyStatus.NO_KEY
-    if outcome not in _COUNTED or not row["counts"][COUNT["reconciled"]]:
+    if outcome not in _COUNTED:
         return KeyStatus.UNKNOWN
-    return None
+    if row["counts"][COUNT["reconciled"]]:
+        return None
+    if reason == Reason.PREDICTED_NEGATIVE_KEY and spec.rules is None and _leaves_no_more(row, spec, claim):
+        return KeyStatus.NO_KEY
+    return KeyStatus.UNKNOWN
 
 
 def _with_counts(row: np.void, secret: float) -> KeyStatus:
@@ -147,13 +152,27 @@ def _is_feasible(row: np.void, spec: CampaignSpec, claim: Claim) -> bool:
 def _secret(row: np.void, spec: CampaignSpec, claim: Claim) -> float:
     """Key bits of the row, unrounded, by the claim's finite form."""
     values = {name: int(row["counts"][j]) for name, j in COUNT.items()}
-    sample = ExplorationSample.inflate(0, row["inputs"])
-    counts = Counts(
-        detected=values["detected"],
-        key_rounds=values["detected"] - values["test_bits"],
-        cut=values["reconciled"] + values["removed"] / 2,  # of Alice's partition; in Bob's no form asks for it
-        removed=values["removed"],
-        leak=values["leaked"],
-    )
-    r = effective_retention(sample.r, sample.dt_ns, spec.physics.memory_model)
-    return claim.key_bits(counts, r, sample.nu, spec.physics.epsilon, spec.protocol.partition).secret
+    cut = values["reconciled"] + values["removed"] / 2  # of Alice's partition; in Bob's no form asks for it
+    return _key_bits(row, spec, claim, cut, values["removed"], values["leaked"])
+
+
+def _leaves_no_more(row: np.void, spec: CampaignSpec, claim: Claim) -> bool:
+    """Whether a claim leaves no more than the campaign's own does of a blind run that ended before it said anything.
+
+    The own claim left no key however little would be said; so does then every claim that leaves no more before it.
+    """
+    counts = row["counts"]
+    frames, rounds = int(counts[COUNT["frames_total"]]), int(counts[COUNT["detected"]] - counts[COUNT["test_bits"]])
+    payload = next((p for p in PAYLOADS if counts[COUNT["sifted"]] // p == frames), 0)
+    cut = frames * payload
+    removed = removed_rounds(spec.protocol.partition, rounds, cut, cut)
+    own, other = (_key_bits(row, spec, one, cut, removed, 0.0) for one in (CLAIMS[spec.physics.claim], claim))
+    return payload > 0 and other <= own
+
+
+def _key_bits(row: np.void, spec: CampaignSpec, claim: Claim, cut: float, removed: float, leak: float) -> float:
+    detected, slots = (int(row["counts"][COUNT[name]]) for name in ("detected", "test_bits"))
+    s, physics = ExplorationSample.inflate(0, row["inputs"]), spec.physics
+    r = effective_retention(s.r, s.dt_ns, physics.memory_model)
+    counts = Counts(detected, detected - slots, cut, removed, leak)
+    return claim.key_bits(counts, r, s.nu, physics.epsilon, spec.protocol.partition).secret

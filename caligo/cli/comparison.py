@@ -95,7 +95,7 @@ def print_comparison(found: Sequence[UnderClaim], spec: CampaignSpec, *, json: b
         "undecoded": "UNDECODED: ended before decoding, since the campaign's own claim left nothing; each has a key "
         f"unless a frame fails ({spec.protocol.reconciliation_failure:g})",
         "frame_lost": "LOST: Alice has two keys and Bob has none",
-        "unknown": "UNKNOWN: not simulated, or ended before the public bits were counted",
+        "unknown": "UNKNOWN: not simulated, or ended before its public bits were counted and may have had a key",
     }
     for name, note in notes.items():
         if any(one.numbers.get(name) for one in found):

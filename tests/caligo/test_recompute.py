@@ -46,9 +46,16 @@ def test_a_run_that_ended_before_decoding_is_counted_apart() -> None:
     assert status(ended, "individual") is KeyStatus.NO_KEY  # it is the campaign's own claim that said so
     assert status(ended, "lupo2023") is KeyStatus.UNDECODED
     assert recompute(ended, CampaignSpec(), CLAIMS["lupo2023"]).key_length[0] > 1000
-    nothing_counted = row(ProtocolOutcome.FAILURE_SECURITY, Reason.PREDICTED_NEGATIVE_KEY, reconciled=0, leaked=0)
-    assert status(nothing_counted, "individual") is KeyStatus.NO_KEY
-    assert status(nothing_counted, "lupo2023") is KeyStatus.UNKNOWN
+
+
+@pytest.mark.parametrize("frame", [3686, 58982])
+def test_a_blind_run_that_disclosed_nothing_has_no_key_under_a_claim_that_leaves_no_more(frame: int) -> None:
+    counts = {"test_bits": 0, "sifted": 350_000, "frames_total": 350_000 // frame, "reconciled": 0, "leaked": 0}
+    ended = row(ProtocolOutcome.FAILURE_SECURITY, Reason.PREDICTED_NEGATIVE_KEY, **counts)
+    for name in ("individual", "lupo2023", "kww2012"):
+        assert status(ended, name) is KeyStatus.NO_KEY
+    assert status(ended, "stw09") is KeyStatus.UNKNOWN
+    assert status(ended, "individual", validate(CampaignSpec, {"physics": {"claim": "lupo2023"}})) is KeyStatus.UNKNOWN
 
 
 def test_a_frame_lost_is_lost_under_every_claim_that_leaves_key() -> None:
