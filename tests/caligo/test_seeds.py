@@ -27,7 +27,7 @@ def test_leaves_never_change(leaf: tuple, key: int, first: int) -> None:
 def test_purposes_are_never_renumbered() -> None:
     assert {p.name: int(p) for p in Purpose} == {
         "DESIGN": 1, "QUANTUM": 2, "PROTOCOL": 3, "RECONCILIATION": 4, "AMPLIFICATION": 5,
-        "TRAINING": 6, "ACQUISITION": 7, "AUDIT": 8, "EXTRAPOLATION": 9,
+        "TRAINING": 6, "ACQUISITION": 7, "AUDIT": 8, "EXTRAPOLATION": 9, "PERMUTATION": 10,
     }  # fmt: skip
 
 
