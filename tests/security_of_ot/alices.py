@@ -60,7 +60,7 @@ class SendsOnlyZ(WatchfulAlice):
 class CorruptsOneBasis(WatchfulAlice):
     """Sends a part of her X states in Z, which is noise to who measures X."""
 
-    SHARE = 0.08
+    SHARE = 0.02
 
     def prepare(self, segment: Segment, is_slot: NDArray[np.bool_]) -> Segment:
         angle = np.where(segment.alice_basis == 0, ZERO, PLUS) + np.pi * segment.alice_bit

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pytest
@@ -123,8 +123,12 @@ class Run:
         return max(self.hidden()) - self.leak() - 2.0 * math.log2(1.0 / eps) - self.key_length
 
 
-class Play(Protocol):
-    """Carries out the protocol with somebody dishonest. `changes`: values of the sample."""
+@dataclass
+class Play:
+    """Carries out the protocol with somebody dishonest, on perfect links unless asked for otherwise."""
+
+    simulator: Simulator
+    make_setup: Callable[..., Setup]
 
     def __call__(
         self,
@@ -134,34 +138,17 @@ class Play(Protocol):
         bob: Callable[..., Bob] = Bob,
         choice: int | None = None,
         memory: Memory = NO_MEMORY,
-        physics: dict[str, Any] | None = None,
-        protocol: dict[str, Any] | None = None,
-        **changes: Any,
-    ) -> Run: ...
-
-
-@pytest.fixture
-def play(simulator: Simulator, make_setup: Callable[..., Setup]) -> Play:
-    """The links are perfect unless asked for otherwise, and `memory` is what Bob has and the claim allows."""
-
-    def carry_out(
-        case: Case,
-        *,
-        alice: Callable[[Agreement], Alice] = Alice,
-        bob: Callable[..., Bob] = Bob,
-        choice: int | None = None,
-        memory: Memory = NO_MEMORY,
-        physics: dict[str, Any] | None = None,
-        protocol: dict[str, Any] | None = None,
+        epsilon: float = EPS,
         **changes: Any,
     ) -> Run:
+        """A run. choice: C, if not drawn; memory: what Bob has and the claim allows; changes: values of the sample."""
         values = {"index": 0, "dt_ns": 1e9, "F": 1.0, "eta": 1.0, "e_det": 0.0, "P_dark": 1e-9, "N": case.rounds}
         held = {"r": memory.r, "nu": memory.share, "strategy": case.strategy}
         sample = ExplorationSample(**{**values, **held, **changes})
-        run = Run()
         if isinstance(bob, type) and issubclass(bob, MeasuresAtOnce):
             detections = round(sample.N * click_probability(sample.eta, sample.P_dark))
             bob = partial(bob, rng=np.random.default_rng(sample.index), detections=detections, memory=memory)
+        run = Run()
 
         def seat(person: Callable[..., Any], *arguments: Any) -> Any:
             run.parties.append(person(*arguments))
@@ -171,16 +158,15 @@ def play(simulator: Simulator, make_setup: Callable[..., Setup]) -> Play:
             alice=partial(seat, alice),
             bob=lambda agreement, drawn: seat(bob, agreement, drawn if choice is None else choice),
         )
-        setup = make_setup(
-            physics={"claim": case.claim, "epsilon": EPS, **(physics or {})},
-            protocol={"partition": case.partition, **(protocol or {})},
-        )
-        run.result = ProtocolHarness(simulator.orchestrator, parties).run(
+        run.result = ProtocolHarness(self.simulator.orchestrator, parties).run(
             sample,
-            setup,
+            self.make_setup(physics={"claim": case.claim, "epsilon": epsilon}, protocol={"partition": case.partition}),
             on_keys=lambda keys: setattr(run, "keys", keys),
             on_message=lambda sender, message: run.messages.append((sender, message)),
         )
         return run
 
-    return carry_out
+
+@pytest.fixture
+def play(simulator: Simulator, make_setup: Callable[..., Setup]) -> Play:
+    return Play(simulator, make_setup)

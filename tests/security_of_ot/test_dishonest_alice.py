@@ -30,6 +30,7 @@ from caligo_simulator.protocol.messages import (
 from caligo_simulator.protocol.parties import Agreement, Alice, Bob
 from caligo_simulator.protocol.reconciliation import Code, Plan
 from caligo_simulator.protocol.verification import tags
+from numpy.typing import NDArray
 from scipy.stats import chi2_contingency
 
 from caligo.physics.claims import CLAIMS
@@ -306,13 +307,22 @@ def test_blind_shows_the_choice_by_a_frame_that_fails(play: Play) -> None:
         assert (0 if not requests.kept[0] else 1) == run.bob.choice
 
 
+def asked(play: Play, alice: MakeAlice, choice: int) -> NDArray[np.uint8]:
+    """How often Bob asks for more, frame by frame over some runs."""
+    runs = [play(BLIND, alice=alice, choice=choice, index=2 * j + choice, F=0.98) for j in range(4)]
+    return np.concatenate([run.said("bob", Requests)[0].stage for run in runs])
+
+
 def test_blind_shows_the_choice_by_what_bob_asks_for(play: Play) -> None:
     """Her X states are noisier than her Z states: Bob asks for more where he decodes string 1."""
-    asked = []
-    for choice in (0, 1):
-        runs = [play(BLIND, alice=CorruptsOneBasis, choice=choice, index=i, F=0.98) for i in range(2)]
-        asked.append([run.said("bob", Requests)[0].stage.mean() for run in runs])
-    assert max(asked[0]) < min(asked[1])
+    zero, one = (asked(play, CorruptsOneBasis, choice) for choice in (0, 1))
+    assert one.mean() > zero.mean() + 0.5
+
+
+def test_blind_hides_the_choice_from_a_curious_alice_at_equal_error_rates(play: Play) -> None:
+    zero, one = (np.bincount(asked(play, WatchfulAlice, choice), minlength=4) for choice in (0, 1))
+    both = np.array([zero, one])
+    assert chi2_contingency(both[:, both.sum(axis=0) > 0]).pvalue > 1e-3
 
 
 def test_the_registry_says_what_blind_shows() -> None:

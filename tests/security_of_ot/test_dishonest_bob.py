@@ -164,7 +164,7 @@ def test_stores_the_leading_rounds_where_alice_cuts_before_permuting(play: Play)
 def test_stores_no_calibration_slot(play: Play) -> None:
     """He knows them beforehand: a claim that counted his memory by detected rounds would promise too much."""
     case, memory = Case("individual", "alice", Strategy.BASELINE), MEMORIES["individual"]
-    run = play(case, bob=MeasuresAtOnce, memory=memory, N=200_000, physics={"epsilon": 0.05})
+    run = play(case, bob=MeasuresAtOnce, memory=memory, N=200_000, epsilon=0.05)
     result = run.result
     hidden, m = max(run.hidden()), result.reconciled
     counts = Counts(result.detected, result.detected, m, result.removed, result.leaked)
