@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from rich.table import Table
@@ -19,6 +19,8 @@ from caligo.recompute import KeyStatus, Recomputed, recompute, refusal
 from caligo.results import ResultRows
 from caligo.seeds import Phase
 from caligo.spec import CampaignSpec
+
+_SHOWN: Final = ("key", "undecoded", "frame_lost", "unknown", "key_bits")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,9 +102,6 @@ def print_comparison(found: Sequence[UnderClaim], spec: CampaignSpec, *, json: b
     for name, note in notes.items():
         if any(one.numbers.get(name) for one in found):
             console.print(note, soft_wrap=True)
-
-
-_SHOWN = ("key", "undecoded", "frame_lost", "unknown", "key_bits")
 
 
 def print_rows_under(found: Iterable[UnderClaim], by_phase: dict[Phase, ResultRows], *, json: bool) -> None:
