@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from rich.console import Console
 
@@ -18,6 +19,7 @@ from caligo.cli import main
 from caligo.client import CampaignClient
 from caligo.client.download import Download
 from caligo.errors import InvalidArgument
+from caligo.physics.claims import CLAIMS
 from caligo.results import METRIC, ROW_DTYPE
 from caligo.spec import SpaceSpec
 from caligo.v1 import campaign_pb2 as pb
@@ -105,6 +107,19 @@ def test_list_shows_where_campaigns_stand_and_whose_they_are(caligo: Caligo, orc
     assert orchestrator.filters[-1] == "state=QUEUED AND owner=ada AND name:cliff-"
     shown = caligo("show", "c")[1]
     assert "ada" in shown and "250" in shown
+
+
+def test_show_and_dry_runs_say_what_is_claimed(caligo: Caligo, orchestrator: Any) -> None:
+    orchestrator.add("c")
+    claim = CLAIMS["individual"]
+    shown = " ".join(caligo("show", "c")[1].split())
+    assert f"individual: {claim.title} ({claim.status}); partition alice" in shown
+    assert claim.adversary in shown and "2.0e-10 = eps_s + eps_h of 1e-10 each" in shown
+    assert json.loads(caligo("show", "c", "--json")[1])["statement"]["attacks covered"] == claim.adversary
+    Path("spec.yaml").write_text("name: mine")
+    checked = caligo("submit", "spec.yaml", "--dry-run")[1]
+    assert f"# claim: individual: {claim.title}" in checked
+    assert yaml.safe_load(checked)["physics"]["claim"] == "individual"
 
 
 def test_update(caligo: Caligo, orchestrator: Any) -> None:
