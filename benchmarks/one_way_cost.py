@@ -108,7 +108,7 @@ def expected_loss(error_rate: float, frames: int, size: int, failure: float) -> 
     seen = stats.binom(k, error_rate)
     edges = np.unique(np.linspace(seen.ppf(1e-9), seen.ppf(1.0 - 1e-9), 200).round())
     loss = 0.0
-    for errors, weight in zip(edges[1:], np.diff(seen.cdf(edges)), strict=True):
+    for errors, weight in zip(edges, np.diff(seen.cdf(edges), prepend=0.0), strict=True):
         rate = wilson_upper(errors / k, k, -NormalDist().inv_cdf(0.5 * failure))
         plan = baseline_plan(rate, size, 0.5 * failure / frames)
         if plan is not None:  # without a code the run ends, and loses no frame
