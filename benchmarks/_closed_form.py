@@ -89,9 +89,10 @@ def secret_bits(
             continue
         cut = float(frames * payload)
         kept = cut * (1.0 - DROPPED) if dropping else cut
-        failure = DROPPED if rules.failure is None else 0.5 * rules.failure / frames
+        # Where frames may be dropped each is on its own.
+        together = (1, DROPPED) if rules.failure is None else (frames, 0.5 * rules.failure)
         tags = TAG_BITS * (1 if is_baseline and rules.tag_a_string else frames)
-        leak = expected_leakage_rate(error_rate, rate, strategy, failure, size) * kept + tags
+        leak = expected_leakage_rate(error_rate, rate, strategy, *together, size) * kept + tags
         # Uncharged, frames that are dropped count as if they had never been there.
         removed = removed_rounds(partition, key_rounds, cut, kept if rules.charged else cut)
         counts = Counts(

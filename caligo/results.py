@@ -118,7 +118,7 @@ DESCRIPTIONS: Final[Mapping[str, str]] = MappingProxyType(
         "form, per bit of it",
         "leakage_rate": "public bits about one string, tags included, per bit of it",
         "reconciliation_efficiency": "public bits without tags, per bit, over h of the simulator's own count of errors",
-        "frame_error_rate": "failed frames of the decoded ones",
+        "frame_error_rate": "decoded frames that stayed uncorrected, as a share of them",
         "wall_seconds": "time the sample took; the one column that differs from run to run",
         "pairs": "pairs sent",
         "detected": "rounds that Bob reports as detected",
@@ -128,7 +128,7 @@ DESCRIPTIONS: Final[Mapping[str, str]] = MappingProxyType(
         "leaked": "public bits about one string, tags included",
         "key_length": "bits of each key; 0 unless success",
         "frames_total": "frames of each string",
-        "frames_failed": "frames that failed: of those decoded as seen, of the others as measured rates say",
+        "frames_failed": "frames that stayed uncorrected: of those decoded as seen, of the others as measured rates say",
         "frames_decoded": "frames that were really decoded",
         "removed": "rounds of both strings together whose removal Bob could influence after the bases were known",
     }

@@ -172,8 +172,8 @@ class ProtocolSpec(_Model):
     reconciliation_failure: float = Field(3e-3, ge=1e-12, le=0.5)
     """Probability that a run of the baseline is lost to a frame: half of it for the estimate, half for the codes."""
     max_decoded_frames: int = Field(256, ge=1, le=1_000_000)
-    """Frames of 4,096 bits really decoded a sample; one of 65,536 counts as 16. Beyond, failed frames are drawn at the
-    measured rate."""
+    """Most frames of 4,096 bits really decoded a sample, of which 64 always are; one of 65,536 counts as 16. Fewer are
+    where the rest is in little doubt; it is drawn at the measured rates."""
     time_limit_seconds: float = Field(120, gt=0, le=86_400)
     """Wall-clock limit of one sample."""
 

@@ -1,7 +1,6 @@
 """What one run of the protocol is expected to give, in closed form."""
 
 from math import floor, inf, pi, sqrt
-from statistics import NormalDist
 from typing import NamedTuple
 
 from . import claims
@@ -57,18 +56,18 @@ def sifted_length(rounds: float) -> float:
 
 
 def expected_leakage_rate(
-    error_rate: float, design_rate: float, strategy: int, frame_failure: float, frame_size: int = 4096
+    error_rate: float, design_rate: float, strategy: int, frames: float, failure: float, frame_size: int = 4096
 ) -> float:
     """Expected public bits per reconciled bit, without tags, in [0, 1].
 
-    The baseline's code is chosen for design_rate, the error rate with its statistical margin, and fails with
-    probability frame_failure in (0, 1/2) a frame; the blind protocol discloses only what the true error_rate makes
+    The baseline's codes are chosen for design_rate, the error rate with its statistical margin, and lose one of the
+    frames with probability `failure`, (0, 1); the blind protocol discloses only what the true error_rate makes
     necessary.
     """
     least = LEAST_LEAKAGE[FRAME_SIZES.index(frame_size)]
     if strategy == BASELINE:
         q = min(0.5, design_rate)
-        f = baseline_efficiency(q, -NormalDist().inv_cdf(frame_failure), frame_size)
+        f = baseline_efficiency(q, frames, failure, frame_size)
     else:
         q = min(0.5, error_rate)
         f = blind_efficiency(q, frame_size)
@@ -135,8 +134,8 @@ def predict(
         frames = floor(sifted / payload)
         if frames or frame_size == FRAME_SIZES[0]:
             m = float(frames * payload) if frames else sifted
-            failure = 0.5 * reconciliation_failure / max(1, frames)
-            rate = expected_leakage_rate(error_rate, design_rate, strategy, failure, frame_size)
+            failure = 0.5 * reconciliation_failure
+            rate = expected_leakage_rate(error_rate, design_rate, strategy, max(1, frames), failure, frame_size)
             tags = tag_bits * (1.0 if strategy == BASELINE else max(1.0, m / payload))
             counts = Counts(detected, key_rounds, m, removed_rounds(partition, key_rounds, m, m), rate * m + tags)
             secret = under.key_bits(counts, r_eff, nu, eps, partition).secret

@@ -51,7 +51,11 @@ POINTS: dict[str, list[tuple]] = {
     "serfling_margin": [(n, 100.0, 1e-10) for n in LENGTHS],
     "_log_interpolated": [(efficiency.BLIND_EFFICIENCY[0], p) for p in [*P, 0.0123, 0.02, 0.1]],
     "baseline_efficiency": [
-        (p, z, n) for p in [*P, 0.0123, 0.02, 0.1] for z in (1.0, 2.5, 4.0, 9.0) for n in efficiency.FRAME_SIZES
+        (p, frames, failure, n)
+        for p in [*P, 0.0123, 0.02, 0.1]
+        for frames in (1.0, 30.0, 1e4)
+        for failure in (1e-9, 1e-3, 2e-2, 0.5)
+        for n in efficiency.FRAME_SIZES
     ],
     "blind_efficiency": [(p, n) for p in [*P, 0.0123, 0.02, 0.1] for n in efficiency.FRAME_SIZES],
 }

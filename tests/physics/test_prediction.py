@@ -16,8 +16,9 @@ from caligo.physics.efficiency import (
     BASELINE_EFFICIENCY,
     BLIND,
     BLIND_EFFICIENCY,
-    DEVIATIONS,
+    FAILURES,
     FRAME_SIZES,
+    FRAMES,
     PAYLOADS,
     QBER,
     baseline_efficiency,
@@ -61,7 +62,7 @@ def by_hand(point: tuple[float, ...], strategy: int, partition: str) -> float:
         if strategy == BASELINE:
             k, z = 0.05 * N * click, stats.norm.isf(1.5e-3)
             rate = (q + z**2 / (2 * k) + z * np.sqrt(q * (1 - q) / k + z**2 / (4 * k**2))) / (1 + z**2 / k)
-            f, tags = baseline_efficiency(rate, stats.norm.isf(1.5e-3 / frames), size), 50
+            f, tags = baseline_efficiency(rate, frames, 1.5e-3, size), 50
         else:
             rate, f, tags = q, blind_efficiency(q, size), 50 * frames
         leak = m * f * (-rate * np.log2(rate) - (1 - rate) * np.log2(1 - rate)) + tags
@@ -160,19 +161,21 @@ def test_unknown_strategy() -> None:
 def test_efficiency_tables(frame_size) -> None:
     size = FRAME_SIZES.index(frame_size)
     assert [blind_efficiency(q, frame_size) for q in QBER] == pytest.approx(BLIND_EFFICIENCY[size])
-    for z, row in zip(DEVIATIONS, BASELINE_EFFICIENCY[size], strict=True):
-        assert [baseline_efficiency(q, z, frame_size) for q in QBER] == pytest.approx(row)
+    for failure, rows in zip(FAILURES, BASELINE_EFFICIENCY[size], strict=True):
+        for frames, row in zip(FRAMES, rows, strict=True):
+            assert [baseline_efficiency(q, frames, failure, frame_size) for q in QBER] == pytest.approx(row)
     grid = np.geomspace(1e-4, 0.5, 400)
-    for z in (2.0, 2.5, 4.9, 6.0):
-        values = [baseline_efficiency(q, z, frame_size) for q in grid]
+    for failure, frames in ((0.1, 1), (3e-3, 30), (3e-3, 5000), (1e-7, 1)):
+        values = [baseline_efficiency(q, frames, failure, frame_size) for q in grid]
         assert min(values) >= 1.0
         leakage = [value * binary_entropy(q) for value, q in zip(values, grid, strict=True)]
         # Between two points that cost the same, a straight line in (log Q, log f) sags a little.
         assert all(a <= b + 3e-5 for a, b in pairwise(leakage))
     for q in (0.003, 0.02, 0.07):
-        values = [baseline_efficiency(q, z, frame_size) for z in np.linspace(1.5, 6.5, 60)]
-        assert values == sorted(values)
-    assert baseline_efficiency(0.0, 3.0) == baseline_efficiency(1e-4, 3.0)
+        for frames in (1, 30, 10_000):
+            values = [baseline_efficiency(q, frames, failure, frame_size) for failure in np.geomspace(1e-8, 1, 60)]
+            assert values == sorted(values, reverse=True)
+    assert baseline_efficiency(0.0, 1, 0.01) == baseline_efficiency(1e-4, 1, 0.01)
     assert min(blind_efficiency(q, frame_size) for q in grid) >= 1.0
 
 

@@ -42,8 +42,11 @@ from caligo_simulator.protocol.reconciliation.plans import (
     Plan,
     baseline_plan,
     blind_plan,
+    draw_failing,
     expected_leak,
-    frame_error_rate,
+    failing_frames,
+    leak_deviation,
+    loss_probability,
 )
 from caligo_simulator.protocol.sifting import Holding, Sifted, Sifter
 from caligo_simulator.protocol.verification import TAG_BITS
@@ -54,8 +57,12 @@ log = logs.get("harness")
 QBER_LIMIT: Final = 0.11
 """h(Q) = 1/2: no claim leaves more (physics.md 2.3)."""
 _SHORTEST_PAYLOAD: Final = payload_bits(FRAME_SIZES[0])
-_FEWEST_LONG: Final = 4
-"""Long frames that are decoded however few the spec asks for: the loss of a single one must not be that of all."""
+_FEWEST: Final = {4096: 64, 65536: 4}
+"""Frames that are decoded of every run that has them: what is cheap, and all that most short runs have."""
+_LOSS_ERROR: Final = 0.01
+"""Error of the probability that a run of the baseline is lost, up to which its other frames are drawn."""
+_LEAK_ERROR: Final = 1e-3
+"""Standard error of the margin that the blind protocol's undecoded frames may leave."""
 _TABLE_FRAMES: Final = 100
 """Decoded frames of the run that the table of frame error rates counts as, where the rest of a blind run is drawn."""
 
@@ -264,12 +271,12 @@ class _Run:
             raise _Ended(ProtocolOutcome.FAILURE_QBER, Reason.NO_CODE)
         plan = max(serving, key=lambda plan: self.expected(plan, sifted, length // plan.payload).secret)
         frames = self.result.frames_total = length // plan.payload
-        cut, least = frames * plan.payload, frames * int(plan.syndrome_leak[0])
         if self.is_baseline:  # the leak is known before anything is said
-            most = self.secret = self.settle(plan, sifted, frames, least + TAG_BITS)
+            most = self.secret = self.settle(plan, sifted, frames, plan.leak(frames) + TAG_BITS)
         else:
+            cut, least = frames * plan.payload, frames * (int(plan.syndrome_leak[0]) + TAG_BITS)
             self.record_margin(self.expected(plan, sifted, frames), cut)
-            most = self.key_bits(sifted, cut, cut, least + frames * TAG_BITS).secret
+            most = self.key_bits(sifted, cut, cut, least).secret
         if most < 1.0:
             raise _Ended(ProtocolOutcome.FAILURE_SECURITY, Reason.PREDICTED_NEGATIVE_KEY)
         return plan
@@ -282,14 +289,14 @@ class _Run:
             self.say("alice", permutation)
             self.bob.follow(self.alice.bases, permutation)
         held = min(index.size for index in self.alice.sets)
-        decoded = result.frames_decoded = min(result.frames_total, self.most_decoded(plan.code.n), held // plan.payload)
+        decoded = result.frames_decoded = min(self.frames_to_decode(plan), held // plan.payload)
         correction = self.alice.describe(plan, decoded, self.generator(Purpose.RECONCILIATION))
         self.say("alice", correction)
         answer = self.bob.correct(correction, self.time_left)
         requests = answer if plan.is_blind else None  # in the baseline nobody listens to him
         failed = decoded - int(np.count_nonzero(self.bob.met if requests is None else requests.kept))
         result.frame_error_rate = failed / decoded
-        lost = result.frames_failed = failed + self.draw_failures(plan, result.frames_total - decoded, failed, decoded)
+        lost = result.frames_failed = self.lost_frames(plan, failed)
         if requests is not None:
             self.say("bob", requests)
             self.alice.drop(requests)
@@ -324,7 +331,7 @@ class _Run:
         assert self.estimate is not None
         if not self.is_baseline:
             return blind_plan(self.estimate.design_qber, n)
-        return baseline_plan(self.estimate.design_qber, n, self.setup.protocol.reconciliation_failure / 2 / frames)
+        return baseline_plan(self.estimate.design_qber, n, frames, self.setup.protocol.reconciliation_failure / 2)
 
     def key_bits(self, sifted: Sifted, cut: float, kept: float, leak: float) -> claims.KeyBits:
         """Key bits, unrounded, where `kept` of the `cut` bits of each string stay and `leak` of each are public."""
@@ -336,10 +343,10 @@ class _Run:
     def expected(self, plan: Plan, sifted: Sifted, frames: int) -> claims.KeyBits:
         """Key bits to be expected of a plan for so many frames."""
         if plan.is_blind:
-            kept = frames * (1.0 - frame_error_rate(plan, plan.qber))
+            kept = frames * (1.0 - float(failing_frames(plan, plan.qber)[-1]))
             leak = kept * expected_leak(plan) + frames * TAG_BITS
         else:
-            kept, leak = float(frames), float(frames * int(plan.syndrome_leak[0]) + TAG_BITS)
+            kept, leak = float(frames), float(plan.leak(frames) + TAG_BITS)
         return self.key_bits(sifted, frames * plan.payload, kept * plan.payload, leak)
 
     def settle(self, plan: Plan, sifted: Sifted, frames: int, leaked: int) -> float:
@@ -359,20 +366,36 @@ class _Run:
         self.result.min_entropy_rate = bits.entropy / m
         self.result.margin = max(MARGIN_FLOOR, bits.secret / m)
 
-    def draw_failures(self, plan: Plan, undecoded: int, failed: int, decoded: int) -> int:
-        """Frames that fail among those that are not decoded, at the rate of the table, as uncertain as that is.
+    def frames_to_decode(self, plan: Plan) -> int:
+        """As many frames as the answer needs: whatever is cheap, and beyond it where too much would be drawn.
 
-        In the blind protocol what the decoded frames showed counts as well; in the baseline one that failed has already
-        decided.
+        In the baseline all that decoding settles is whether the run is lost, in the blind protocol how much is
+        disclosed on average.
         """
-        if not undecoded:
-            return 0
-        rng = self.generator(Purpose.EXTRAPOLATION)
-        rate = frame_error_rate(plan, self.link.qber(), float(rng.standard_normal()))
+        total, n = self.result.frames_total, plan.code.n
+        fewest, most = min(total, _FEWEST[n]), min(total, self.most_decoded(n))
         if plan.is_blind:
-            prior = max(rate, 1e-12) * _TABLE_FRAMES
-            rate = rng.beta(failed + prior, decoded - failed + _TABLE_FRAMES - prior)
-        return int(rng.binomial(undecoded, rate))
+            alone = (leak_deviation(plan) / plan.payload / _LEAK_ERROR) ** 2
+            return min(most, max(fewest, math.ceil(alone / (1.0 + alone / total))))
+        low, high = (loss_probability(plan, total, self.link.qber(), side) for side in (-2.0, 2.0))
+        return fewest if (high - low) / 2.0 <= _LOSS_ERROR else most
+
+    def lost_frames(self, plan: Plan, failed: int) -> int:
+        """Frames that are not corrected, `failed` of them among those decoded; the others are drawn at the rates of the
+        table, as uncertain as that is. In the blind protocol what the decoded frames showed counts as well."""
+        decoded, undecoded = self.result.frames_decoded, self.result.frames_total - self.result.frames_decoded
+        rng = self.generator(Purpose.EXTRAPOLATION)
+        qber, fit_error = self.link.qber(), float(rng.standard_normal())
+        if plan.restored is not None:
+            left = draw_failing(plan, undecoded, qber, fit_error, rng)
+            left += [np.count_nonzero(self.bob.stage > attempt) for attempt in range(left.size)]
+            over = left > plan.restored
+            return int(left[over.argmax()]) if over.any() else failed
+        if not undecoded:
+            return failed
+        prior = max(float(failing_frames(plan, qber, fit_error)[-1]), 1e-12) * _TABLE_FRAMES
+        rate = rng.beta(failed + prior, decoded - failed + _TABLE_FRAMES - prior)
+        return failed + int(rng.binomial(undecoded, rate))
 
     def settle_blind(self, plan: Plan, sifted: Sifted, requests: Requests, lost: int) -> float:
         """`settle` with what was disclosed of the frames that are kept; those not decoded count as the others do.
@@ -427,9 +450,8 @@ class _Run:
             self.on_message(sender, message)
 
     def most_decoded(self, n: int) -> int:
-        """Frames of n that are really decoded: `max_decoded_frames` of the shortest, or as many bits in longer ones."""
-        most = self.setup.protocol.max_decoded_frames
-        return most if n == FRAME_SIZES[0] else max(_FEWEST_LONG, most * FRAME_SIZES[0] // n)
+        """Most frames of n that are decoded: `max_decoded_frames` of the shortest, or as many bits in longer ones."""
+        return max(_FEWEST[n], self.setup.protocol.max_decoded_frames * FRAME_SIZES[0] // n)
 
     def generator(self, purpose: Purpose) -> np.random.Generator:
         return seeds.generator(self.setup.seed, self.setup.phase, self.sample.index, purpose)
@@ -471,7 +493,8 @@ class _Run:
         # Below one frame the margin goes on with the bits that there are.
         frames = sifted.length // _SHORTEST_PAYLOAD
         m = frames * _SHORTEST_PAYLOAD or sifted.length
-        failure = self.setup.protocol.reconciliation_failure / 2 / max(1, frames)
-        rate = expected_leakage_rate(self.estimate.qber, self.estimate.design_qber, self.sample.strategy, failure)
+        rates = self.estimate.qber, self.estimate.design_qber
+        failure = self.setup.protocol.reconciliation_failure / 2
+        rate = expected_leakage_rate(*rates, self.sample.strategy, max(1, frames), failure)
         tags = TAG_BITS * (1 if self.is_baseline else max(1, frames))
         self.record_margin(self.key_bits(sifted, m, m, rate * m + tags), m)

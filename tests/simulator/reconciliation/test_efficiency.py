@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from caligo_simulator.protocol.reconciliation import baseline_plan, blind_plan, codes, payload_bits
 from caligo_simulator.protocol.reconciliation.plans import expected_leak
-from scipy.stats import norm
 
 from caligo.physics import efficiency
 from caligo.physics.entropy import binary_entropy
@@ -21,13 +20,15 @@ def test_frame_sizes_and_payloads() -> None:
     assert tuple(payload_bits(n) for n in codes.FRAME_SIZES) == efficiency.PAYLOADS
 
 
+@pytest.mark.parametrize("failure", range(len(efficiency.FAILURES)))
 @pytest.mark.parametrize("size", [0, 1])
-def test_baseline_table(size: int) -> None:
+def test_baseline_table(size: int, failure: int) -> None:
     n = codes.FRAME_SIZES[size]
-    for deviations, row in zip(efficiency.DEVIATIONS, efficiency.BASELINE_EFFICIENCY[size], strict=True):
-        plans = [baseline_plan(q, n, float(norm.cdf(-deviations))) for q in efficiency.QBER]
-        leaks = [codes.load(n, min(codes.RATES)).m if plan is None else int(plan.syndrome_leak[0]) for plan in plans]
-        assert row == tuple(rounded(leak, size, q) for leak, q in zip(leaks, efficiency.QBER, strict=True))
+    for frames, row in zip(efficiency.FRAMES, efficiency.BASELINE_EFFICIENCY[size][failure], strict=True):
+        plans = [baseline_plan(q, n, frames, efficiency.FAILURES[failure]) for q in efficiency.QBER]
+        leaks = [codes.load(n, min(codes.RATES)).m if plan is None else plan.leak(frames) / frames for plan in plans]
+        most = efficiency.PAYLOADS[size]
+        assert row == tuple(rounded(min(leak, most), size, q) for leak, q in zip(leaks, efficiency.QBER, strict=True))
 
 
 @pytest.mark.parametrize("size", [0, 1])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 from caligo_simulator.protocol.messages import Syndromes
+from caligo_simulator.protocol.outer_code import MOST_FRAMES
 from caligo_simulator.protocol.reconciliation import (
     Corrected,
     Plan,
@@ -17,7 +20,14 @@ from caligo_simulator.protocol.reconciliation import (
     describe,
     payload_bits,
 )
-from caligo_simulator.protocol.reconciliation.plans import BLIND_ATTEMPTS, expected_leak, frame_error_rate
+from caligo_simulator.protocol.reconciliation.plans import (
+    BLIND_ATTEMPTS,
+    draw_failing,
+    expected_leak,
+    failing_frames,
+    leak_deviation,
+    loss_probability,
+)
 from caligo_simulator.protocol.verification import draw_point, tags
 from scipy import stats
 
@@ -26,12 +36,12 @@ from caligo.physics.entropy import binary_entropy
 QBERS = (0.004, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.095)
 FRAMES = 300
 RARE = 1e-2
-"""Failure probability of a frame, high enough to be seen."""
+"""Probability that a run is lost."""
 BOTH = pytest.mark.parametrize("strategy", ["baseline", "blind"])
 
 
 def plan_for(strategy: str, qber: float, n: int = 4096) -> Plan:
-    plan = baseline_plan(qber, n, RARE) if strategy == "baseline" else blind_plan(qber, n)
+    plan = baseline_plan(qber, n, FRAMES, RARE) if strategy == "baseline" else blind_plan(qber, n)
     assert plan is not None
     return plan
 
@@ -48,8 +58,13 @@ class Run(NamedTuple):
         return int((~self.corrected.met).sum())
 
     @property
-    def leak(self) -> np.ndarray:
-        """Disclosed bits of the frames that Bob has, without tags."""
+    def leak(self) -> float:
+        """Disclosed bits a frame that Bob has, without tags."""
+        return float(self.disclosed.mean()) if self.plan.is_blind else self.plan.leak(FRAMES) / FRAMES
+
+    @property
+    def disclosed(self) -> np.ndarray:
+        """Of each frame that Bob has, in the blind protocol."""
         return self.plan.syndrome_leak[self.corrected.stage[self.corrected.met]]
 
 
@@ -69,55 +84,107 @@ def test_both_strategies_at_their_design_point(qber: float) -> None:
         found = run(plan_for(strategy, qber), qber)
         met = found.corrected.met
         assert np.array_equal(found.corrected.bits[met], found.alice[met])
-        assert found.failed <= RARE * FRAMES + 3 * np.sqrt(RARE * FRAMES)
-        leaks[strategy] = found.leak.mean()
+        assert found.failed <= (0 if strategy == "baseline" else 1)
+        leaks[strategy] = found.leak
         assert leaks[strategy] > found.plan.payload * binary_entropy(qber), "Slepian and Wolf"
     assert leaks["blind"] <= leaks["baseline"]
 
 
-def test_a_frame_of_the_baseline_fails_as_rarely_as_was_asked_for() -> None:
-    """At a rate that can be measured; what is asked for costs leak."""
-    qber, frames = 0.03, 2000
-    leaks = []
-    for failure in (0.2, 0.05, 0.01):
-        plan = baseline_plan(qber, 4096, failure)
+@pytest.mark.parametrize(("n", "frames"), [(4096, 1), (4096, 10), (4096, 60), (65536, 3)])
+def test_a_run_is_lost_as_rarely_as_was_asked_for(n: int, frames: int) -> None:
+    """At a probability that can be seen: runs of so many frames, and the tag tells of each whether it is right."""
+    qber, failure, runs = 0.03, 0.15, 40
+    plan = baseline_plan(qber, n, frames, failure)
+    assert plan is not None and loss_probability(plan, frames, qber) <= failure
+    lost = 0
+    for seed in range(runs):
+        found = run(plan, qber, frames, seed)
+        right = bool((found.corrected.bits == found.alice).all())
+        assert right == bool(found.corrected.met.all())
+        lost += not right
+    assert stats.binom.sf(lost - 1, runs, failure) > 1e-3
+
+
+def test_the_outer_code_helps_frames_that_fail() -> None:
+    """More than enough errors for some frames: those that the first attempts leave come back, to the last bit."""
+    plan = baseline_plan(0.03, 4096, 60, 1e-3)
+    assert plan is not None and plan.restored is not None and len(plan.restored) > 1
+    found = run(plan, 0.0305, 60, seed=5)
+    attempts = np.bincount(found.corrected.stage, minlength=3)
+    assert found.corrected.met.all() and np.array_equal(found.corrected.bits, found.alice)
+    assert attempts[1] > 0
+    assert [p.shape[0] for p in found.said.parities] == list(plan.restored)
+    # Of frames beyond what the parities can restore none is touched.
+    over = run(plan, 0.045, 60)
+    assert not over.corrected.met.all()
+    assert tags(over.corrected.bits.reshape(1, -1), over.point) != over.said.tags
+
+
+def test_whole_frames_are_restored_in_the_end() -> None:
+    """Bob knows nothing of two frames at all."""
+    plan = plan_for("baseline", 0.02)
+    plan = replace(plan, revealed=(0,), restored=(2,), punctured=0)
+    rng = np.random.default_rng(8)
+    alice = rng.integers(0, 2, (12, plan.payload), dtype=np.uint8)
+    bob = alice ^ (rng.random(alice.shape) < 0.004).astype(np.uint8)
+    bob[[3, 7]] = rng.integers(0, 2, (2, plan.payload), dtype=np.uint8)
+    point = draw_point(rng)
+    corrected = correct(plan, describe(plan, alice, point, rng), point, bob)
+    assert corrected.met.all() and np.array_equal(corrected.bits, alice)
+    np.testing.assert_array_equal(np.flatnonzero(corrected.stage), [3, 7])
+
+
+def test_leak_of_the_one_message_is_what_it_holds() -> None:
+    """Syndromes and parities, bit by bit, less the private bits that mask them."""
+    for frames in (1, 10, 300):
+        plan = baseline_plan(0.03, 4096, frames, 1e-3)
         assert plan is not None
-        leaks.append(int(plan.syndrome_leak[0]))
-        assert frame_error_rate(plan, qber) <= failure
-        assert stats.binom.sf(run(plan, qber, frames).failed - 1, frames, failure) > 1e-3
-    assert leaks == sorted(leaks)
-    rare = [baseline_plan(qber, 65536, 10.0**-k) for k in range(2, 10)]
-    assert [int(plan.syndrome_leak[0]) for plan in rare if plan] == sorted(
-        int(plan.syndrome_leak[0]) for plan in rare if plan
-    )
+        said = run(plan, 0.03, frames).said
+        bits = said.syndromes.size + 16 * said.checks.size + sum(16 * p.size for p in said.parities)
+        assert plan.leak(frames) == bits - frames * plan.punctured
 
 
-def test_frame_error_rate_and_its_uncertainty() -> None:
-    plan = baseline_plan(0.03, 4096, 1e-4)
+def test_more_frames_and_more_failures_cost_less() -> None:
+    """Per frame; and a longer frame is dearer only where there is but one."""
+    per_frame = [plan.leak(n) / n for n in (10, 100, 1000, 10_000) if (plan := baseline_plan(0.03, 65536, n, 1e-3))]
+    assert len(per_frame) == 4 and per_frame == sorted(per_frame, reverse=True)
+    leaks = [plan.leak(100) for k in range(1, 8) if (plan := baseline_plan(0.03, 65536, 100, 10.0**-k))]
+    assert len(leaks) == 7 and leaks == sorted(leaks)
+    assert baseline_plan(0.03, 4096, MOST_FRAMES + 1, 1e-3) is None
+
+
+def test_what_is_drawn_is_what_the_table_says() -> None:
+    plan = baseline_plan(0.03, 4096, 1000, 1e-3)
     assert plan is not None
-    rates = [frame_error_rate(plan, q) for q in (0.02, 0.03, 0.035, 0.06)]
-    assert rates == sorted(rates) and rates[1] <= 1e-4 < rates[2] and rates[3] > 0.99
-    wider, narrower = frame_error_rate(plan, 0.03, 1.0), frame_error_rate(plan, 0.03, -1.0)
-    assert narrower < rates[1] < wider < 10 * rates[1]
+    rates = [failing_frames(plan, q) for q in (0.02, 0.03, 0.035, 0.06)]
+    assert all((a <= b).all() for a, b in pairwise(rates))
+    assert (failing_frames(plan, 0.03, -1.0) <= rates[1]).all() and (rates[1] <= failing_frames(plan, 0.03, 1.0)).all()
+    rng = np.random.default_rng(1)
+    drawn = np.array([draw_failing(plan, 1000, 0.03, 0.0, rng) for _ in range(400)])
+    assert (np.diff(drawn, axis=1) <= 0).all()
+    expected = 1000 * rates[1]
+    assert (np.abs(drawn.mean(axis=0) - expected) <= 4 * np.sqrt(expected / 400) + 1e-9).all()
 
 
 @pytest.mark.parametrize("qber", [0.005, 0.03])
 def test_long_frames_leak_less(qber: float) -> None:
     for strategy in ("baseline", "blind"):
-        short, found = plan_for(strategy, qber), run(plan_for(strategy, qber, 65536), qber, 24)
+        short, found = run(plan_for(strategy, qber), qber), run(plan_for(strategy, qber, 65536), qber, 24)
         met = found.corrected.met
         assert np.array_equal(found.corrected.bits[met], found.alice[met])
         assert found.failed <= 3
-        assert found.leak.sum() / found.alice.size < 0.98 * expected_leak(short) / short.payload
+        assert found.leak / found.plan.payload < 0.98 * short.leak / short.plan.payload
 
 
 def test_expected_leak_is_the_mean_leak() -> None:
     for qber in (0.01, 0.03, 0.08):
         found = run(plan_for("blind", qber), qber)
-        spread = found.leak.std() / np.sqrt(FRAMES)
+        spread = found.disclosed.std() / np.sqrt(FRAMES)
+        # The blind protocol's early attempts give up sooner than those that the table was measured with.
+        assert 0.9 * leak_deviation(found.plan) < found.disclosed.std() < 1.5 * leak_deviation(found.plan)
         # The rates were measured with races, which only the last attempt has: a little more is disclosed.
         expected = expected_leak(found.plan)
-        assert expected - 4 * spread < found.leak.mean() < 1.03 * expected + 4 * spread
+        assert expected - 4 * spread < found.leak < 1.03 * expected + 4 * spread
 
 
 def test_steps_are_better_than_equal_ones() -> None:
@@ -125,14 +192,11 @@ def test_steps_are_better_than_equal_ones() -> None:
         plan = plan_for("blind", qber)
         most = plan.code.punctured
         equal = tuple(round(most * i / (BLIND_ATTEMPTS - 1)) for i in range(BLIND_ATTEMPTS))
-        assert expected_leak(plan) <= expected_leak(Plan(plan.code, qber, most, equal))
+        assert expected_leak(plan) <= expected_leak(Plan(plan.code, qber, most, equal, None))
         assert list(plan.revealed) == sorted(set(plan.revealed))
 
 
 def test_leak_is_the_syndrome_less_the_mask_plus_what_was_disclosed() -> None:
-    baseline = plan_for("baseline", 0.03)
-    assert baseline.syndrome_leak.tolist() == [baseline.code.m - baseline.punctured]
-    assert not run(baseline, 0.03, 20).corrected.stage.any()
     blind = plan_for("blind", 0.05)
     assert blind.revealed[0] == 0 and blind.revealed[-1] == blind.punctured
     assert len(blind.revealed) == BLIND_ATTEMPTS
@@ -171,7 +235,7 @@ def test_an_independent_string_is_not_decoded(strategy: str) -> None:
 
 def test_plans_are_ordered_by_the_error_rate() -> None:
     plans = [plan_for("baseline", q) for q in np.linspace(0.001, 0.1, 60)]
-    leaks = [plan.syndrome_leak[0] for plan in plans]
+    leaks = [plan.leak(FRAMES) for plan in plans]
     assert leaks == sorted(leaks)
     assert {plan.payload for plan in plans} == {payload_bits(4096)}
     assert len({plan.code.rate for plan in plans}) >= 5
@@ -180,7 +244,7 @@ def test_plans_are_ordered_by_the_error_rate() -> None:
 @BOTH
 def test_what_no_code_serves(strategy: str) -> None:
     def serves(qber: float) -> bool:
-        plan = baseline_plan(qber, 4096, RARE) if strategy == "baseline" else blind_plan(qber, 4096)
+        plan = baseline_plan(qber, 4096, 10, RARE) if strategy == "baseline" else blind_plan(qber, 4096)
         return plan is not None
 
     assert [serves(q) for q in (0.0, 0.09, 0.13, 0.5)] == [True, True, False, False]

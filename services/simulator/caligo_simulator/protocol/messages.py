@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caligo_simulator.epr.source import NO_CLICK, Int8Array
+from caligo_simulator.protocol.outer_code import symbols_of
 
 if TYPE_CHECKING:
     from caligo_simulator.protocol.reconciliation.plans import Plan
@@ -71,22 +72,29 @@ class Syndromes(NamedTuple):
     """What Alice says of one string.
 
     syndromes: uint8 0/1 [frames, rows of the code]. tags: int64, [1] for the whole string in the baseline, [frames] in
-    the blind protocol. disclosed: uint8 0/1 [frames, punctured], the private bits in the order in which the blind
-    protocol discloses them, each frame's as far as Bob asks for them; without meaning in the baseline.
+    the blind protocol. checks: what tells the baseline's outer code which frames are right, int64 [frames]; [0] where
+    the plan has none. parities: those of the outer code in the baseline, uint16 [restored, symbols] for each of the
+    plan's parts; none in the blind protocol. disclosed: uint8 0/1 [frames, punctured], the private bits in the order in
+    which the blind protocol discloses them, each frame's as far as Bob asks for them; [frames, 0] in the baseline.
     """
 
     syndromes: Bits
     tags: NDArray[np.int64]
+    checks: NDArray[np.int64]
+    parities: tuple[NDArray[np.uint16], ...]
     disclosed: Bits
 
     def fits(self, plan: Plan) -> bool:
         """Whether it is of the form that the plan demands."""
         frames = len(self.syndromes)
+        parities = [] if plan.restored is None else zip(plan.restored, plan.parts, strict=True)
         return (
             frames > 0
             and self.syndromes.shape == (frames, plan.code.m)
             and self.tags.shape == (frames if plan.is_blind else 1,)
-            and self.disclosed.shape == (frames, plan.punctured)
+            and self.checks.shape == (frames if plan.check_bits else 0,)
+            and self.disclosed.shape == (frames, plan.punctured if plan.is_blind else 0)
+            and [p.shape for p in self.parities] == [(min(n, frames), symbols_of(part.size)) for n, part in parities]
         )
 
 

@@ -131,7 +131,7 @@ class Bob:
             corrected = correct(plan, said, correction.point, mine, pause)
         else:
             corrected = Corrected.nothing(frames, plan.payload)
-        self.met, self.string = corrected.met, corrected.bits
+        self.met, self.stage, self.string = corrected.met, corrected.stage, corrected.bits
         if plan.is_blind:
             self.string = corrected.bits[corrected.met]
             self.knows = bool(corrected.met.any())

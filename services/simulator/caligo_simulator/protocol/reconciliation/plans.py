@@ -1,4 +1,4 @@
-"""Which code, and how much of it is punctured: what both parties fix before the first message.
+"""Which code, how much of it is punctured, and what the outer code restores: fixed before the first message.
 
 The choice rests on the measured frame error rates of the pool (`data/error_rates.json`, written by
 `measure`): for each code and number p of punctured bits, the rate is modelled as Phi((Q - centre) / width).
@@ -12,19 +12,29 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cache
-from itertools import combinations
-from math import log
+from itertools import combinations, pairwise
+from math import log, sqrt
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
+from scipy.stats import binom
 
+from ..outer_code import MOST_FRAMES, SYMBOL_BITS, symbols_of
 from . import codes
 from .codes import Code
 
 BLIND_FRAME_ERROR_RATE = 1e-3
 """Frames that the blind protocol may have to drop at the QBER for which a plan is made."""
 BLIND_ATTEMPTS = 4
+CHECK_BITS = 16
+"""Of each frame's check: of the frames that short codes of high rates fail to decode, up to a twentieth have met their
+syndromes all the same."""
+MOST_ATTEMPTS = 3
+"""Decodings of a frame of the baseline: before, between and after what the outer code restores."""
+_MOST_FAILING = 0.1
+"""Share of the baseline's frames that an attempt may leave: more would disclose less, and take longer to decode."""
 _USED = 0.75
 """Share of the failure probability allowed that a plan uses by the table: the rest is left for the errors of fit and
 interpolation."""
@@ -40,19 +50,40 @@ _SCHEDULES = np.array([(*steps, _STEPS) for steps in combinations(range(_STEPS),
 class Plan:
     """The public agreement on a sample's frames.
 
-    At the start `punctured` positions of each frame hold Alice's private bits. Attempt i is made after the
-    first `revealed[i]` of them have been disclosed; revealed[0] = 0.
+    At the start `punctured` positions of each frame hold Alice's private bits. Attempt i is made once Bob knows the
+    first `revealed[i]` of them; revealed[0] = 0. In the blind protocol, where `restored` is None, he is told those of
+    each frame that he asks for. In the baseline he finds them by the outer code for up to `restored[i]` frames that
+    attempt i has left, and after the last attempt these frames themselves.
     """
 
     code: Code
     qber: float
     punctured: int
     revealed: tuple[int, ...] = (0,)
+    restored: tuple[int, ...] | None = (0,)
 
     @property
     def is_blind(self) -> bool:
         """Whether more is disclosed where Bob asks for it."""
-        return len(self.revealed) > 1
+        return self.restored is None
+
+    @property
+    def check_bits(self) -> int:
+        """Bits of a tag of each frame, where the outer code must know which frames are right."""
+        return CHECK_BITS if self.restored is not None and any(self.restored) else 0
+
+    @property
+    def parts(self) -> list[NDArray[np.int64]]:
+        """Positions of a frame that the outer code covers: after each attempt but the last what is revealed next, then
+        the payload."""
+        order = self.reveal_order.astype(np.int64)
+        return [order[a:b] for a, b in pairwise(self.revealed)] + [self.code.payload]
+
+    def leak(self, frames: int) -> int:
+        """Bits that the one message of the baseline discloses about so many frames of a string, without the tag."""
+        assert self.restored is not None
+        outer = sum(count * _disclosed(part.size) for count, part in zip(self.restored, self.parts, strict=True))
+        return frames * (self.code.m - self.punctured + self.check_bits) + outer
 
     @property
     def payload(self) -> int:
@@ -108,18 +139,70 @@ def error_rates(n: int) -> dict[float, ErrorRates]:
     }
 
 
-def baseline_plan(design_qber: float, n: int, frame_failure: float) -> Plan | None:
-    """One message at a fixed rate (Elkouss et al. 2010), of which a frame fails with this probability at most.
+def baseline_plan(design_qber: float, n: int, frames: int, failure: float) -> Plan | None:
+    """One message about so many frames of n, which loses one of them with probability `failure` at most.
 
-    None where no code of the pool serves `design_qber`. Failure probabilities far below the measured ones (some 1e-3)
-    rest on the fitted waterfall, whose tail was not seen.
+    Of all rates, punctured bits and parts that the outer code restores, those that disclose least at error rate
+    `design_qber`. None where no code of the pool serves it, or there are more frames than the outer code can name.
     """
+    if frames > MOST_FRAMES:
+        return None
+    best: Plan | None = None
+    least = np.inf
     candidates = []
     for rate, measured in error_rates(n).items():
-        punctured = measured.most_punctured(design_qber, frame_failure)
-        if punctured is not None:
-            candidates.append(Plan(codes.load(n, rate), design_qber, punctured))
-    return min(candidates, key=lambda plan: int(plan.syndrome_leak[0]), default=None)
+        most = measured.most_punctured(design_qber, max(_MOST_FAILING, 1.0 / frames) / _USED)
+        if most is not None:
+            code = codes.load(n, rate)
+            candidates.append((frames * (code.m - most), rate, code, measured))
+    for at_least, _, code, measured in sorted(candidates, key=lambda candidate: candidate[:2]):
+        if at_least >= least:
+            break
+        for attempts in range(1, MOST_ATTEMPTS + 1):
+            leak, punctured, restored = _least_leak(code, measured, design_qber, frames, _USED * failure, attempts)
+            if leak < least:
+                revealed = tuple(int(punctured[0] - p) for p in punctured)
+                least = leak
+                best = Plan(code, design_qber, int(punctured[0]), revealed, tuple(map(int, restored)))
+    return best
+
+
+def _least_leak(
+    code: Code, measured: ErrorRates, qber: float, frames: int, failure: float, attempts: int
+) -> tuple[float, NDArray[np.int64], NDArray[np.int64]]:
+    """Least leak (infinite where there is none), punctured bits at each attempt and frames to restore after each, int64
+    [attempts] both.
+
+    Any attempt leaves more frames than are restored with probability `failure` at most. By dynamic programming from the
+    last attempt back, over the numbers of punctured bits.
+    """
+    failure /= attempts
+    exactly = measured.most_punctured(qber, failure / frames / _USED)  # what needs no outer code
+    grid = np.unique(np.r_[np.linspace(0, code.punctured, _STEPS + 1).round().astype(np.int64), exactly or 0])[::-1]
+    failing = measured.at(grid, qber)
+    usable = failing <= max(_MOST_FAILING, 1.0 / frames)
+    grid, failing = grid[usable], failing[usable]
+    if grid.size < attempts:
+        return np.inf, grid, grid
+    restored = binom.isf(failure, frames, failing)
+    gaps = grid[:, None] - grid
+    step = np.where(gaps > 0, restored[:, None] * _disclosed(gaps), np.inf)
+    costs = [restored * _disclosed(code.n - code.modulated.size)]
+    nexts: list[NDArray[np.intp]] = []
+    for _ in range(attempts - 1):
+        ways = step + costs[-1]
+        nexts.append(ways.argmin(axis=1))
+        costs.append(ways.min(axis=1))
+    totals = frames * (code.m - grid + np.where(costs[-1] > 0, CHECK_BITS, 0)) + costs[-1]
+    path = [int(totals.argmin())]
+    for following in reversed(nexts):
+        path.append(int(following[path[-1]]))
+    return float(totals[path[0]]), grid[path], restored[path].astype(np.int64)
+
+
+def _disclosed(bits: int | NDArray[np.int64]) -> Any:
+    """Bits of one parity over a part of so many bits."""
+    return SYMBOL_BITS * symbols_of(bits)
 
 
 def expected_leak(plan: Plan) -> float:
@@ -127,13 +210,36 @@ def expected_leak(plan: Plan) -> float:
     return float(_mean_over_attempts(_failed(plan, plan.qber), plan.syndrome_leak))
 
 
-def frame_error_rate(plan: Plan, qber: float, fit_error: float = 0.0) -> float:
-    """Probability that a frame is not corrected in the last attempt, by the measured table.
+def leak_deviation(plan: Plan) -> float:
+    """Standard deviation of the disclosed bits of a frame that succeeds."""
+    failed = _failed(plan, plan.qber)
+    square = float(_mean_over_attempts(failed, plan.syndrome_leak**2))
+    return sqrt(max(0.0, square - expected_leak(plan) ** 2))
+
+
+def failing_frames(plan: Plan, qber: float, fit_error: float = 0.0) -> NDArray[np.float64]:
+    """Share of the frames that each attempt leaves, by the measured table, float64 [attempts].
 
     fit_error: by how many standard deviations of the fit the widths are off.
     """
-    deviations = ndtri(_failed(plan, qber)[-1])
-    return float(ndtr(deviations * np.exp(-fit_error * FIT_DEVIATION[plan.code.n])))
+    deviations = ndtri(_failed(plan, qber))
+    return ndtr(deviations * np.exp(-fit_error * FIT_DEVIATION[plan.code.n]))
+
+
+def loss_probability(plan: Plan, frames: int, qber: float, fit_error: float = 0.0) -> float:
+    """Probability that one of so many frames of the baseline is lost: at most the sum over the attempts, at most 1."""
+    left = binom.sf(np.array(plan.restored), frames, failing_frames(plan, qber, fit_error))
+    return float(min(1.0, left.sum()))
+
+
+def draw_failing(plan: Plan, frames: int, qber: float, fit_error: float, rng: np.random.Generator) -> NDArray[np.int64]:
+    """How many of so many frames each attempt leaves, int64 [attempts], drawn at the rates of the table."""
+    rates = np.minimum.accumulate(failing_frames(plan, qber, fit_error))
+    found = []
+    for before, rate in pairwise([1.0, *rates]):
+        frames = int(rng.binomial(frames, rate / before)) if before > 0.0 else 0
+        found.append(frames)
+    return np.array(found)
 
 
 def _failed(plan: Plan, qber: float) -> NDArray[np.float64]:
@@ -153,7 +259,7 @@ def blind_plan(prior_qber: float, n: int) -> Plan | None:
         if measured.most_punctured(prior_qber, BLIND_FRAME_ERROR_RATE) is not None:
             punctured = _best_steps(measured, prior_qber)
             revealed = tuple((punctured[0] - punctured).tolist())
-            candidates.append(Plan(codes.load(n, rate), prior_qber, int(punctured[0]), revealed))
+            candidates.append(Plan(codes.load(n, rate), prior_qber, int(punctured[0]), revealed, None))
     return min(candidates, key=expected_leak, default=None)
 
 
