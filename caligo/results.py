@@ -128,7 +128,7 @@ DESCRIPTIONS: Final[Mapping[str, str]] = MappingProxyType(
         "leaked": "public bits about one string, tags included",
         "key_length": "bits of each key; 0 unless success",
         "frames_total": "frames of each string",
-        "frames_failed": "frames that stayed uncorrected: of those decoded as seen, of the others as measured rates say",
+        "frames_failed": "frames left uncorrected: of those decoded as seen, of the others as measured rates say",
         "frames_decoded": "frames that were really decoded",
         "removed": "rounds of both strings together whose removal Bob could influence after the bases were known",
     }
