@@ -40,7 +40,9 @@ def verify(sets: IndexSets, rounds: int) -> None:
     named = np.concatenate(sets)
     if named.size and (named.min() < 0 or named.max() >= rounds):
         raise RefusedSetsError("a set names a round that was not detected")
-    if np.unique(named).size != named.size:
+    is_named = np.zeros(rounds, np.bool_)
+    is_named[named] = True
+    if np.count_nonzero(is_named) != named.size:
         raise RefusedSetsError("a round is named twice")
 
 
