@@ -23,7 +23,7 @@ from caligo_orchestrator.files import BATCH_ROWS
 from caligo_orchestrator.store.hdf5 import HDF5Writer, Layout, open_live
 from caligo_orchestrator.store.journal import Journal
 
-from caligo.results import ROW_DTYPE, ResultRows, empty_rows
+from caligo.results import COUNTS, ROW_DTYPE, ResultRows, empty_rows
 from caligo.seeds import Phase
 
 AIM_ROWS, AIM_RATIO = 50_000, 0.6
@@ -37,7 +37,7 @@ def some_rows(count: int) -> ResultRows:
     rows["index"] = np.arange(count)
     for name in ("inputs", "metrics"):
         rows[name] = generator.random((count, 9), dtype=np.float32)
-    rows["counts"] = generator.integers(0, 2**40, (count, 9))
+    rows["counts"] = generator.integers(0, 2**40, (count, len(COUNTS)))
     rows["outcome"] = 1
     return rows
 

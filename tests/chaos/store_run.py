@@ -17,7 +17,7 @@ from caligo_orchestrator.phases.lhs import Design, Plan
 from caligo_orchestrator.store.journal import Journal, JournalError, Proposal
 
 from caligo.dataset import HISTORY_COLUMNS
-from caligo.results import ROW_DTYPE, ResultRows
+from caligo.results import COUNTS, ROW_DTYPE, ResultRows
 from caligo.seeds import Phase
 from caligo.spec import CampaignSpec, validate
 
@@ -33,7 +33,7 @@ def some_rows(phase: Phase, indices: list[int]) -> ResultRows:
     for row in rows:
         generator = np.random.default_rng([int(phase), int(row["index"])])
         row["inputs"], row["metrics"] = generator.random((2, 9), dtype=np.float32)
-        row["counts"] = generator.integers(0, 2**40, 9)
+        row["counts"] = generator.integers(0, 2**40, len(COUNTS))
     rows["outcome"], rows["reason"] = 3, 7
     return rows
 
