@@ -73,7 +73,7 @@ def test_equals_numpy_on_any_rounds(pairs: int, click: float, slots: int, seed: 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 @pytest.mark.parametrize("link", LINKS.values(), ids=LINKS)
-@pytest.mark.parametrize("holding", [ALL, Holding(2**62, 10**5)], ids=["all", "a part"])
+@pytest.mark.parametrize("holding", [ALL, Holding(2**62, 10**5), Holding(2**58, 10**5)], ids=["all", "a part", "few"])
 def test_the_cut_into_segments_does_not_matter(link: Link, rule: BobBases, holding: Holding) -> None:
     segment = rounds(link, 3 * TILE + 100, rule)
     whole = sift(segment, rule.slots, holding)
@@ -87,14 +87,14 @@ def test_only_the_last_segment_may_end_anywhere() -> None:
         sift(rounds(LINKS["sparse"], 3 * TILE), 0, cuts=(TILE + 64,))
 
 
-def test_a_part_is_held_at_random_from_the_whole_run() -> None:
+@pytest.mark.parametrize("share", [0.3, 0.02])
+def test_a_part_is_held_at_random_from_the_whole_run(share: float) -> None:
     """Each round with the same probability, wherever it lies and whatever it is, and by the key."""
     segment = rounds(LINKS["dense"], 16 * TILE)
     everything = sift(segment, 6554)
-    share = 0.3
     part = sift(segment, 6554, Holding(round(share * 2**64), 10**6))
     assert part.key_rounds == everything.key_rounds
-    assert abs(part.held.alice_bit.size - share * everything.key_rounds) < 4 * np.sqrt(everything.key_rounds) / 2
+    assert abs(part.held.alice_bit.size - share * everything.key_rounds) < 4 * np.sqrt(share * everything.key_rounds)
     for ours, theirs in zip(part.held, everything.held, strict=True):
         spread = np.sqrt(max(theirs.mean() * (1 - theirs.mean()), 1e-9) / ours.size)
         assert abs(ours.mean() - theirs.mean()) <= 4 * spread

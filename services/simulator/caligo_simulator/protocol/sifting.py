@@ -23,8 +23,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from caligo_simulator.epr.source import NO_CLICK, SLOT_STEP, TILE, Int8Array, Segment
-from caligo_simulator.philox import fill_blocks, word_at
+from caligo_simulator.epr.source import NO_CLICK, TILE, BobBases, Int8Array, Segment
+from caligo_simulator.philox import failures_before_success, fill_blocks, word_at
 
 _DETECTED, _SLOTS, _SLOTS_MATCHED, _SLOT_ERRORS, _MATCHED, _ERRORS, _UNMATCHED = range(7)
 
@@ -38,6 +38,11 @@ _REST_BITS: Final = np.uint64(48)
 _SURPLUS: Final = 8.0
 """Standard deviations by which the rounds that are held may exceed those wanted."""
 
+_FEW: Final = np.uint64(2**59)
+"""Share of 2^64 below which jumping from one round that is held to the next costs less than looking at every one."""
+_DRAWS: Final = 32
+"""Jumps drawn at once."""
+
 _EVEN_BYTES: Final = np.uint64(0x00FF00FF00FF00FF)
 
 _ZERO: Final = np.uint64(0)
@@ -45,6 +50,7 @@ _ONE: Final = np.uint64(1)
 # Third counter word.
 _HELD: Final = np.uint64(0)
 _REST: Final = np.uint64(1)
+_JUMPS: Final = np.uint64(2)
 
 Words = NDArray[np.uint64]
 Bits = NDArray[np.uint8]
@@ -110,7 +116,7 @@ class Sifter:
     def __init__(self, slots: int, holding: Holding, key: int) -> None:
         """slots: calibration slots in a tile; key: 64 random bits that choose the rounds held."""
         self._key = np.uint64(key)
-        self._slots = slots
+        self._slots = BobBases(None, slots).is_slot(0, TILE).view(np.uint64)
         self._share = np.uint64(holding.share or 0)
         self._rounds = 0
         self._counts = np.zeros(7, np.int64)
@@ -152,14 +158,16 @@ def _sift(
     bob_click: Words,
     start: np.uint64,
     key: np.uint64,
-    slots: int,
+    slots: Words,
     share: np.uint64,
     counts: NDArray[np.int64],
     held: Bits,
     count: int,
 ) -> int:
-    """Sift the chunks that begin at round `start`; returns how many rounds are held after them, `count` before."""
-    opened = np.zeros(_WORDS, np.uint64)
+    """Sift the chunks that begin at round `start`; returns how many rounds are held after them, `count` before.
+
+    slots: which rounds of a tile are calibration slots.
+    """
     usable = np.empty(_WORDS, np.uint64)
     marks = np.empty(_WORDS, np.uint64)
     for first in range(0, bob_click.size, _WORDS):
@@ -170,8 +178,8 @@ def _sift(
             detected += ~(b[j] >> _CLICK_BIT) & _ONES
         if detected == _ZERO:
             continue
-        if slots > 0:
-            _mark_slots(opened, start + np.uint64(8 * first), slots)
+        place = (np.int64(start) // 8 + first) % slots.size
+        opened = slots[place : place + _WORDS]
         equal = wrong = slot = slot_equal = slot_wrong = _ZERO
         for j in range(_WORDS):
             click = ~(b[j] >> _CLICK_BIT) & _ONES
@@ -192,23 +200,14 @@ def _sift(
         counts[_UNMATCHED] += _total(detected - equal) - _total(slot - slot_equal)
         if count + _CHUNK <= held.size:
             if share > _ZERO:
-                _mark_held(marks, start + np.uint64(8 * first), share, key)
+                if share < _FEW:
+                    _mark_few(marks, start + np.uint64(8 * first), share, key)
+                else:
+                    _mark_held(marks, start + np.uint64(8 * first), share, key)
                 for j in range(_WORDS):
                     usable[j] &= marks[j]
             count = _hold(a, x, y, b, usable, held, count)
     return count
-
-
-@njit(nogil=True, cache=True)
-def _mark_slots(opened: Words, start: np.uint64, slots: int) -> None:
-    """Mark the calibration slots of the chunk that begins at round `start`."""
-    flags = opened.view(np.uint8)
-    if slots == TILE:  # every round is one
-        flags[:] = 1
-        return
-    step, place, limit = np.uint16(SLOT_STEP), np.uint16(start), np.uint16(slots)
-    for i in range(_CHUNK):
-        flags[i] = np.uint16(np.uint16(place + np.uint16(i)) * step) < limit
 
 
 @njit(nogil=True, cache=True)
@@ -234,20 +233,45 @@ def _mark_held(marks: Words, start: np.uint64, share: np.uint64, key: np.uint64)
                 flags[i] = (share_start << _REST_BITS | rest) < share
 
 
+@njit(nogil=True, cache=True, error_model="numpy")
+def _mark_few(marks: Words, start: np.uint64, share: np.uint64, key: np.uint64) -> None:
+    """`_mark_held` where few are."""
+    marks[:] = _ZERO
+    flags = marks.view(np.uint8)
+    log_not_held = math.log1p(-np.float64(share) * 2.0**-64)
+    words = np.empty(_DRAWS, np.uint64)
+    i = np.int64(-1)
+    draw = 0
+    while True:
+        if draw % _DRAWS == 0:
+            fill_blocks(words, np.uint64(draw), _JUMPS, start // np.uint64(_CHUNK), key)
+        i += 1 + failures_before_success(words[draw % _DRAWS], log_not_held)
+        if i >= _CHUNK:
+            break
+        flags[i] = 1
+        draw += 1
+
+
 @njit(nogil=True, cache=True)
 def _hold(
     alice_bit: Words, alice_basis: Words, bob_basis: Words, bob_click: Words, usable: Words, held: Bits, count: int
 ) -> int:
     """Append the usable rounds of a chunk, a byte each, after `count` of them."""
-    flags = usable.view(np.uint8)
-    bit, click = alice_bit.view(np.uint8), bob_click.view(np.uint8)
-    a, b = alice_basis.view(np.uint8), bob_basis.view(np.uint8)
     for j in range(_WORDS):
-        if usable[j] != _ZERO:
-            for i in range(8 * j, 8 * j + 8):
+        left = usable[j]
+        if left != _ZERO:
+            rounds = (
+                alice_bit[j] & _ONES
+                | (alice_basis[j] & _ONES) << np.uint64(1)
+                | (bob_basis[j] & _ONES) << np.uint64(2)
+                | (bob_click[j] & _ONES) << np.uint64(3)
+            )
+            for _ in range(8):
                 # What is not usable is overwritten by the next round that is: no branch is needed.
-                held[count] = bit[i] & 1 | (a[i] & 1) << 1 | (b[i] & 1) << 2 | (click[i] & 1) << 3
-                count += flags[i]
+                held[count] = np.uint8(rounds)
+                count += 1 if left & _ONE else 0
+                rounds >>= np.uint64(8)
+                left >>= np.uint64(8)
     return count
 
 
