@@ -35,13 +35,15 @@ class Rules(NamedTuple):
 
     rescaled: nu counts stored qubits per round of the key, or per detected round. wilson: the code is chosen for
     Wilson's limit, or for three standard deviations at the rate that was seen. tag_a_string: one tag a string, or one a
-    frame. failure: of the run, in which nothing is dropped; where it is None a frame in a hundred fails and is dropped.
+    frame. outer: an outer code restores what a few frames lack, or every frame has a code of its own that hardly ever
+    fails. failure: of the run, in which nothing is dropped; where it is None a frame in a hundred fails and is dropped.
     charged: dropped rounds cost what their removal may tell.
     """
 
     rescaled: bool = True
     wilson: bool = True
     tag_a_string: bool = True
+    outer: bool = True
     failure: float | None = FAILURE
     charged: bool = False
 
@@ -64,6 +66,17 @@ def design_rate(error_rate: float, k: float, rules: Rules) -> float:
         return error_rate + SIGMAS * math.sqrt(max(error_rate, 1.0 / k) * (1.0 - error_rate) / k)
     failure = FAILURE if rules.failure is None else rules.failure
     return wilson_upper(error_rate, k, -NormalDist().inv_cdf(0.5 * failure))
+
+
+def leakage(error_rate: float, rate: float, strategy: Strategy, frames: int, size: int, rules: Rules) -> float:
+    """Expected public bits per bit of one string, without tags, where codes are chosen for the error rate `rate`."""
+    if rules.failure is None:
+        together, failure = 1, DROPPED
+    elif rules.outer:
+        together, failure = frames, 0.5 * rules.failure
+    else:
+        together, failure = 1, 0.5 * rules.failure / frames
+    return expected_leakage_rate(error_rate, rate, strategy, together, failure, size)
 
 
 def secret_bits(
@@ -89,10 +102,8 @@ def secret_bits(
             continue
         cut = float(frames * payload)
         kept = cut * (1.0 - DROPPED) if dropping else cut
-        # Where frames may be dropped each is on its own.
-        together = (1, DROPPED) if rules.failure is None else (frames, 0.5 * rules.failure)
         tags = TAG_BITS * (1 if is_baseline and rules.tag_a_string else frames)
-        leak = expected_leakage_rate(error_rate, rate, strategy, *together, size) * kept + tags
+        leak = leakage(error_rate, rate, strategy, frames, size, rules) * kept + tags
         # Uncharged, frames that are dropped count as if they had never been there.
         removed = removed_rounds(partition, key_rounds, cut, kept if rules.charged else cut)
         counts = Counts(
