@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 from math import log2
-from statistics import NormalDist
 
 import numpy as np
 import pytest
 from caligo_simulator.epr.source import NO_CLICK, Segment
 from caligo_simulator.harness import ProtocolHarness, Setup
 from caligo_simulator.protocol.messages import Report
-from caligo_simulator.protocol.parties import Agreement, Bob, Keys, Parties
+from caligo_simulator.protocol.parties import Agreement, Bob, Parties
 from caligo_simulator.simulation import Simulator
 
 from caligo.closed_form import expect
@@ -34,7 +33,7 @@ from caligo.physics.finite_key import (
 from caligo.physics.pdc import heralded_source
 from caligo.physics.prediction import sifted_length
 from caligo.physics.security import rate_after_storage
-from caligo.results import ProtocolOutcome, ProtocolResult, Reason
+from caligo.results import ProtocolOutcome, ProtocolResult
 from caligo.seeds import Phase
 from caligo.space import ExplorationSample, Strategy
 from caligo.spec import PhysicsSpec, ProtocolSpec
@@ -59,10 +58,15 @@ def single_pair_equivalent(pairs: int) -> ExplorationSample:
     return ExplorationSample(0, R, nu, 1e9, 1.0, eta, error, P_DARK, pairs, Strategy.BASELINE)
 
 
-def setup(test_fraction: float) -> Setup:
-    physics = PhysicsSpec(claim="erven2014", memory_model="fixed", epsilon=EPS)
-    protocol = ProtocolSpec(partition="bob", test_fraction=test_fraction, time_limit_seconds=3600)
-    return Setup("erven", 1, Phase.LHS, physics, protocol)
+SLOTS, FRAMES = 0.05, 9
+"""Share of the calibration slots, and the frames of 65,536 bits that are filled then."""
+SETUP = Setup(
+    "erven",
+    1,
+    Phase.LHS,
+    PhysicsSpec(claim="erven2014", memory_model="fixed", epsilon=EPS),
+    ProtocolSpec(partition="bob", test_fraction=SLOTS, time_limit_seconds=3600),
+)
 
 
 class CountingBob(Bob):
@@ -119,7 +123,7 @@ def test_counts_and_key_length_beside_the_print(simulator: Simulator) -> None:
             return bobs[0]
 
         harness = ProtocolHarness(simulator.orchestrator, Parties(bob=bob))
-        result = harness.run(dataclasses.replace(single_pair_equivalent(N), index=index), setup(0.1))
+        result = harness.run(dataclasses.replace(single_pair_equivalent(N), index=index), SETUP)
         detected, matched, errors = counts_of_run = bobs[0].counts.tolist()
         counts.append(counts_of_run)
         assert detected == result.detected
@@ -128,41 +132,25 @@ def test_counts_and_key_length_beside_the_print(simulator: Simulator) -> None:
         assert errors == pytest.approx(5_256, abs=4 * 72)
         # The paper's book-keeping: 71 is what the detections alone move the key by, at an error rate known beforehand.
         assert published_length(detected, QBER) == pytest.approx(1_392, abs=4 * 71)
-        # Ours, with slots, whole frames and the codes that ship: no key.
-        assert result.test_bits == pytest.approx(0.1 * detected, abs=4 * (0.1 * detected) ** 0.5)
-        assert result.reconciled == 137 * PAYLOADS[0]
+        # Ours, with slots, whole frames and the codes that ship.
+        assert result.test_bits == pytest.approx(SLOTS * detected, abs=4 * (SLOTS * detected) ** 0.5)
+        assert result.reconciled == FRAMES * PAYLOADS[1]
         assert result.removed == detected - result.test_bits - 2 * result.reconciled
-        assert result.margin * result.reconciled == pytest.approx(our_length(result), abs=1.0)
-        assert (result.reason, result.key_length) == (Reason.PREDICTED_NEGATIVE_KEY, 0)
+        secret = result.margin * result.reconciled
+        assert secret == pytest.approx(our_length(result), abs=1.0)
+        assert result.key_length == (int(secret) if result.outcome is ProtocolOutcome.SUCCESS else 0)
+        # The error rate that the slots show has a standard deviation of 5.7e-4, 3,100 bits of syndrome.
+        assert secret == pytest.approx(4_230, abs=4 * 3_100)
     mean = np.mean(counts, axis=0)
     assert mean[0] == pytest.approx(1_128_308, abs=4 * 1_055 / RUNS**0.5)
     assert mean[2] == pytest.approx(5_256, abs=4 * 72 / RUNS**0.5)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_a_key_where_long_frames_are_filled(simulator: Simulator) -> None:
-    """The paper cut 1,347,412 detections to one code of 600,000 bits; 8.25 % more pairs fill ten of our long frames."""
-    keys: list[Keys] = []
-    sample = single_pair_equivalent(round(1.0825 * N))
-    result = ProtocolHarness(simulator.orchestrator).run(sample, setup(0.03), on_keys=keys.append)
-    assert result.outcome is ProtocolOutcome.SUCCESS
-    assert result.reconciled == 10 * PAYLOADS[1]
-    assert result.frames_decoded == result.frames_total == 10
-    expected = expect(sample, setup(0.03).physics, setup(0.03).protocol)
-    assert expected.key_length == pytest.approx(9_329, abs=5)
-    # The error rate that the slots show has a standard deviation of 7e-4, which is 4,100 bits of syndrome.
-    assert result.key_length == pytest.approx(expected.key_length, abs=3 * 4_100)
-    (end,) = keys
-    assert end.knows
-    np.testing.assert_array_equal(end.bob, end.alice[end.choice])
-
-
 def test_what_separates_ours_from_the_print() -> None:
     """Bits of one string, step by step, as docs/physics.md has them; the last is the closed form of the run."""
-    h, under, frames = binary_entropy(QBER), claim("erven2014"), 137
-    slots = 0.1 * DETECTED
-    key_rounds, cut = DETECTED - slots, float(frames * PAYLOADS[0])
+    h, under = binary_entropy(QBER), claim("erven2014")
+    slots = SLOTS * DETECTED
+    key_rounds, cut = DETECTED - slots, float(FRAMES * PAYLOADS[1])
 
     def bits(key_rounds: float, kept: float, leak: float) -> float:
         counts = Counts(DETECTED, key_rounds, kept, key_rounds - 2.0 * kept, leak)
@@ -170,8 +158,9 @@ def test_what_separates_ours_from_the_print() -> None:
 
     shorter = sifted_length(key_rounds)
     rate = design_qber(QBER, shorter, 0.5 * slots, 1.5e-3)
-    z = -NormalDist().inv_cdf(1.5e-3 / frames)
-    at_true_rate, at_design_rate = (baseline_efficiency(q, z) * binary_entropy(q) for q in (QBER, rate))
+    at_true_rate, at_design_rate = (
+        baseline_efficiency(q, FRAMES, 1.5e-3, 65536) * binary_entropy(q) for q in (QBER, rate)
+    )
     steps = [
         published_length(DETECTED, QBER),
         bits(DETECTED, 0.5 * DETECTED, 0.5 * DETECTED * F_PRINTED * h),
@@ -182,6 +171,7 @@ def test_what_separates_ours_from_the_print() -> None:
         bits(key_rounds, cut, cut * at_design_rate),
         bits(key_rounds, cut, cut * at_design_rate + 50),
     ]
-    assert steps == pytest.approx([1_392, 11_249, 3_612, 3_255, 1_168, -19_890, -25_396, -25_446], abs=2)
-    expected = expect(single_pair_equivalent(N), setup(0.1).physics, setup(0.1).protocol)
+    assert steps == pytest.approx([1_392, 11_249, 7_430, 7_064, 2_902, 11_281, 4_280, 4_230], abs=2)
+    expected = expect(single_pair_equivalent(N), SETUP.physics, SETUP.protocol)
     assert expected.margin * expected.reconciled == pytest.approx(steps[-1], abs=2)
+    assert expected.key_length == pytest.approx(4_230, abs=2)
