@@ -153,8 +153,18 @@ def tag(said: Syndromes) -> Syndromes:
 
 
 def private_bits(said: Syndromes) -> Syndromes:
-    """What she discloses is wrong."""
-    return said._replace(disclosed=said.disclosed ^ 1)
+    """What she discloses is wrong, on request or in the outer code's parities."""
+    return said._replace(disclosed=said.disclosed ^ 1, parities=tuple(parities ^ 1 for parities in said.parities))
+
+
+def checks(said: Syndromes) -> Syndromes:
+    """The checks of all frames are wrong."""
+    return said._replace(checks=said.checks ^ 1)
+
+
+def fewer_parities(said: Syndromes) -> Syndromes:
+    """A parity of each part is missing."""
+    return said._replace(parities=tuple(parities[1:] for parities in said.parities))
 
 
 def shorter_code(said: Syndromes) -> Syndromes:
@@ -164,17 +174,18 @@ def shorter_code(said: Syndromes) -> Syndromes:
 
 def fewer_frames(said: Syndromes) -> Syndromes:
     """A frame is missing."""
-    return said._replace(syndromes=said.syndromes[1:], disclosed=said.disclosed[1:])
+    return said._replace(syndromes=said.syndromes[1:], checks=said.checks[1:], disclosed=said.disclosed[1:])
 
 
 def more_frames(said: Syndromes) -> Syndromes:
     """There are more frames than the string has."""
-    return said._replace(syndromes=np.tile(said.syndromes, (3, 1)), disclosed=np.tile(said.disclosed, (3, 1)))
+    thrice = (np.tile(part, (3, 1)) for part in (said.syndromes, said.disclosed))
+    return said._replace(checks=np.tile(said.checks, 3), **dict(zip(("syndromes", "disclosed"), thrice, strict=True)))
 
 
 def nothing(said: Syndromes) -> Syndromes:
     """There are no frames."""
-    return said._replace(syndromes=said.syndromes[:0], disclosed=said.disclosed[:0])
+    return said._replace(syndromes=said.syndromes[:0], checks=said.checks[:0], disclosed=said.disclosed[:0])
 
 
 def no_tag(said: Syndromes) -> Syndromes:
@@ -183,7 +194,8 @@ def no_tag(said: Syndromes) -> Syndromes:
 
 
 SPOILT = (
-    one_syndrome, one_bit, all_syndromes, tag, private_bits, shorter_code, fewer_frames, more_frames, nothing, no_tag
+    one_syndrome, one_bit, all_syndromes, tag, private_bits, checks, fewer_parities, shorter_code, fewer_frames,
+    more_frames, nothing, no_tag,
 )  # fmt: skip
 
 ALICES: dict[str, Callable[[Agreement], Alice]] = {

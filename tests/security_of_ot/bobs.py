@@ -163,7 +163,7 @@ class MeasuresAtOnce(Bob):
 
     def correct(self, correction: Correction, pause: Callable[[], object] = lambda: None) -> Requests | None:
         frames, plan = len(correction.strings[0].syndromes), correction.plan
-        self.met, self.knows = np.ones(frames, np.bool_), False
+        self.met, self.stage, self.knows = np.ones(frames, np.bool_), np.zeros(frames, np.uint8), False
         trust = [self.known.of(index[: frames * plan.payload]).trust.reshape(frames, -1) for index in self.sets]
         return self.ask(plan, np.sum([(known < 1.0).sum(axis=1) for known in trust], axis=0))
 

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from caligo_simulator.harness import ProtocolHarness, Setup
 from caligo_simulator.protocol.messages import Correction, Message, Requests
+from caligo_simulator.protocol.outer_code import SYMBOL_BITS
 from caligo_simulator.protocol.parties import Agreement, Alice, Bob, Keys, Parties
+from caligo_simulator.protocol.reconciliation.plans import CHECK_BITS
 from caligo_simulator.protocol.verification import TAG_BITS
 from caligo_simulator.simulation import Simulator
 
@@ -107,9 +109,12 @@ class Run:
         return [self.bob.known.of(rounds.ravel()).missing(self.alice.bits[rounds.ravel()]) for rounds in self.kept()]
 
     def leak(self) -> int:
-        """Bits said about a string: all tags, and of what is kept the syndromes without what private bits cover."""
+        """Bits said about a string: all tags, checks and parities, and of what is kept the syndromes without what
+        private bits cover."""
         (correction,) = self.said("alice", Correction)
-        plan, tags = correction.plan, correction.strings[0].tags.size * TAG_BITS
+        plan, said = correction.plan, correction.strings[0]
+        tags = said.tags.size * TAG_BITS + said.checks.size * CHECK_BITS
+        tags += sum(parities.size * SYMBOL_BITS for parities in said.parities)
         revealed = np.zeros(self.kept()[0].shape[0], np.int64)
         for requests in self.said("bob", Requests):
             revealed = np.array(plan.revealed)[requests.stage[requests.kept]]

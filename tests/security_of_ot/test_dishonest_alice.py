@@ -256,7 +256,8 @@ TINY = Plan(
 def corrections() -> Iterator[Correction]:
     """All syndromes of a frame, with tags that fit and tags that do not, and messages of the wrong form."""
     frames = [np.array([bits], np.uint8) for bits in itertools.product((0, 1), repeat=2)]
-    said = [Syndromes(syndrome, tags(frame, 5), np.zeros((1, 1), np.uint8)) for syndrome in frames for frame in frames]
+    none = np.zeros(0, np.int64), (np.zeros((0, 1), np.uint16),), np.zeros((1, 0), np.uint8)
+    said = [Syndromes(syndrome, tags(frame, 5), *none) for syndrome in frames for frame in frames]
     wrong = [said[0]._replace(syndromes=np.zeros((1, 3), np.uint8)), said[0]._replace(tags=np.zeros(0, np.int64))]
     for strings in itertools.product([*said, *wrong], repeat=2):
         yield Correction(TINY, 5, strings)
