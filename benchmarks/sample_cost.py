@@ -39,12 +39,13 @@ EARLIER_PER_HOUR = 200
 WAITED = "pairs made and waited for"
 STAGES = {
     "quantum_phase": WAITED,
-    "sift": "sifting",
+    "report": "reports, sifting",
+    "divide": "partition",
     "choose_code": "error rate, choice of code",
     "reconcile": "reconciliation",
-    "strings": "amplification of both strings",
+    "amplify": "amplification",
 }
-"""Methods of a run: stages. Sifting is part of the quantum phase, and taken out of it below."""
+"""Methods of a run: stages. Reports are part of the quantum phase, and taken out of it below."""
 REST = "detection test, key length, rest"
 SETUP = Setup("sample-cost", SEED, Phase.LHS, PhysicsSpec(), ProtocolSpec())
 
@@ -96,7 +97,7 @@ def stage_costs(samples: list[ExplorationSample]) -> tuple[dict[str, Seconds], l
                 walls.append(float(took[0]))
                 outcomes[ProtocolOutcome(result.outcome).name.lower()] += 1
         worker = worker_seconds(simulator) - worker
-    spent["quantum_phase"] -= spent["sift"]
+    spent["quantum_phase"] -= spent["report"]
     costs = {title: spent[name] / len(samples) for name, title in STAGES.items()}
     costs[REST] = total / len(samples) - sum(costs.values())
     costs[WAITED][1] += worker / len(samples)
