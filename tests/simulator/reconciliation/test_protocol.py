@@ -90,7 +90,15 @@ def test_both_strategies_at_their_design_point(qber: float) -> None:
     assert leaks["blind"] <= leaks["baseline"]
 
 
-@pytest.mark.parametrize(("n", "frames"), [(4096, 1), (4096, 10), (4096, 60), (65536, 3)])
+@pytest.mark.parametrize(
+    ("n", "frames"),
+    [
+        (4096, 1),
+        (4096, 10),
+        pytest.param(4096, 60, marks=pytest.mark.slow),
+        pytest.param(65536, 3, marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_is_lost_as_rarely_as_was_asked_for(n: int, frames: int) -> None:
     """At a probability that can be seen: runs of so many frames, and the tag tells of each whether it is right."""
     qber, failure, runs = 0.03, 0.15, 40
