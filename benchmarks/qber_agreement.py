@@ -162,14 +162,26 @@ def compare(row: np.void, protocol: ProtocolSpec) -> dict[str, Any]:
 
 
 def ends(s: ExplorationSample, p: Prediction, protocol: ProtocolSpec, side: int) -> tuple[float, int]:
-    """The margin and key bits at the lower (-1) or upper (+1) end of the stated uncertainty."""
+    """The margin and key bits at the lower (-1) or upper (+1) end of the stated uncertainty.
+
+    More detections can mean less key: what they leave over beyond whole frames is charged where Bob names the sets.
+    """
+    deviations = range(-3, 4)
+    found = [at(s, p, protocol, side, more, shorter) for more in deviations for shorter in range(4)]
+    secret, m = min(found) if side < 0 else max(found)
+    return (secret / m if m else -1.0), max(0, math.floor(secret))
+
+
+def at(
+    s: ExplorationSample, p: Prediction, protocol: ProtocolSpec, side: int, more: int, shorter: int
+) -> tuple[float, float]:
+    """Key bits, unrounded, and bits of each string in whole frames, with detections and the shorter of the two strings
+    so many standard deviations off; 0 of each where no frame is filled."""
     is_baseline = s.strategy is Strategy.BASELINE
-    detected = p.detected + side * 3 * math.sqrt(p.detected)
+    detected = p.detected + more * math.sqrt(p.detected)
     slots = protocol.test_fraction * detected if is_baseline else 0.0
     key_rounds = detected - slots
-    length = 0.5 * key_rounds - (3 if side < 0 else 0) * 0.5 * math.sqrt(key_rounds)
-    if length < PAYLOADS[0]:
-        return -1.0, 0
+    length = 0.5 * key_rounds - shorter * 0.5 * math.sqrt(key_rounds)
     q = rate = p.qber
     failure = 0.5 * protocol.reconciliation_failure
     if is_baseline:
@@ -177,22 +189,20 @@ def ends(s: ExplorationSample, p: Prediction, protocol: ProtocolSpec, side: int)
         seen = max(0.0, q - side * 3 * math.sqrt(q * (1 - q) / k))
         rate = design_qber(seen, length, k, failure, protocol.pe_penalty)
     dropped = DROPPED_FRAMES if side < 0 and not is_baseline else 0.0
-    found = []
+    found = [(0.0, 0.0)] if length < PAYLOADS[0] else []
     for frame_size, payload in zip(FRAME_SIZES, PAYLOADS, strict=True):
-        frames = length // payload
+        frames = math.floor(length / payload)
         if frames:
             cut = frames * payload
             kept = cut * (1.0 - dropped)
-            leak = expected_leakage_rate(q, rate, s.strategy, frames, failure, frame_size) * (
-                1.0 - side * LEAKAGE_ERROR
-            )
+            expected = expected_leakage_rate(q, rate, s.strategy, frames, failure, frame_size)
             tags = TAG_BITS * (1.0 if is_baseline else frames)
             removed = removed_rounds(protocol.partition, key_rounds, cut, kept)
-            counts = Counts(detected, key_rounds, cut, removed, leak * kept + tags)
+            leak = expected * (1.0 - side * LEAKAGE_ERROR) * kept + tags
+            counts = Counts(detected, key_rounds, cut, removed, leak)
             bits = claims.claim(PHYSICS.claim).key_bits(counts, p.r_eff, s.nu, PHYSICS.epsilon, protocol.partition)
             found.append((bits.secret, kept))
-    secret, m = max(found)  # the simulator takes the frame size that leaves more
-    return secret / m, max(0, math.floor(secret))
+    return max(found)  # the simulator takes the frame size that leaves more
 
 
 if __name__ == "__main__":
