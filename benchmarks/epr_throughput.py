@@ -118,14 +118,14 @@ def bounds() -> tuple[float, float]:
     return philox, write
 
 
-def earlier_source(path: Path) -> Any:
-    """The statistical source of an earlier commit."""
-    spec = importlib.util.spec_from_file_location("earlier_statistical", path)
+def earlier_module(path: Path) -> Any:
+    """A module of an earlier commit that fits what it imports from today's."""
+    spec = importlib.util.spec_from_file_location(f"earlier_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    return module.StatisticalSource()
+    return module
 
 
 def measure(link: Link, earlier: Any) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--earlier", type=Path, help="statistical.py of an earlier commit")
     arguments = parser.parse_args()
-    earlier = earlier_source(arguments.earlier) if arguments.earlier else None
+    earlier = earlier_module(arguments.earlier).StatisticalSource() if arguments.earlier else None
     points = [measure(link, earlier) for link in LINKS.values()]
     print("Mpairs/s, and times each peer under the slower rule\n  eta  P_click     alice       bob | "
           + " | ".join(f"{peer:>8s}  times" for peer in points[0]["ratio"]))  # fmt: skip
