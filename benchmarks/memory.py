@@ -211,7 +211,7 @@ def main() -> None:
     figures: Figures = {}
     with tempfile.TemporaryDirectory() as name:
         for number, (measure, own) in enumerate(
-            ((simulator, tuple(max(1, mark // 100) for mark in marks)), (surrogate, marks), (campaign, marks))
+            ((simulator, tuple(sorted({max(1, mark // 100) for mark in marks}))), (surrogate, marks), (campaign, marks))
         ):
             directory = Path(name) / str(number)
             directory.mkdir()
