@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Final, NamedTuple, Self
 
 import numpy as np
@@ -116,7 +117,7 @@ class Sifter:
     def __init__(self, slots: int, holding: Holding, key: int) -> None:
         """slots: calibration slots in a tile; key: 64 random bits that choose the rounds held."""
         self._key = np.uint64(key)
-        self._slots = BobBases(None, slots).is_slot(0, TILE).view(np.uint64)
+        self._slots = _slots_of_tile(slots)
         self._share = np.uint64(holding.share or 0)
         self._rounds = 0
         self._counts = np.zeros(7, np.int64)
@@ -150,6 +151,12 @@ class Sifter:
         self._count = _sift(alice_bit, alice_basis, bob_basis, bob_click, *state)
 
 
+@cache
+def _slots_of_tile(slots: int) -> Words:
+    """Which rounds of a tile are calibration slots, a byte each."""
+    return BobBases(None, slots).is_slot(0, TILE).view(np.uint64)
+
+
 @njit(nogil=True, cache=True)
 def _sift(
     alice_bit: Words,
@@ -166,7 +173,7 @@ def _sift(
 ) -> int:
     """Sift the chunks that begin at round `start`; returns how many rounds are held after them, `count` before.
 
-    slots: which rounds of a tile are calibration slots.
+    slots: `_slots_of_tile`.
     """
     usable = np.empty(_WORDS, np.uint64)
     marks = np.empty(_WORDS, np.uint64)
