@@ -14,13 +14,13 @@ from pydantic import Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     CliApp,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    YamlConfigSettingsSource,
 )
 
 from caligo.errors import FieldViolation, InvalidArgument
-from caligo.spec import invalid_argument, read_yaml
+from caligo.spec import invalid_argument
 
 if TYPE_CHECKING:
     from caligo.tls import Tls
@@ -100,10 +100,8 @@ class ServiceSettings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         sources = (init_settings, env_settings)
         path = os.environ.get("CALIGO_CONFIG")
-        if path and cls.section in _read_sections(Path(path), cls.section):
-            yaml = YamlConfigSettingsSource(settings_cls, yaml_file=path, yaml_config_section=cls.section)
-            return (*sources, yaml)
-        return sources
+        values = _read_sections(Path(path), cls.section).get(cls.section) if path else None
+        return sources if values is None else (*sources, InitSettingsSource(settings_cls, values))
 
     @classmethod
     def from_command_line(cls, arguments: list[str]) -> Self:
@@ -140,7 +138,9 @@ def is_private(address: str) -> bool:
 
 
 def _read_sections(path: Path, own: str) -> dict[str, Any]:
-    sections = read_yaml(path)
+    from caligo import yaml12  # of no use to clients
+
+    sections = yaml12.read(path)
     for name, values in sections.items():
         if name not in (*SECTIONS, own):
             raise InvalidArgument(f"{path}: {name}", f"no such section; there are {', '.join(SECTIONS)}")

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar, get_origin
 
-import yaml
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from pydantic import (
@@ -46,7 +44,7 @@ class _Model(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _true_is_not_one(cls, value: Any, info: ValidationInfo) -> Any:
-        """Texts may stand for numbers (YAML reads 1e-9 as a text), truth values may not, nor anything for them."""
+        """Texts may stand for numbers (JSON sends 64-bit ones so), truth values may not, nor anything for them."""
         expected = cls.model_fields[info.field_name or ""].annotation
         if expected in (int, float) and isinstance(value, bool):
             raise ValueError("must be a number")
@@ -66,6 +64,8 @@ class _Model(BaseModel):
 def _pair_to_bounds(value: Any) -> Any:
     if isinstance(value, list | tuple) and len(value) == 2:
         return {"low": value[0], "high": value[1]}
+    if not isinstance(value, Bounds | Mapping):
+        raise ValueError("must be [low, high]")
     return value
 
 
@@ -178,7 +178,7 @@ class ProtocolSpec(_Model):
     """Wall-clock limit of one sample."""
 
 
-BatchRule = Literal["straddle", "randomized_straddle", "joint_straddle", "q_straddle", "timse", "sur"]
+BatchRule = Literal["straddle", "randomized_straddle", "joint_straddle", "sur"]
 """Rules that choose a batch of runs; `caligo_surrogate.acquisition` says what each of them values."""
 
 
@@ -187,6 +187,9 @@ class SurrogateSpec(_Model):
 
     target: Literal["margin", "efficiency"] = "margin"
     """What the regressor learns: the signed margin (zero on the cliff), or key bits a pair (clipped at 0)."""
+    prior: Literal["closed_form", "constant"] = "closed_form"
+    """What it starts from: the closed form of a run, so that only what differs from it is learned, or nothing. The
+    target `efficiency` always starts from nothing."""
     solver: Literal["auto", "cholesky", "cg"] = "auto"
     """`auto`: conjugate gradients on a GPU and for many rows, Cholesky for few rows without one."""
     training_steps: int = Field(150, ge=1, le=10_000)
@@ -329,19 +332,49 @@ def validate(model: type[SpecModel], values: Any) -> SpecModel:
 
 
 def invalid_argument(error: ValidationError) -> InvalidArgument:
-    """pydantic's findings as one of our errors."""
+    """pydantic's findings as one of our errors, in our words."""
     violations = []
     for item in error.errors(include_url=False, include_input=False):
         path = ".".join(str(part) for part in item["loc"])
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            message = "unknown key"
-        if item["type"] == "value_error" and ": " in message:  # a rule of ours names the field below its own
-            field, _, message = message.partition(": ")
-            path = f"{path}.{field}" if path else field
+        if item["type"] == "value_error":
+            message = item["msg"].removeprefix("Value error, ")
+            if ": " in message:  # a rule of ours names the field below its own
+                field, _, message = message.partition(": ")
+                path = f"{path}.{field}" if path else field
+        else:
+            message = _WORDS.get(item["type"], "is not allowed").format(**item.get("ctx", {}))
         violations.append(FieldViolation(path or "spec", message))
     first, *more = violations
     return InvalidArgument(first.field, first.allowed, *more)
+
+
+_MAPPING: Final = "must hold a mapping of settings"
+_WHOLE: Final = "must be a whole number"
+_WORDS: Final[Mapping[str, str]] = {
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "dict_type": _MAPPING,
+    "extra_forbidden": "unknown key",
+    "finite_number": "must be a finite number",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "greater_than": "must be greater than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "int_from_float": _WHOLE,
+    "int_parsing": _WHOLE,
+    "int_parsing_size": _WHOLE,
+    "int_type": _WHOLE,
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be {expected}",
+    "missing": "must be given",
+    "model_type": _MAPPING,
+    "path_type": "must be a path",
+    "string_pattern_mismatch": "must match {pattern}",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_type": "must be a text",
+}
+"""What pydantic's types of errors are called here."""
 
 
 def read_spec(values: Mapping[str, Any]) -> CampaignSpec:
@@ -379,8 +412,10 @@ def _read(model: type[SpecModel], values: Any) -> SpecModel:
 
 def _read_intervals(values: Any) -> dict[str, Bounds]:
     """Those that have both ends."""
-    items = values.items() if isinstance(values, Mapping) else ()
-    found = {symbol: _read(Bounds, _pair_to_bounds(value)) for symbol, value in items}
+    found: dict[str, Bounds] = {}
+    for symbol, value in values.items() if isinstance(values, Mapping) else ():
+        with contextlib.suppress(ValueError):
+            found[symbol] = _read(Bounds, _pair_to_bounds(value))
     return {symbol: bounds for symbol, bounds in found.items() if bounds.model_fields_set == set(Bounds.model_fields)}
 
 
@@ -389,25 +424,6 @@ _TYPES: Final[Mapping[Any, TypeAdapter[Any]]] = {
 }
 _CHOICE: Final = TypeAdapter(str)
 """Texts, and whatever another release may choose among."""
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
-
-    Raises:
-        InvalidArgument: no such file, not YAML, or not a mapping.
-    """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidArgument(str(path), error.strerror or "cannot be read") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InvalidArgument(str(path), f"is not YAML: {' '.join(str(error).split())}") from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise InvalidArgument(str(path), "must hold a mapping of settings")
-    return values
 
 
 def to_proto(model: BaseModel, message: type[ProtoMessage]) -> ProtoMessage:

@@ -12,11 +12,10 @@ from typing import Annotated, Any, TextIO
 
 import numpy as np
 import typer
-import yaml
 from rich.progress import DownloadColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn, TransferSpeedColumn
 
 import caligo
-from caligo import statement
+from caligo import statement, yaml12
 from caligo.cli import complain, specs
 from caligo.cli.connection import add_options, connect
 from caligo.cli.datasets import dataset_app
@@ -630,7 +629,7 @@ def _print_spec(spec: CampaignSpec, json: bool) -> None:
     else:
         for label, text in statement.summary(spec):
             typer.echo(f"# {label}: {text}")
-        typer.echo(yaml.safe_dump(plain, sort_keys=False), nl=False)
+        typer.echo(yaml12.dump(plain), nl=False)
 
 
 def _print(campaign: Campaign, json: bool) -> None:

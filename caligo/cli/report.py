@@ -7,10 +7,9 @@ from typing import Any, Final
 
 import matplotlib
 import numpy as np
-import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from caligo import statement
+from caligo import statement, yaml12
 from caligo.cli import figures
 from caligo.cli.comparison import compare
 from caligo.dataset import GROUPS, CampaignDataset, SurrogateFindings, open_campaign
@@ -63,7 +62,7 @@ def write_report(path: Path, directory: Path) -> Path:
             .render(
                 campaign=dataset.campaign,
                 spec=spec,
-                spec_yaml=yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False),
+                spec_yaml=yaml12.dump(spec.model_dump(mode="json")),
                 versions=dataset.versions,
                 numbers=_numbers(rows),
                 outcomes=_outcome_table(rows),

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
 from pydantic import BaseModel
 
+from caligo import yaml12
 from caligo.errors import InvalidArgument
 from caligo.space import SYMBOLS
-from caligo.spec import Bounds, CampaignSpec, read_yaml, validate
+from caligo.spec import Bounds, CampaignSpec, validate
 
 ENVIRONMENT_PREFIX: Final = "CALIGO_SPEC__"
 
@@ -36,15 +36,15 @@ def load(
     Raises:
         InvalidArgument: no such file, an unknown key or variable, or a value that is not allowed.
     """
-    values = read_yaml(path)
+    values = yaml12.read(path)
     for name in sorted(environment):
         if name.startswith(ENVIRONMENT_PREFIX):
-            _assign(values, _path_of_variable(name), _parse(environment[name], name))
+            _assign(values, _path_of_variable(name), yaml12.parse(environment[name], name))
     for assignment in assignments:
         key, separator, text = assignment.partition("=")
         if not separator or not key:
             raise InvalidArgument(f"--set {assignment}", "must be KEY=VALUE, e.g. active.samples=50")
-        _assign(values, key.strip().split("."), _parse(text, f"--set {key}"))
+        _assign(values, key.strip().split("."), yaml12.parse(text, f"--set {key}"))
     if seed is not None:
         values["seed"] = seed
     return validate(CampaignSpec, values)
@@ -85,10 +85,3 @@ def _assign(values: dict[str, Any], path: list[str], value: Any) -> None:
         if not isinstance(values, dict):
             raise InvalidArgument(".".join(parents[: depth + 1]), "must hold a mapping of settings")
     values[last] = value
-
-
-def _parse(text: str, source: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise InvalidArgument(source, f"{text!r} is not a YAML value") from None

@@ -97,7 +97,7 @@ def test_a_validation_error_names_its_field(server: rpc.Server, servicer: Raisin
         CampaignSpec(seed=-1)
     except ValueError as error:
         servicer.error = error
-    with pytest.raises(InvalidArgument, match="seed: Input should be greater"):
+    with pytest.raises(InvalidArgument, match="seed: must be at least 0"):
         call(server.address)
 
 

@@ -37,9 +37,9 @@ def test_each_source_goes_before_the_next(file: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("CALIGO_KETTLE_LITRES", "lots", "litres: Input should be a valid integer"),
+        ("CALIGO_KETTLE_LITRES", "lots", "litres: must be a whole number"),
         ("CALIGO_KETTLE_COLOUR", "red", "CALIGO_KETTLE_COLOUR: no such setting"),
-        ("CALIGO_KETTLE_GRACE_SECONDS", "-1", "grace_seconds: Input should be greater"),
+        ("CALIGO_KETTLE_GRACE_SECONDS", "-1", "grace_seconds: must be at least 0"),
         ("CALIGO_CONFIG", "/does/not/exist.yaml", "/does/not/exist.yaml: No such file"),
     ],
 )

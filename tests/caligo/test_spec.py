@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from caligo.errors import InvalidArgument
 from caligo.space import PARAMETERS, PRESETS
-from caligo.spec import Bounds, CampaignSpec, SpaceSpec, from_proto, read_yaml, to_proto, validate
+from caligo.spec import Bounds, CampaignSpec, SpaceSpec, from_proto, to_proto, validate
 from caligo.v1 import campaign_pb2, types_pb2
 
 
@@ -65,20 +65,6 @@ def test_all_mistakes_are_named_at_once() -> None:
     with pytest.raises(InvalidArgument) as caught:
         validate(CampaignSpec, {"nmae": 1, "active": {"samples": 0, "batch_size": 1000}})
     assert sorted(v.field for v in caught.value.violations) == ["active.batch_size", "active.samples", "nmae"]
-
-
-def test_yaml(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    path = tmp_path / "spec.yaml"
-    path.write_text("")
-    assert read_yaml(path) == {}
-    path.write_text("space: {bounds: {N: [1e5, 1.0e+6]}}")
-    assert validate(CampaignSpec, read_yaml(path)).space.bounds["N"] == Bounds(low=1e5, high=1e6)
-    path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InvalidArgument, match="is not YAML"):
-        read_yaml(path)
-    path.write_text("a: !!python/object/apply:os.system ['true']")
-    with pytest.raises(InvalidArgument, match="is not YAML"):
-        read_yaml(path)
 
 
 @pytest.mark.parametrize(
