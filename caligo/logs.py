@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import sys
 from collections.abc import MutableMapping, Sequence
-from typing import Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
-import structlog
+if TYPE_CHECKING:
+    import structlog
 
 
 def configure(level: str = "info", *, service: str = "", processors: Sequence[structlog.types.Processor] = ()) -> None:
     """Set up logging for this process; every line carries `service`, whatever contextvars hold, and what further
     processors add to it."""
+    import structlog
 
     def add_service(_: Any, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         return {**line, "service": service} if service else line
@@ -50,11 +53,27 @@ class _StandardError:
             sys.stderr.flush()
 
 
+class _Logger:
+    """structlog's logger, loaded when there is something to say: a command that asks a server rarely has."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    @functools.cached_property
+    def _loaded(self) -> structlog.stdlib.BoundLogger:
+        import structlog
+
+        if not structlog.is_configured():
+            structlog.configure(logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, _StandardError())))
+        return structlog.get_logger(component=self._name)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loaded, name)
+
+
 def get(name: str) -> structlog.stdlib.BoundLogger:
     """A logger. `campaign` and `row` are bound in structlog's context where the work on them begins.
 
     Until `configure` is called, in a command or a script, lines go to standard error as text.
     """
-    if not structlog.is_configured():
-        structlog.configure(logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, _StandardError())))
-    return structlog.get_logger(component=name)
+    return cast("structlog.stdlib.BoundLogger", _Logger(name))

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import grpc
 from google.protobuf import any_pb2
@@ -28,6 +28,7 @@ from grpc_status import rpc_status
 from pydantic import ValidationError
 
 from caligo import logs
+from caligo.addresses import is_private
 from caligo.errors import (
     BY_STATUS,
     CaligoError,
@@ -37,9 +38,11 @@ from caligo.errors import (
     ResourceExhausted,
     Unreachable,
 )
-from caligo.settings import ServiceSettings, is_private
 from caligo.spec import invalid_argument
 from caligo.tls import Tls
+
+if TYPE_CHECKING:
+    from caligo.settings import ServiceSettings
 
 log = logs.get("rpc")
 

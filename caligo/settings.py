@@ -5,7 +5,6 @@ The file is the one that `CALIGO_CONFIG` names, with a section a service.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
@@ -122,19 +121,6 @@ class ServiceSettings(BaseSettings):
             return CliApp.run(cls, cli_args=arguments)
         except ValidationError as error:
             raise invalid_argument(error) from None
-
-
-def is_private(address: str) -> bool:
-    """Whether only this machine can reach an address: loopback or a Unix socket."""
-    if address.startswith("unix:"):
-        return True
-    host = address.removeprefix("dns:///").rpartition(":")[0].strip("[]")
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _read_sections(path: Path, own: str) -> dict[str, Any]:

@@ -14,8 +14,9 @@ import prometheus_client
 
 import caligo
 from caligo import logs
+from caligo.addresses import is_private
 from caligo.errors import InvalidArgument
-from caligo.settings import ServiceSettings, is_private
+from caligo.settings import ServiceSettings
 from caligo.tracing import tracing_to
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from caligo.errors import InvalidArgument
 from caligo.space import PARAMETERS, PRESETS
-from caligo.spec import Bounds, CampaignSpec, SpaceSpec, from_proto, to_proto, validate
+from caligo.spec import CampaignSpec, SpaceSpec, from_proto, to_proto, validate
 from caligo.v1 import campaign_pb2, types_pb2
 
 

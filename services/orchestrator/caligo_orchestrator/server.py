@@ -11,10 +11,10 @@ import grpc
 import structlog
 
 from caligo import logs, rpc, wire
+from caligo.addresses import is_private
 from caligo.dataset import GROUPS
 from caligo.errors import InvalidArgument, NotFound
 from caligo.seeds import Phase
-from caligo.settings import is_private
 from caligo.spec import CampaignSpec, from_proto
 from caligo.tokens import Role
 from caligo.v1 import campaign_pb2 as pb

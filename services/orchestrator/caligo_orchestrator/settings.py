@@ -7,8 +7,9 @@ from typing import Final, Literal
 
 from pydantic import Field
 
+from caligo.addresses import is_private
 from caligo.errors import InvalidArgument
-from caligo.settings import ServiceSettings, is_private
+from caligo.settings import ServiceSettings
 from caligo.tls import Tls
 from caligo_orchestrator.limits import Quotas
 
