@@ -38,7 +38,8 @@ import h5py
 import numpy as np
 
 from caligo import rpc, wire
-from caligo.dataset import CAMPAIGNS_DIRECTORY, FILE_NAME, GROUPS
+from caligo.dataset import GROUPS
+from caligo.layout import CAMPAIGNS_DIRECTORY, FILE_NAME
 from caligo.results import METRIC
 from caligo.seeds import Phase
 from caligo.spec import CampaignSpec, to_proto, validate

@@ -47,12 +47,6 @@ if TYPE_CHECKING:
     import pandas
     import xarray
 
-FILE_NAME: Final = "exploration_data.h5"
-"""Name of the file in its campaign's directory."""
-CAMPAIGNS_DIRECTORY: Final = "campaigns"
-"""Where a data directory keeps its campaigns, a directory each."""
-JOURNAL_NAME: Final = "journal.sqlite3"
-"""Name of the orchestrator's database in its data directory."""
 FORMAT: Final = "caligo-campaign/2"
 """The root attribute `format` of the files of this release."""
 FORMATS: Final = (FORMAT, "caligo-campaign/1")

@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 from typing import Any, Final, Self
 
-from caligo.dataset import JOURNAL_NAME
 from caligo.errors import AlreadyExists, InvalidArgument, NotFound, ResourceExhausted
+from caligo.layout import JOURNAL_NAME
 
 _PREFIX: Final = "caligo_"
 """Lets people and secret scanners see what it is."""

@@ -137,7 +137,7 @@ def run_command(
     Example: `caligo run examples/cliff.yaml --output results/cliff --set active.samples=200`
     """
     from caligo.cli.run import check_directory, run
-    from caligo.dataset import JOURNAL_NAME
+    from caligo.layout import JOURNAL_NAME
 
     spec = specs.load(spec_file, assignments, seed)
     directory = output or Path("results") / spec.name

@@ -11,8 +11,8 @@ from caligo.cli.display import Display
 from caligo.cli.embedded import EmbeddedServices, embedded_services
 from caligo.cli.interrupts import Interrupts
 from caligo.client import Campaign, CampaignClient, CampaignState, Changed, describe_problem
-from caligo.dataset import CAMPAIGNS_DIRECTORY, FILE_NAME, JOURNAL_NAME
 from caligo.errors import AlreadyExists, CampaignFailed, FailedPrecondition, InvalidArgument, NotFound, Unreachable
+from caligo.layout import CAMPAIGNS_DIRECTORY, FILE_NAME, JOURNAL_NAME
 from caligo.spec import CampaignSpec
 
 _PATIENCE_SECONDS = 10.0

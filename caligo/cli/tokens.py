@@ -11,8 +11,8 @@ import typer
 from rich.table import Table
 
 from caligo.cli.output import console, print_json
-from caligo.dataset import JOURNAL_NAME
 from caligo.errors import InvalidArgument, NotFound
+from caligo.layout import JOURNAL_NAME
 from caligo.tokens import Role, Tokens
 
 token_app = typer.Typer(

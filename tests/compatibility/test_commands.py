@@ -11,8 +11,8 @@ import pytest
 
 from caligo.cli import main
 from caligo.cli.run import _find
-from caligo.dataset import CAMPAIGNS_DIRECTORY, FILE_NAME
 from caligo.errors import FailedPrecondition
+from caligo.layout import CAMPAIGNS_DIRECTORY, FILE_NAME
 from caligo.spec import CampaignSpec, validate
 
 Caligo = Callable[..., tuple[int, str, str]]

@@ -11,9 +11,10 @@ import h5py
 import numpy as np
 import pytest
 
-from caligo.dataset import CAMPAIGNS_DIRECTORY, FILE_NAME, GROUPS, open_campaign
+from caligo.dataset import GROUPS, open_campaign
 from caligo.errors import InvalidArgument
 from caligo.exports import SUFFIXES, export
+from caligo.layout import CAMPAIGNS_DIRECTORY, FILE_NAME
 from caligo.results import COUNT, METRIC_NAMES
 from caligo.seeds import Phase
 

@@ -11,8 +11,9 @@ import pytest
 from caligo_orchestrator.store.journal import Journal
 
 from caligo.client import Campaign, CampaignClient, CampaignState, Changed
-from caligo.dataset import CAMPAIGNS_DIRECTORY, FILE_NAME, GROUPS, JOURNAL_NAME, open_campaign
+from caligo.dataset import GROUPS, open_campaign
 from caligo.errors import FailedPrecondition, InvalidArgument
+from caligo.layout import CAMPAIGNS_DIRECTORY, FILE_NAME, JOURNAL_NAME
 from caligo.results import ResultRows, join_rows
 from caligo.seeds import Phase
 from caligo.spec import CampaignSpec, validate

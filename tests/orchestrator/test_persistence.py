@@ -18,7 +18,8 @@ from caligo_orchestrator.store.hdf5 import HDF5Writer, Layout, Structure, finali
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caligo.dataset import FILE_NAME, HISTORY_COLUMNS, NOT_YET
+from caligo.dataset import HISTORY_COLUMNS, NOT_YET
+from caligo.layout import FILE_NAME
 from caligo.results import COUNT_NAMES, DESCRIPTIONS, METRIC_NAMES, ROW_DTYPE, ResultRows, empty_rows
 from caligo.seeds import Phase
 from caligo.space import COLUMNS

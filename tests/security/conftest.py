@@ -18,7 +18,7 @@ from caligo_orchestrator.settings import OrchestratorSettings
 from caligo_orchestrator.store.journal import Journal
 
 from caligo import rpc
-from caligo.dataset import JOURNAL_NAME
+from caligo.layout import JOURNAL_NAME
 from caligo.results import ROW_DTYPE
 from caligo.seeds import Phase
 from caligo.tls import Tls

@@ -32,7 +32,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from caligo import rpc, wire
-from caligo.dataset import CAMPAIGNS_DIRECTORY, FILE_NAME
+from caligo.layout import CAMPAIGNS_DIRECTORY, FILE_NAME
 from caligo.results import ROW_DTYPE, ProtocolOutcome
 from caligo.seeds import Phase
 from caligo.space import PRESETS, Space

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from caligo import statement
-from caligo.dataset import FILE_NAME, FORMAT, HISTORY_COLUMNS
+from caligo.dataset import FORMAT, HISTORY_COLUMNS
+from caligo.layout import FILE_NAME
 from caligo.seeds import Phase
 from caligo.spec import CampaignSpec
 from caligo_orchestrator.phases import active, lhs

@@ -18,7 +18,6 @@ import structlog
 from numpy.typing import NDArray
 
 from caligo import logs
-from caligo.dataset import CAMPAIGNS_DIRECTORY, FILE_NAME, JOURNAL_NAME
 from caligo.errors import (
     CaligoError,
     FailedPrecondition,
@@ -28,6 +27,7 @@ from caligo.errors import (
     ResourceExhausted,
     Unreachable,
 )
+from caligo.layout import CAMPAIGNS_DIRECTORY, FILE_NAME, JOURNAL_NAME
 from caligo.physics import claims
 from caligo.results import ResultRows
 from caligo.seeds import Phase
