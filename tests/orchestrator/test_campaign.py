@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import time
 from pathlib import Path
 
@@ -413,6 +415,16 @@ def test_a_surrogate_that_forgets_is_told_again(start, spec, tmp_path, services,
 def test_a_data_directory_has_one_orchestrator(start, tmp_path) -> None:
     start(tmp_path / "data")
     with pytest.raises(FailedPrecondition, match="another orchestrator works on"):
+        start(tmp_path / "data")
+
+
+@pytest.mark.parametrize("reason", [errno.ENOLCK, errno.EACCES, errno.EIO])
+def test_a_file_system_without_locks_is_not_another_orchestrator(start, tmp_path, monkeypatch, reason) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr("caligo.layout.fcntl.flock", refuse)
+    with pytest.raises(InvalidArgument, match=f"data_directory: .*: {os.strerror(reason)}"):
         start(tmp_path / "data")
 
 

@@ -135,11 +135,17 @@ def test_lists_hold_what_is_the_callers(orchestrate: Orchestrate) -> None:
     assert seen("r", Role.ADMIN, "root") == sorted(made.values())
 
 
-def test_an_owner_in_a_filter_does_not_widen_it(orchestrate: Orchestrate) -> None:
+def test_an_owner_in_a_filter_narrows_what_is_there(orchestrate: Orchestrate) -> None:
     orchestrator = orchestrate()
-    orchestrator.create(orchestrator.client("alice"))
-    page = orchestrator.client("bob").ListCampaigns(pb.ListCampaignsRequest(filter="owner=alice"))
-    assert not page.campaigns
+    made = {owner: orchestrator.create(orchestrator.client(owner), owner) for owner in ("alice", "bob")}
+
+    def seen(by: str, role: Role, owner: str) -> list[str]:
+        request = pb.ListCampaignsRequest(filter=f"owner={owner}")
+        return [c.name for c in orchestrator.client(f"{by}-{owner}", role, by).ListCampaigns(request).campaigns]
+
+    assert seen("bob", Role.SUBMIT, "alice") == []  # neither hers nor his own
+    assert seen("bob", Role.SUBMIT, "bob") == [made["bob"]]
+    assert seen("root", Role.ADMIN, "alice") == [made["alice"]]
 
 
 def test_several_tokens_of_an_owner_share_campaigns(orchestrate: Orchestrate) -> None:

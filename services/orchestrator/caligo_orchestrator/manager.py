@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import functools
 import json
 import shutil
@@ -27,7 +26,7 @@ from caligo.errors import (
     ResourceExhausted,
     Unreachable,
 )
-from caligo.layout import CAMPAIGNS_DIRECTORY, FILE_NAME, JOURNAL_NAME
+from caligo.layout import CAMPAIGNS_DIRECTORY, FILE_NAME, JOURNAL_NAME, hold
 from caligo.physics import claims
 from caligo.results import ResultRows
 from caligo.seeds import Phase
@@ -638,16 +637,13 @@ def _locked(directory: Path, mode: str) -> IO[str]:
     """The open lock file of a data directory, held.
 
     Raises:
-        OSError: it cannot be opened.
+        OSError: it cannot be opened or locked.
         FailedPrecondition: another orchestrator holds it.
     """
-    lock = (directory / LOCK_FILE).open(mode)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.close()
+        return hold(directory / LOCK_FILE, mode)
+    except BlockingIOError:
         raise FailedPrecondition(f"data_directory: another orchestrator works on {directory}") from None
-    return lock
 
 
 def _spec(record: CampaignRecord) -> CampaignSpec:

@@ -88,11 +88,10 @@ class CampaignServicer(campaign_pb2_grpc.CampaignServiceServicer):
     ) -> pb.ListCampaignsResponse:
         if not 0 <= request.page_size <= _MAX_PAGE:
             raise InvalidArgument("page_size", f"0 to {_MAX_PAGE}")
-        page, token = self._campaigns.page(
-            _mine(parse_filter(request.filter)),
-            parse_page_token(request.page_token),
-            request.page_size or _DEFAULT_PAGE,
-        )
+        wanted, after = parse_filter(request.filter), parse_page_token(request.page_token)
+        if wanted.owner is not None and not access.caller().sees(wanted.owner):
+            return pb.ListCampaignsResponse()
+        page, token = self._campaigns.page(_mine(wanted), after, request.page_size or _DEFAULT_PAGE)
         return pb.ListCampaignsResponse(campaigns=page, next_page_token=token)
 
     def UpdateCampaign(
