@@ -12,6 +12,8 @@ CAMPAIGNS_DIRECTORY: Final = "campaigns"
 """The campaigns, a directory each, called after their ids."""
 FILE_NAME: Final = "exploration_data.h5"
 """A campaign's file in its directory."""
+RUN_LOCK: Final = "run.lock"
+"""Held by the `caligo run` that works there."""
 
 
 def hold(path: Path, mode: str = "a") -> IO[str]:

@@ -60,8 +60,7 @@ def steps(
     low, high = space.model_bounds()
     x, y = (np.linspace(low[axis], high[axis], points).astype(np.float32) for axis in axes)
     moments = np.full((len(Strategy), points, points, 2), np.nan, dtype=np.float32)
-    shares = {Strategy.BASELINE: 1 - space.blind_fraction, Strategy.BLIND: space.blind_fraction}
-    for strategy in (strategy for strategy, share in shares.items() if share > 0):
+    for strategy in space.strategies:
         grid = np.tile(np.asarray(at, dtype=np.float32), (points, points, 1))
         grid[:, :, axes[0]] = x[None, :]
         grid[:, :, axes[1]] = y[:, None]

@@ -98,6 +98,48 @@ class Space:
         box[logs] = np.log10(box[logs])
         return np.vstack([box, [0.0, 1.0]]).T
 
+    @property
+    def strategies(self) -> tuple[Strategy, ...]:
+        """Those that some rows use, in order."""
+        shares = {Strategy.BASELINE: 1 - self.blind_fraction, Strategy.BLIND: self.blind_fraction}
+        return tuple(strategy for strategy, share in shares.items() if share > 0)
+
+    def outside(self, inputs: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """Which model coordinates [n, 9] lie outside the box by more than rounding, bool [n, 9].
+
+        A strategy that no row uses is outside.
+        """
+        low, high = self.model_bounds()
+        slack = _ROUNDING * np.maximum(1.0, np.abs([low, high]))
+        found = ~((inputs >= low - slack[0]) & (inputs <= high + slack[1]))  # NaN is outside
+        found[:, STRATEGY_COLUMN] = ~np.isin(inputs[:, STRATEGY_COLUMN].round(), self.strategies)
+        return found
+
+    def check(self, inputs: NDArray[np.floating], *, extrapolate: bool = False) -> None:
+        """Refuse rows that a model of this space knows nothing of.
+
+        Args:
+            inputs: model coordinates [n, 9].
+            extrapolate: outside the bounds a model may guess; nothing makes up for a strategy that no row uses.
+
+        Raises:
+            InvalidArgument: names the first parameter that is outside.
+        """
+        outside = self.outside(inputs)
+        if extrapolate:
+            outside[:, :STRATEGY_COLUMN] = False
+        for i, j in np.argwhere(outside)[:1]:
+            if j == STRATEGY_COLUMN:
+                names = " or ".join(strategy.name.lower() for strategy in self.strategies)
+                raise InvalidArgument("strategy", f"must be {names}: the campaign has no others")
+            p = PARAMETERS[j]
+            value = 10.0 ** inputs[i, j] if p.is_log else inputs[i, j]
+            low, high = self.bounds[p.symbol]
+            raise InvalidArgument(
+                p.symbol,
+                f"{value:.6g} is outside the campaign's space, [{low:g}, {high:g}]; `extrapolate` has it guessed",
+            )
+
     def to_unit(self, inputs: NDArray[np.floating]) -> Float32Array:
         """Model coordinates [n, 9] to unit coordinates, float32 [n, 9]. A dimension of zero width maps to 0."""
         low, high = self.model_bounds()

@@ -1,49 +1,23 @@
-"""The commands and their options. What they do lives in the modules beside this one."""
+"""The commands and their options. What they do lives in the modules beside this one.
+
+Each command imports what it uses: a module of the command line takes a second where all of it is loaded.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated
 
-import numpy as np
 import typer
-from rich.progress import DownloadColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn, TransferSpeedColumn
 
 import caligo
-from caligo import statement, yaml12
-from caligo.cli import complain, specs
+from caligo.cli import complain, describe
 from caligo.cli.connection import add_options, connect
 from caligo.cli.datasets import dataset_app
-from caligo.cli.display import LineDisplay, counting, display
-from caligo.cli.interrupts import Interrupts
-from caligo.cli.output import (
-    campaign_to_plain,
-    console,
-    event_to_plain,
-    notices,
-    print_campaign,
-    print_campaigns,
-    print_findings,
-    print_json,
-    say_rules,
-)
 from caligo.cli.tokens import token_app
-from caligo.client import (
-    Campaign,
-    CampaignState,
-    check_success,
-)
 from caligo.errors import InvalidArgument
-from caligo.results import ResultRows
-from caligo.seeds import Phase
-from caligo.spec import CampaignSpec
-
-Batches = Iterator[tuple[Phase, ResultRows]]
 
 SERVICES = ("sampler", "simulator", "surrogate", "orchestrator")
 
@@ -136,6 +110,11 @@ def run_command(
 
     Example: `caligo run examples/cliff.yaml --output results/cliff --set active.samples=200`
     """
+    from caligo import statement
+    from caligo.cli import specs
+    from caligo.cli.display import LineDisplay, display
+    from caligo.cli.interrupts import Interrupts
+    from caligo.cli.output import campaign_to_plain, console, notices, print_findings, print_json, print_spec
     from caligo.cli.run import check_directory, run
     from caligo.layout import JOURNAL_NAME
 
@@ -143,12 +122,12 @@ def run_command(
     directory = output or Path("results") / spec.name
     check_directory(directory, spec, resume=resume)
     if dry_run:
-        _print_spec(spec, json)
+        print_spec(spec, json=json)
         return
     with Interrupts() as interrupts:
         try:
             with LineDisplay(notices) if json else display(notices) as shown:
-                outcome = run(spec, directory, interrupts, shown, resume=resume, workers=workers)
+                campaign, dataset = run(spec, directory, interrupts, shown, resume=resume, workers=workers)
         except KeyboardInterrupt:
             if (directory / JOURNAL_NAME).exists():
                 again = f"go on with: caligo run {spec_file} --output {directory} --resume"
@@ -156,12 +135,29 @@ def run_command(
                 again = "nothing had been started; run the same command again"
             complain(f"interrupted; {again}")
             raise
-    files = {"dataset": str(outcome.dataset), "report": str(outcome.report)}
+        try:
+            if campaign.findings and not json:
+                print_findings(campaign.findings, *statement.summary(campaign.spec), ("dataset", str(dataset)))
+        finally:  # an output that takes nothing costs the summary alone
+            page = _report_if_possible(dataset)
     if json:
-        print_json({**campaign_to_plain(outcome.campaign), **files})
-    elif outcome.campaign.findings:
-        spoken = statement.summary(outcome.campaign.spec)
-        print_findings(outcome.campaign.findings, *spoken, *files.items())
+        print_json({**campaign_to_plain(campaign), "dataset": str(dataset), "report": str(page) if page else None})
+    elif page:
+        console.print(f"report: {page}", soft_wrap=True)
+
+
+def _report_if_possible(dataset: Path) -> Path | None:
+    """The report of a campaign that has ended well. Whatever is in its way costs the report, not the campaign."""
+    again = f"write the report with: caligo report {dataset}"
+    try:
+        from caligo.cli.report import write_report
+
+        return write_report(dataset, dataset.parent / "report")
+    except KeyboardInterrupt:
+        complain(f"interrupted; the campaign has ended, {again}")
+    except Exception as error:
+        complain(f"no report: {describe(error)}; {again}")
+    return None
 
 
 @app.command(
@@ -177,6 +173,8 @@ def serve(
     Example: `caligo serve orchestrator --data-directory data --simulator dns:///simulator:50052`, or
     `caligo serve simulator --help` for what can be set.
     """
+    from importlib.util import find_spec
+
     if service in ("-h", "--help"):
         typer.echo(context.get_help())
         return
@@ -195,6 +193,9 @@ def schema() -> None:
     Example: `caligo schema > caligo.schema.json`, and as the first line of a spec
     `# yaml-language-server: $schema=caligo.schema.json`
     """
+    from caligo.cli.output import print_json
+    from caligo.spec import CampaignSpec
+
     print_json(CampaignSpec.model_json_schema())
 
 
@@ -214,18 +215,20 @@ def report(
 
     Example: `caligo report results/cliff/campaigns/3f2a/exploration_data.h5 --output report`
     """
+    from caligo.cli.output import console, print_json
     from caligo.cli.report import write_report
+    from caligo.layout import FILE_NAME
 
-    path = Path(source)
-    if not path.exists() and not source.endswith(".h5"):
-        directory = output or Path(source.removeprefix("campaigns/"))
+    path, id = Path(source), source.removeprefix("campaigns/")
+    if path.is_file() or "/" in id or id.endswith(".h5"):
+        page = write_report(path, output or path.parent / "report")
+    else:
+        directory = output or Path(id)
         with connect(address) as client:
             campaign = client.get(source)
             directory.mkdir(parents=True, exist_ok=True)
-            path = client.download(campaign.name, directory / "exploration_data.h5", overwrite=True)
+            path = client.download(campaign.name, directory / FILE_NAME, overwrite=True)
         page = write_report(path, directory)
-    else:
-        page = write_report(path, output or path.parent / "report")
     if json:
         print_json({"report": str(page), "figures": sorted(str(p) for p in page.parent.glob("*.png"))})
     else:
@@ -252,13 +255,14 @@ def recompute(
     Example: `caligo recompute cliff.h5 --claim lupo2023`, or `caligo recompute cliff.h5 --rows > claims.tsv`
     """
     from caligo.cli.comparison import compare, named, print_comparison, print_rows_under
+    from caligo.cli.output import say_rules
     from caligo.dataset import GROUPS, open_campaign
 
     chosen = [named(name) for name in claim]
     with open_campaign(file) as dataset:
         by_phase, spec = {phase: dataset.rows(phase) for phase in GROUPS}, dataset.spec
+        found = compare(dataset.rows(), spec, chosen)
     say_rules({str(file): spec})
-    found = compare(np.concatenate(list(by_phase.values())), spec, chosen)
     if rows:
         print_rows_under(found, by_phase, json=json)
     else:
@@ -295,6 +299,7 @@ def certificates(
     Example: `caligo certificates tls --host orchestrator,gpu-box --host sampler --host simulator --host surrogate`
     """
     from caligo.cli.certificates import make_certificates
+    from caligo.cli.output import console, print_json
 
     written = make_certificates(directory, hosts, authority=authority, apart=apart, renew=renew)
     if json:
@@ -323,11 +328,14 @@ def submit(
 
     Example: `caligo submit examples/cliff.yaml --address gpu-box:50050 --seed 7`
     """
+    from caligo.cli import specs
+    from caligo.cli.output import campaign_to_plain, console, print_json, print_spec, say_rules
+
     spec = specs.load(spec_file, assignments, seed)
     with connect(address) as client:
         campaign = client.create(spec, validate_only=dry_run, request_id=request_id, priority=priority)
     if dry_run:
-        _print_spec(campaign.spec, json)
+        print_spec(campaign.spec, json=json)
     elif json:
         print_json(campaign_to_plain(campaign))
     else:
@@ -347,7 +355,9 @@ def list_command(
 
     Example: `caligo list --state running`
     """
-    wanted = _state(state) if state else None
+    from caligo.cli.output import campaign_to_plain, parse_state, print_campaigns, print_json, say_rules
+
+    wanted = parse_state(state) if state else None
     with connect(address) as client:
         campaigns = client.list(wanted, owner=owner, prefix=prefix)
         if json:
@@ -365,8 +375,10 @@ def show(name: Name, address: Address = DEFAULT_ADDRESS, json: Json = False) -> 
 
     Example: `caligo show 3f2a`
     """
+    from caligo.cli.output import print_campaign
+
     with connect(address) as client:
-        _print(client.get(name), json)
+        print_campaign(client.get(name), json=json)
 
 
 @app.command(rich_help_panel=REMOTE)
@@ -382,6 +394,10 @@ def watch(
 
     Example: `caligo watch 3f2a --json | jq -c .progress`
     """
+    from caligo.cli.display import display
+    from caligo.cli.output import event_to_plain, notices, print_campaign, print_json
+    from caligo.client import check_success
+
     with connect(address) as client:
         if json:
             for event in client.watch(name, after):
@@ -392,7 +408,7 @@ def watch(
                     shown.show(event)
         campaign = client.get(name)
     if not json:
-        print_campaign(campaign)
+        print_campaign(campaign, json=False)
     check_success(campaign)
 
 
@@ -416,11 +432,13 @@ def update(
 
     Example: `caligo update 3f2a --samples 400 --priority 200`
     """
+    from caligo.cli.output import print_campaign
+
     if samples is None and priority is None:
         raise InvalidArgument("--samples, --priority", "at least one of them must be given")
     with connect(address) as client:
         campaign = client.update(name, samples=samples, priority=priority)
-    _print(campaign, json)
+    print_campaign(campaign, json=json)
 
 
 @app.command(rich_help_panel=REMOTE)
@@ -429,8 +447,10 @@ def pause(name: Name, address: Address = DEFAULT_ADDRESS, json: Json = False) ->
 
     Example: `caligo pause 3f2a`
     """
+    from caligo.cli.output import print_state
+
     with connect(address) as client:
-        _print_state(client.pause(name), json)
+        print_state(client.pause(name), json=json)
 
 
 @app.command(rich_help_panel=REMOTE)
@@ -439,8 +459,10 @@ def resume(name: Name, address: Address = DEFAULT_ADDRESS, json: Json = False) -
 
     Example: `caligo resume 3f2a`
     """
+    from caligo.cli.output import print_state
+
     with connect(address) as client:
-        _print_state(client.resume(name), json)
+        print_state(client.resume(name), json=json)
 
 
 @app.command(rich_help_panel=REMOTE)
@@ -449,8 +471,10 @@ def cancel(name: Name, address: Address = DEFAULT_ADDRESS, json: Json = False) -
 
     Example: `caligo cancel 3f2a`
     """
+    from caligo.cli.output import print_state
+
     with connect(address) as client:
-        _print_state(client.cancel(name), json)
+        print_state(client.cancel(name), json=json)
 
 
 @app.command(rich_help_panel=REMOTE)
@@ -459,6 +483,8 @@ def delete(name: Name, address: Address = DEFAULT_ADDRESS, json: Json = False) -
 
     Example: `caligo delete 3f2a`
     """
+    from caligo.cli.output import print_json
+
     with connect(address) as client:
         client.delete(name)
     if json:
@@ -482,7 +508,13 @@ def results(
     Example: `caligo results 3f2a --phase active --json | jq 'select(.outcome == "success") | .net_efficiency'`, or
     `caligo results 3f2a --follow > rows.tsv`
     """
+    from rich.progress import TextColumn, TimeElapsedColumn
+
+    from caligo.cli.display import counting
+    from caligo.cli.output import notices, say_rules
     from caligo.cli.rows import parse_phase, print_rows
+    from caligo.client import check_success
+    from caligo.seeds import Phase
 
     phases = [parse_phase(phase)] if phase else [Phase.LHS, Phase.ACTIVE]
     columns = TextColumn("{task.completed:,.0f}"), TimeElapsedColumn()
@@ -492,7 +524,7 @@ def results(
     ):
         say_rules({name: client.get(name).spec})
         batches = ((p, rows) for p in phases for rows in client.results(name, p, start_row, follow=follow))
-        print_rows(_counted(batches, count), json=json)
+        print_rows(batches, json=json, on_progress=count)
         if follow:
             check_success(client.get(name))
 
@@ -513,6 +545,11 @@ def download(
 
     Example: `caligo download 3f2a --output cliff.h5`
     """
+    from rich.progress import DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    from caligo.cli.display import counting
+    from caligo.cli.output import console, notices, print_json, say_rules
+
     with (
         connect(address) as client,
         counting(notices, str(output), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()) as count,
@@ -543,17 +580,23 @@ def predict(
             show_default=False,
         ),
     ] = None,
+    extrapolate: Annotated[
+        bool,
+        typer.Option("--extrapolate", help="Take points outside the campaign's space too; they are marked as such."),
+    ] = False,
     address: Address = DEFAULT_ADDRESS,
     json: Json = False,
 ) -> None:
     """Ask a campaign's surrogate about points: margin, its uncertainty, and the probability of a key.
 
-    Of one run: the standard deviation includes the noise between runs.
+    Of one run: the standard deviation includes the noise between runs. `outside` says in which parameters a point
+    lies outside the campaign's space, where nothing was learned and the answer is a guess.
 
     Example: `caligo predict 3f2a r=0.75 nu=0.1 F=0.98 eta=0.5 N=1e6 strategy=blind`, or
     `caligo predict 3f2a --table points.csv --json`
     """
-    from caligo.cli.rows import parse_point, point_to_plain, prediction_to_plain, print_predictions, read_points
+    from caligo.cli.output import say_rules
+    from caligo.cli.rows import parse_point, print_prediction, print_predictions, read_points
 
     if point and table:
         raise InvalidArgument("--table", "takes the place of a point; give one of the two")
@@ -561,22 +604,10 @@ def predict(
         spec = client.get(name).spec
         say_rules({name: spec})
         space = spec.space.resolve()
-        if table:
-            with _open_table(table) as file:
-                rows = read_points(file, str(table), space)
-        else:
-            rows = parse_point(point, space)
-        predicted = client.predict(name, rows)
-    if table:
-        print_predictions(rows, predicted, json=json)
-        return
-    place, answer = point_to_plain(rows), prediction_to_plain(predicted[0])
-    if json:
-        print_json({"point": place, **answer})
-    else:
-        mean, deviation, probability = answer.values()
-        console.print(" ".join(f"{key}={value}" for key, value in place.items()), soft_wrap=True)
-        console.print(f"target {mean:.4g} ± {deviation:.2g}, key with probability {probability:.1%}")
+        rows = read_points(table, space, extrapolate) if table else parse_point(point, space, extrapolate)
+        predicted = client.predict(name, rows, extrapolate=extrapolate)
+    print_answers = print_predictions if table else print_prediction
+    print_answers(rows, predicted, space, json=json)
 
 
 @app.command("slice", rich_help_panel=REMOTE)
@@ -597,6 +628,7 @@ def slice_command(
 
     Example: `caligo slice 3f2a F N r=0.75 eta=0.5 --output slice.png`
     """
+    from caligo.cli.output import console, print_json, say_rules
     from caligo.cli.rows import parse_point, print_slice
 
     with connect(address) as client:
@@ -607,7 +639,7 @@ def slice_command(
     if output is None:
         print_slice(piece, json=json)
         return
-    from caligo.cli.report import draw_slice
+    from caligo.cli.report import draw_slice  # brings matplotlib
 
     path = draw_slice(piece, spec, output)
     if json:
@@ -617,54 +649,3 @@ def slice_command(
 
 
 add_options(app)
-
-
-# --- shared ---------------------------------------------------------------------------------------------------------
-
-
-def _print_spec(spec: CampaignSpec, json: bool) -> None:
-    plain: dict[str, Any] = spec.model_dump(mode="json")
-    if json:
-        print_json(plain)
-    else:
-        for label, text in statement.summary(spec):
-            typer.echo(f"# {label}: {text}")
-        typer.echo(yaml12.dump(plain), nl=False)
-
-
-def _print(campaign: Campaign, json: bool) -> None:
-    if json:
-        print_json(campaign_to_plain(campaign))
-    else:
-        print_campaign(campaign)
-
-
-def _print_state(campaign: Campaign, json: bool) -> None:
-    if json:
-        print_json(campaign_to_plain(campaign))
-    else:
-        console.print(f"{campaign.name}: {campaign.state.name.lower()}")
-
-
-def _open_table(path: Path) -> AbstractContextManager[TextIO]:
-    if str(path) == "-":
-        return nullcontext(sys.stdin)
-    try:
-        return path.open(encoding="utf-8", newline="")
-    except OSError as error:
-        raise InvalidArgument(str(path), error.strerror or "cannot be read") from None
-
-
-def _counted(batches: Batches, count: Callable[[int, int | None], None]) -> Batches:
-    done = 0
-    for phase, rows in batches:
-        yield phase, rows
-        done += len(rows)
-        count(done, None)
-
-
-def _state(text: str) -> CampaignState:
-    states = {state.name.lower(): state for state in CampaignState if state}
-    if text.lower() not in states:
-        raise InvalidArgument("--state", f"must be one of {', '.join(states)}, not {text!r}")
-    return states[text.lower()]

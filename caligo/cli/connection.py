@@ -11,13 +11,14 @@ import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from caligo.client import CampaignClient
 from caligo.errors import InvalidArgument
-from caligo.tls import Tls
+
+if TYPE_CHECKING:
+    from caligo.client import CampaignClient
 
 TOKEN_VARIABLE: Final = "CALIGO_TOKEN"
 _FIELDS: Final = ("--ca-certificate", "--certificate", "--key")
@@ -46,9 +47,7 @@ _OPTIONS: Final[dict[str, Any]] = {
     ],
 }
 
-_connection: contextvars.ContextVar[Callable[[str], CampaignClient]] = contextvars.ContextVar(
-    "connection", default=CampaignClient
-)
+_connection: contextvars.ContextVar[Callable[[str], CampaignClient]] = contextvars.ContextVar("connection")
 
 
 def connect(address: str) -> CampaignClient:
@@ -90,6 +89,9 @@ def _connect(
     key: Path | None,
     server_name: str,
 ) -> CampaignClient:
+    from caligo.client import CampaignClient
+    from caligo.tls import Tls
+
     if ca_certificate is None:
         for field, value in (("--certificate", certificate), ("--key", key), ("--server-name", server_name)):
             if value:

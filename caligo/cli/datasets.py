@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from caligo import statement
-from caligo.cli.output import console, pairs, print_json, say_rules
-from caligo.cli.rows import parse_phase
-from caligo.dataset import GROUPS, CampaignDataset, open_campaign
 from caligo.errors import InvalidArgument
-from caligo.exports import SUFFIXES, export
+
+if TYPE_CHECKING:
+    from caligo.dataset import CampaignDataset
 
 dataset_app = typer.Typer(
     no_args_is_help=True,
@@ -29,6 +27,10 @@ def info(file: _File, json: _Json = False) -> None:
 
     Example: `caligo dataset info cliff.h5`
     """
+    from caligo import statement
+    from caligo.cli.output import console, pairs, print_json
+    from caligo.dataset import open_campaign
+
     with open_campaign(file) as dataset:
         plain, summary = _describe(dataset), statement.summary(dataset.spec)
     if json:
@@ -50,6 +52,9 @@ def info(file: _File, json: _Json = False) -> None:
 
 
 def _describe(dataset: CampaignDataset) -> dict[str, Any]:
+    from caligo import statement
+    from caligo.dataset import GROUPS
+
     phases = {}
     for phase in GROUPS:
         outcomes = dataset.outcomes(phase)
@@ -76,7 +81,7 @@ def export_command(
     file: _File,
     format: Annotated[
         str | None,
-        typer.Option(help=f"{', '.join(SUFFIXES)}.", show_default="as the suffix of --output says"),
+        typer.Option(help="csv, parquet or netcdf.", show_default="as the suffix of --output says"),
     ] = None,
     output: Annotated[
         Path | None,
@@ -94,6 +99,11 @@ def export_command(
     Example: `caligo dataset export cliff.h5 --format parquet`, or
     `caligo dataset export cliff.h5 --phase active --output cliff.nc`
     """
+    from caligo.cli.output import console, print_json, say_rules
+    from caligo.cli.rows import parse_phase
+    from caligo.dataset import open_campaign
+    from caligo.exports import SUFFIXES, export
+
     if format is None:
         formats = {suffix: name for name, suffix in SUFFIXES.items()}
         if output is None or output.suffix not in formats:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Mapping
+from json import dumps
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from caligo import statement
-from caligo.client import Campaign, Changed, Event, Noted, Progressed
+from caligo.client import Campaign, CampaignState, Changed, Event, Noted, Progressed
+from caligo.errors import InvalidArgument
 from caligo.spec import CampaignSpec
 from caligo.v1 import campaign_pb2, surrogate_pb2, types_pb2
 
@@ -25,7 +26,7 @@ notices = Console(stderr=True, highlight=False)
 
 def print_json(value: Any) -> None:
     """One JSON object, one line; NaN becomes null."""
-    sys.stdout.write(json.dumps(_finite(value), allow_nan=False) + "\n")
+    sys.stdout.write(dumps(_finite(value), allow_nan=False) + "\n")
     sys.stdout.flush()
 
 
@@ -104,8 +105,44 @@ def event_to_plain(event: Event) -> dict[str, Any]:
             return {**plain, "event": "heartbeat"}
 
 
-def print_campaign(campaign: Campaign) -> None:
-    """One campaign for people."""
+def print_spec(spec: CampaignSpec, *, json: bool) -> None:
+    """A whole spec, with what it claims."""
+    plain: dict[str, Any] = spec.model_dump(mode="json")
+    if json:
+        print_json(plain)
+        return
+    from caligo import yaml12
+
+    for label, text in statement.summary(spec):
+        print(f"# {label}: {text}")
+    print(yaml12.dump(plain), end="")
+
+
+def print_state(campaign: Campaign, *, json: bool) -> None:
+    """The state alone; as JSON all of the campaign."""
+    if json:
+        print_json(campaign_to_plain(campaign))
+    else:
+        console.print(f"{campaign.name}: {campaign.state.name.lower()}")
+
+
+def parse_state(text: str) -> CampaignState:
+    """The state that `--state` names.
+
+    Raises:
+        InvalidArgument: there is no such state.
+    """
+    states = {state.name.lower(): state for state in CampaignState if state}
+    if text.lower() not in states:
+        raise InvalidArgument("--state", f"must be one of {', '.join(states)}, not {text!r}")
+    return states[text.lower()]
+
+
+def print_campaign(campaign: Campaign, *, json: bool) -> None:
+    """One campaign."""
+    if json:
+        print_json(campaign_to_plain(campaign))
+        return
     table = pairs()
     table.add_row("campaign", campaign.name)
     table.add_row("called", campaign.spec.name)
@@ -143,8 +180,8 @@ def print_campaigns(campaigns: list[Campaign]) -> None:
             c.owner or "-",
             c.state.name.lower(),
             f"{c.priority}",
-            phase_name(p.phase),
-            f"{p.done:,}/{p.total:,}" if p.total else "-",
+            "-" if c.state.is_final else phase_name(p.phase),
+            f"{p.done:,}/{p.total:,}" if p.total and not c.state.is_final else "-",
             f"{p.simulated:,}",
             f"{p.succeeded:,}",
             f"{c.created:%Y-%m-%d %H:%M}",

@@ -5,16 +5,18 @@ from __future__ import annotations
 import csv
 import itertools
 import sys
-from collections.abc import Iterable, Iterator
-from typing import Any, TextIO
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Final, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from caligo.cli.output import print_json, shortest
+from caligo.cli.output import console, print_json, shortest
 from caligo.dataset import row_columns
 from caligo.errors import InvalidArgument
-from caligo.results import ResultRows
+from caligo.results import ROW_DTYPE, ResultRows
 from caligo.seeds import Phase
 from caligo.slices import CliffSlice
 from caligo.space import DIMENSIONS, LOG_COLUMNS, PARAMETERS, STRATEGY_COLUMN, SYMBOLS, Space, Strategy
@@ -32,9 +34,15 @@ def parse_phase(text: str) -> Phase:
     return phases[text]
 
 
-def print_rows(batches: Iterable[tuple[Phase, ResultRows]], *, json: bool) -> None:
-    """A line a row: JSON objects, or tab-separated under a heading."""
-    heading_due = not json
+def print_rows(
+    batches: Iterable[tuple[Phase, ResultRows]], *, json: bool, on_progress: Callable[[int, int | None], None]
+) -> None:
+    """A line a row: JSON objects, or tab-separated under a heading.
+
+    Args:
+        on_progress: told how many are printed, and that nobody knows of how many.
+    """
+    heading_due, done = not json, 0
     for phase, rows in batches:
         columns = {"phase": np.full(len(rows), phase.name.lower()), **row_columns(rows)}
         if heading_due:
@@ -47,22 +55,29 @@ def print_rows(batches: Iterable[tuple[Phase, ResultRows]], *, json: bool) -> No
             else:
                 print("\t".join(str(value) for value in plain))
         sys.stdout.flush()
+        done += len(rows)
+        on_progress(done, None)
 
 
 def _plain(value: Any) -> Any:
     return shortest(value) if isinstance(value, np.float32) else value.item()
 
 
-def parse_point(assignments: Iterable[str], space: Space) -> NDArray[np.float32]:
+def parse_point(assignments: Iterable[str], space: Space, extrapolate: bool = False) -> NDArray[np.float32]:
     """`symbol=value` each, physical units, as a design row, float32 [1, 9]; the rest from the middle of `space`.
 
     Raises:
-        InvalidArgument: no such parameter, not a number, or outside what the parameter allows.
+        InvalidArgument: no such parameter, one that is there twice, not a number, outside what the parameter allows,
+            or what `Space.check` refuses.
     """
     row = space.model_bounds().mean(axis=0)
-    row[STRATEGY_COLUMN] = Strategy.BASELINE
+    row[STRATEGY_COLUMN] = space.strategies[0]
+    given = set()
     for assignment in assignments:
         symbol, _, text = assignment.partition("=")
+        if symbol in given:
+            raise InvalidArgument(symbol, "is there twice")
+        given.add(symbol)
         if symbol == "strategy":
             if text.upper() not in Strategy.__members__:
                 raise InvalidArgument(symbol, f"must be baseline or blind, not {text!r}")
@@ -79,43 +94,83 @@ def parse_point(assignments: Iterable[str], space: Space) -> NDArray[np.float32]
         if not parameter.lowest <= value <= parameter.highest:
             raise InvalidArgument(symbol, f"must lie in [{parameter.lowest:g}, {parameter.highest:g}]")
         row[column] = np.log10(value) if parameter.is_log else value
-    return row.astype(np.float32)[None, :]
+    rows = row.astype(np.float32)[None, :]
+    space.check(rows, extrapolate=extrapolate)
+    return rows
 
 
-def read_points(file: TextIO, name: str, space: Space) -> NDArray[np.float32]:
+def read_points(path: Path, space: Space, extrapolate: bool) -> NDArray[np.float32]:
     """The points of a table as design rows, float32 [n, 9].
 
-    A heading and a line a point, separated by commas or tabs, physical units. Of the columns those named after a
-    parameter or `strategy` count, the rest, as of `caligo results`, is passed over; a parameter without a column
-    takes the middle of `space`.
+    A heading and a line a point, separated by commas or tabs, physical units. The columns are called after parameters
+    or `strategy`; the others of `caligo results` are passed over. A parameter without a column takes the middle of
+    `space`.
 
     Args:
-        name: of the file, for errors.
+        path: `-` for standard input.
 
     Raises:
-        InvalidArgument: no column that counts, or a value that `parse_point` does not take.
+        InvalidArgument: the file cannot be read, a column is unknown, there twice or lacks values, or a value is one
+            that `parse_point` does not take.
     """
+    try:
+        with nullcontext(sys.stdin) if str(path) == "-" else path.open(encoding="utf-8", newline="") as file:
+            return _read_points(file, str(path), space, extrapolate)
+    except OSError as error:
+        raise InvalidArgument(str(path), error.strerror or "cannot be read") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InvalidArgument(str(path), f"is no table: {error}") from None
+
+
+def _read_points(file: TextIO, name: str, space: Space, extrapolate: bool) -> NDArray[np.float32]:
     heading = file.readline()
     lines = csv.DictReader(itertools.chain([heading], file), delimiter="\t" if "\t" in heading else ",")
-    known = [column for column in lines.fieldnames or () if column in (*SYMBOLS, "strategy")]
+    there = [column.strip() for column in lines.fieldnames or ()]
+    lines.fieldnames = there
+    for column in there:
+        if column not in (*_POINT, *_PASSED_OVER):
+            raise InvalidArgument(f"{name}: {column}", f"no such column; there are {', '.join(_POINT)}")
+        if there.count(column) > 1:
+            raise InvalidArgument(f"{name}: {column}", "is there twice")
+    known = [column for column in there if column in _POINT]
     if not known:
-        raise InvalidArgument(name, f"must have a heading with some of {', '.join(SYMBOLS)}, strategy")
+        raise InvalidArgument(name, f"must have a heading with some of {', '.join(_POINT)}")
     rows = [np.empty((0, DIMENSIONS), dtype=np.float32)]
     for line in lines:
         try:
-            rows.append(parse_point([f"{column}={line[column] or ''}" for column in known], space))
+            if None in line:
+                raise InvalidArgument("the line", "has more values than the heading")
+            rows.append(parse_point([f"{column}={line[column] or ''}" for column in known], space, extrapolate))
         except InvalidArgument as error:
             raise InvalidArgument(f"{name}: line {lines.line_num}", str(error)) from None
     return np.concatenate(rows)
 
 
-def print_predictions(rows: NDArray[np.float32], predicted: NDArray[np.float32], *, json: bool) -> None:
+_POINT: Final = (*SYMBOLS, "strategy")
+_PASSED_OVER: Final = ("phase", *row_columns(np.empty(0, dtype=ROW_DTYPE)))
+"""Columns of what `caligo results` prints."""
+
+
+def print_prediction(rows: NDArray[np.float32], predicted: NDArray[np.float32], space: Space, *, json: bool) -> None:
+    """What the surrogate says of one point, float32 [1, 9] and [1, 3]."""
+    place, answer = point_to_plain(rows), _answer_to_plain(rows[0], predicted[0], space)
+    if json:
+        print_json({"point": place, **answer})
+        return
+    mean, deviation, probability, outside = answer.values()
+    console.print(" ".join(f"{key}={value}" for key, value in place.items()), soft_wrap=True)
+    console.print(f"target {mean:.4g} ± {deviation:.2g}, key with probability {probability:.1%}")
+    if outside:
+        console.print(f"a guess: outside the campaign's space in {', '.join(outside)}")
+
+
+def print_predictions(rows: NDArray[np.float32], predicted: NDArray[np.float32], space: Space, *, json: bool) -> None:
     """A line a point, float32 [n, 9] and [n, 3]: JSON objects, or tab-separated under a heading."""
     lines = (
-        {**point_to_plain(row[None, :]), **prediction_to_plain(answer)}
+        {**point_to_plain(row[None, :]), **_answer_to_plain(row, answer, space)}
         for row, answer in zip(rows, predicted, strict=True)
     )
-    print_lines(lines, json=json)
+    print_lines(lines if json else ({**line, "outside": ",".join(line["outside"]) or "-"} for line in lines), json=json)
 
 
 def print_slice(piece: CliffSlice, *, json: bool) -> None:
@@ -147,10 +202,11 @@ def print_lines(lines: Iterable[dict[str, Any]], *, json: bool) -> None:
     sys.stdout.flush()
 
 
-def prediction_to_plain(answer: NDArray[np.float32]) -> dict[str, float]:
-    """What the surrogate says of one point, float32 [3], by name."""
+def _answer_to_plain(row: NDArray[np.float32], answer: NDArray[np.float32], space: Space) -> dict[str, Any]:
+    """What the surrogate says of one point, float32 [9] and [3], by name, and where the point leaves the space."""
     names = ("mean", "standard_deviation", "probability_of_key")
-    return {name: shortest(value) for name, value in zip(names, answer, strict=True)}
+    outside = [_POINT[j] for j in np.flatnonzero(space.outside(row[None, :])[0])]
+    return {**{name: shortest(value) for name, value in zip(names, answer, strict=True)}, "outside": outside}
 
 
 def point_to_plain(row: NDArray[np.float32]) -> dict[str, Any]:

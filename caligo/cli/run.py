@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from caligo.cli.display import Display
@@ -12,20 +12,11 @@ from caligo.cli.embedded import EmbeddedServices, embedded_services
 from caligo.cli.interrupts import Interrupts
 from caligo.client import Campaign, CampaignClient, CampaignState, Changed, describe_problem
 from caligo.errors import AlreadyExists, CampaignFailed, FailedPrecondition, InvalidArgument, NotFound, Unreachable
-from caligo.layout import CAMPAIGNS_DIRECTORY, FILE_NAME, JOURNAL_NAME
+from caligo.layout import CAMPAIGNS_DIRECTORY, FILE_NAME, JOURNAL_NAME, RUN_LOCK, hold
 from caligo.spec import CampaignSpec
 
 _PATIENCE_SECONDS = 10.0
 """The services are on this machine: one that does not answer for so long has ended."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """A campaign that ran to its end, and where what it made is."""
-
-    campaign: Campaign
-    dataset: Path
-    report: Path
 
 
 def check_directory(directory: Path, spec: CampaignSpec, *, resume: bool) -> None:
@@ -51,37 +42,62 @@ def check_directory(directory: Path, spec: CampaignSpec, *, resume: bool) -> Non
 
 def run(
     spec: CampaignSpec, directory: Path, interrupts: Interrupts, display: Display, *, resume: bool, workers: int | None
-) -> Outcome:
-    """Run the campaign with four services of its own and write its report.
+) -> tuple[Campaign, Path]:
+    """Run the campaign with four services of its own; returns it with its file.
 
     Raises:
         CampaignFailed: it failed, was cancelled or paused by itself.
-        FailedPrecondition: the campaign to resume has another spec.
+        FailedPrecondition: another run works in the directory, or the campaign to resume has another spec.
         InternalError: a service did not start, or ended on the way.
     """
-    is_new = not directory.exists()
-    with (
-        contextlib.ExitStack() as stack,
-        embedded_services(
-            directory, interrupts, workers=workers, on_starting=lambda name: display.say(f"starting the {name}")
-        ) as services,
-        CampaignClient(services.address, patience_seconds=_PATIENCE_SECONDS) as client,
-    ):
-        try:
-            campaign = _find(client, spec, directory) if resume else None
-            campaign = _follow(client, campaign or client.create(spec), services, display)
-        except (InvalidArgument, FailedPrecondition):
-            if is_new:  # leave nothing of a campaign that never was, once the services are gone
-                stack.callback(shutil.rmtree, directory, ignore_errors=True)
-            raise
-        except Unreachable:
-            services.check()  # says which one ended, and why
-            raise
-    dataset = directory / CAMPAIGNS_DIRECTORY / campaign.id / FILE_NAME
-    display.say("writing the report")
-    from caligo.cli.report import write_report
+    with _alone_in(directory) as is_new:
+        check_directory(directory, spec, resume=resume)  # once more: another run may have been there meanwhile
+        with (
+            contextlib.ExitStack() as stack,
+            embedded_services(
+                directory, interrupts, workers=workers, on_starting=lambda name: display.say(f"starting the {name}")
+            ) as services,
+            CampaignClient(services.address, patience_seconds=_PATIENCE_SECONDS) as client,
+        ):
+            try:
+                campaign = _find(client, spec, directory) if resume else None
+                campaign = _follow(client, campaign or client.create(spec), services, display)
+            except (InvalidArgument, FailedPrecondition):
+                if is_new:  # leave nothing of a campaign that never was, once the services are gone
+                    stack.callback(shutil.rmtree, directory, ignore_errors=True)
+                raise
+            except Unreachable:
+                services.check()  # says which one ended, and why
+                raise
+    return campaign, directory / CAMPAIGNS_DIRECTORY / campaign.id / FILE_NAME
 
-    return Outcome(campaign, dataset, write_report(dataset, dataset.parent / "report"))
+
+@contextlib.contextmanager
+def _alone_in(directory: Path) -> Iterator[bool]:
+    """Keep other runs out of a directory; yields whether it was made just now.
+
+    Raises:
+        FailedPrecondition: another run works there.
+        InvalidArgument: it cannot be made or written.
+    """
+    try:
+        is_new = _make(directory)
+        lock = hold(directory / RUN_LOCK)
+    except BlockingIOError:
+        raise FailedPrecondition(f"{directory}: another `caligo run` works there") from None
+    except OSError as error:
+        raise InvalidArgument(str(directory), error.strerror or "cannot be made") from None
+    with lock:
+        yield is_new
+
+
+def _make(directory: Path) -> bool:
+    """Whether the directory was made, by nobody else at the same moment."""
+    try:
+        directory.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _find(client: CampaignClient, spec: CampaignSpec, directory: Path) -> Campaign | None:

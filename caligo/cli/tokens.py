@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from rich.table import Table
 
-from caligo.cli.output import console, print_json
 from caligo.errors import InvalidArgument, NotFound
 from caligo.layout import JOURNAL_NAME
 from caligo.tokens import Role, Tokens
@@ -49,6 +47,8 @@ def create(
 
     Example: `caligo token create dashboard --role read --owner alice --data-directory data > dashboard.token`
     """
+    from caligo.cli.output import print_json
+
     if role.upper() not in Role.__members__:
         raise InvalidArgument("--role", f"must be one of {', '.join(r.name.lower() for r in Role)}, not {role!r}")
     with Tokens(data_directory) as tokens:
@@ -65,6 +65,10 @@ def list_command(data_directory: _DataDirectory = _DEFAULT_DIRECTORY, json: _Jso
 
     Example: `caligo token list --data-directory data`
     """
+    from rich.table import Table
+
+    from caligo.cli.output import console, print_json
+
     with _open(data_directory) as tokens:
         records = tokens.records()
     if json:
@@ -93,6 +97,8 @@ def revoke(name: _Name, data_directory: _DataDirectory = _DEFAULT_DIRECTORY, jso
 
     Example: `caligo token revoke dashboard --data-directory data`
     """
+    from caligo.cli.output import print_json
+
     with _open(data_directory) as tokens:
         tokens.revoke(name)
     if json:

@@ -138,8 +138,10 @@ class AsyncCampaignClient:
                     if not download.start_over():
                         raise
 
-    async def predict(self, name: str, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        return await self._carry_out(calls.predict(name, inputs))
+    async def predict(
+        self, name: str, inputs: NDArray[np.float32], *, extrapolate: bool = False
+    ) -> NDArray[np.float32]:
+        return await self._carry_out(calls.predict(name, inputs, extrapolate=extrapolate))
 
     async def slice(
         self, name: str, x: str, y: str, *, at: NDArray[np.float32] | None = None, points: int = 41

@@ -25,7 +25,7 @@ from caligo.errors import InvalidArgument, ResourceExhausted
 from caligo.results import ResultRows
 from caligo.seeds import Phase
 from caligo.slices import CliffSlice
-from caligo.space import SYMBOLS
+from caligo.space import STRATEGY_COLUMN, SYMBOLS
 from caligo.spec import CampaignSpec, to_proto
 from caligo.v1 import campaign_pb2 as pb
 
@@ -215,7 +215,12 @@ def delete(name: str) -> Plan[None]:
     yield Call("DeleteCampaign", pb.DeleteCampaignRequest(name=resource_name(name)), is_repeatable=False)
 
 
-def predict(name: str, inputs: NDArray[np.float32]) -> Plan[NDArray[np.float32]]:
+def predict(name: str, inputs: NDArray[np.float32], *, extrapolate: bool = False) -> Plan[NDArray[np.float32]]:
+    (yield from get(name)).spec.space.resolve().check(inputs, extrapolate=extrapolate)
+    return (yield from _predict(name, inputs))
+
+
+def _predict(name: str, inputs: NDArray[np.float32]) -> Plan[NDArray[np.float32]]:
     answers = [np.empty((0, 3), dtype=np.float32)]
     for start in range(0, len(inputs), _PREDICT_ROWS):
         rows = inputs[start : start + _PREDICT_ROWS]
@@ -236,10 +241,13 @@ def slice(name: str, x: str, y: str, *, at: NDArray[np.float32] | None = None, p
     space = (yield from get(name)).spec.space.resolve()
     if at is None:
         at = space.model_bounds().mean(axis=0).astype(np.float32)
+    through = np.array(at)
+    through[STRATEGY_COLUMN] = space.strategies[0]  # every strategy is asked, whatever stands there
+    space.check(through[None, :])
     cutting = slices.steps(space, (SYMBOLS.index(x), SYMBOLS.index(y)), at, points)
     rows = next(cutting)
     while True:
-        predicted = yield from predict(name, rows)
+        predicted = yield from _predict(name, rows)
         try:
             rows = cutting.send(predicted)
         except StopIteration as end:

@@ -247,20 +247,22 @@ class CampaignClient:
 
     # --- the surrogate ----------------------------------------------------------------------------------------------
 
-    def predict(self, name: str, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    def predict(self, name: str, inputs: NDArray[np.float32], *, extrapolate: bool = False) -> NDArray[np.float32]:
         """Posterior of the campaign's surrogate: of what one run at each row would give.
 
         Args:
             inputs: float32 [n, 9], model coordinates.
+            extrapolate: take rows outside the campaign's space, where the surrogate has learned nothing.
 
         Returns:
             float32 [n, 3]: mean and standard deviation of the target, probability of a key.
 
         Raises:
             NotFound: there is no campaign of that name.
+            InvalidArgument: a row is outside the campaign's space, or has a strategy that no row of it has.
             FailedPrecondition: its surrogate has not been fitted yet.
         """
-        return self._carry_out(calls.predict(name, inputs))
+        return self._carry_out(calls.predict(name, inputs, extrapolate=extrapolate))
 
     def slice(
         self, name: str, x: str, y: str, *, at: NDArray[np.float32] | None = None, points: int = 41
@@ -274,7 +276,7 @@ class CampaignClient:
             points: of the grid, along each parameter.
 
         Raises:
-            InvalidArgument: no such parameters, or fewer than two points.
+            InvalidArgument: no such parameters, fewer than two points, or `at` is outside the campaign's space.
             NotFound: there is no campaign of that name.
             FailedPrecondition: its surrogate has not been fitted yet.
         """

@@ -280,7 +280,7 @@ def test_what_the_service_says_of_another_service_is_an_answer(client: CampaignC
     client.get("c")
     orchestrator.surrogate_is_gone = True
     with pytest.raises(Unreachable, match=r"10\.0\.0\.7:50053: nobody answers"):
-        client.predict("c", np.zeros((1, 9), np.float32))
+        client.predict("c", SpaceSpec().resolve().from_unit(np.zeros((1, 9))))
     assert orchestrator.predictions == 1
 
 
@@ -397,6 +397,27 @@ def test_predict(client: CampaignClient, orchestrator: Any) -> None:
     np.testing.assert_array_equal(answer[:, 0], inputs[:, 3])
     with pytest.raises(TypeError, match="float64"):
         client.predict("c", inputs.astype(np.float64))
+
+
+def test_what_a_campaign_knows_nothing_of_is_not_predicted(client: CampaignClient, orchestrator: Any) -> None:
+    campaign = orchestrator.add("c", pb.CAMPAIGN_STATE_SUCCEEDED)
+    campaign.spec.space.blind_fraction = 1.0
+    space = SpaceSpec(blind_fraction=1).resolve()
+    inputs = np.concatenate([space.from_unit(np.full((1, 9), edge)) for edge in (0.0, 1.0)])
+    inputs[:, 8] = 1
+    assert client.predict("c", inputs).shape == (2, 3)  # the edges belong to it
+    beyond = inputs.copy()
+    beyond[1, 4] = -2.5
+    with pytest.raises(InvalidArgument, match=r"eta: 0\.00316.* is outside the campaign's space, \[0\.01, 1\]"):
+        client.predict("c", beyond)
+    assert client.predict("c", beyond, extrapolate=True).shape == (2, 3)
+    with pytest.raises(InvalidArgument, match="eta"):
+        client.slice("c", "F", "N", at=beyond[1])
+    inputs[0, 8] = 0
+    for extrapolate in (False, True):
+        with pytest.raises(InvalidArgument, match="strategy: must be blind: the campaign has no others"):
+            client.predict("c", inputs, extrapolate=extrapolate)
+    assert client.slice("c", "F", "N", at=inputs[0], points=2).mean.shape == (2, 2, 2)
 
 
 def test_spec_message_keeps_every_field() -> None:

@@ -97,7 +97,10 @@ def test_list_shows_where_campaigns_stand_and_whose_they_are(caligo: Caligo, orc
     campaign.owner, campaign.priority = "ada", 250
     campaign.progress.MergeFrom(pb.Progress(phase=3, done=1200, total=4000, simulated=1100, succeeded=300))
     orchestrator.add("waiting", pb.CAMPAIGN_STATE_QUEUED)
-    heading, running, waiting = sorted(line.split() for line in caligo("list")[1].splitlines())
+    ended = orchestrator.add("ended", pb.CAMPAIGN_STATE_SUCCEEDED)
+    ended.progress.MergeFrom(pb.Progress(phase=2, done=163, total=244, simulated=200, succeeded=9))
+    heading, running, done, waiting = sorted(line.split() for line in caligo("list")[1].splitlines())
+    assert done[:8] == ["ended", "-", "succeeded", "100", "-", "-", "200", "9"]
     assert heading[:5] == ["CAMPAIGN", "OWNER", "STATE", "PRIORITY", "PHASE"]
     assert waiting[:5] == ["waiting", "-", "queued", "100", "waiting"]
     assert running[:9] == ["c", "ada", "running", "250", "active", "learning", "1,200/4,000", "1,100", "300"]
@@ -224,7 +227,7 @@ def test_a_terminal_sees_how_far_a_transfer_is(
 ) -> None:
     orchestrator.file = bytes(500_000)
     seen = io.StringIO()
-    monkeypatch.setattr("caligo.cli.app.notices", Console(file=seen, force_terminal=True, width=100))
+    monkeypatch.setattr("caligo.cli.output.notices", Console(file=seen, force_terminal=True, width=100))
     assert caligo("download", "c", "-o", "c.h5")[:2] == (0, "c.h5\n")
     assert "500.0/500.0 kB" in seen.getvalue()
     code, out, _ = caligo("results", "c", "--follow")
@@ -251,11 +254,12 @@ def test_predict(caligo: Caligo, ended: pb.Campaign) -> None:
     assert answer["mean"] == pytest.approx(0.97)
     assert caligo("predict", "c", "F=2")[0::2] == (2, "caligo: F: must lie in [0.5, 1]\n")
     assert caligo("predict", "c", "Q=2")[0] == 2
+    assert caligo("predict", "c", "F=0.97", "F=0.98")[0::2] == (2, "caligo: F: is there twice\n")
     assert "key with probability 50.0%" in caligo("predict", "c")[1]
 
 
 def test_predict_a_table(caligo: Caligo, ended: pb.Campaign, monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("points.csv").write_text("F,colour,strategy\n0.97,red,blind\n0.9,blue,baseline\n")
+    Path("points.csv").write_text("F,outcome,strategy\n0.97,success,blind\n0.9,success,baseline\n")
     code, out, _ = caligo("predict", "c", "--table", "points.csv", "--json")
     answers = [json.loads(line) for line in out.splitlines()]
     assert code == 0
@@ -275,10 +279,15 @@ def test_predict_a_table(caligo: Caligo, ended: pb.Campaign, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("colour\nred\n", "points.csv: must have a heading with some of r, nu"),
+        ("outcome\nsuccess\n", "points.csv: must have a heading with some of r, nu"),
         ("", "points.csv: must have a heading"),
+        ("F,Eta\n0.9,0.5\n", "points.csv: Eta: no such column; there are r, nu"),
+        ("F,eta,F\n0.9,0.5,0.8\n", "points.csv: F: is there twice"),
+        ("F,eta\n0.9,0.5,0.8\n", "points.csv: line 2: the line: has more values than the heading"),
         ("F\n0.9\n2\n", "points.csv: line 3: F: must lie in [0.5, 1]"),
         ("F,N\n0.9\n", "points.csv: line 2: N: must be a number, not ''"),
+        ("F,eta\n0.9,0.5\n0.9,0.001\n", "points.csv: line 3: eta: 0.001 is outside the campaign's space, [0.01, 1]"),
+        ("F\n\x00\n", "points.csv"),
     ],
 )
 def test_a_bad_table_is_one_line(caligo: Caligo, ended: pb.Campaign, text: str, words: str) -> None:
@@ -288,6 +297,29 @@ def test_a_bad_table_is_one_line(caligo: Caligo, ended: pb.Campaign, text: str, 
     assert words in err
     assert caligo("predict", "c", "F=0.9", "--table", "points.csv")[0] == 2
     assert caligo("predict", "c", "--table", "nowhere.csv")[0] == 2
+
+
+def test_a_point_outside_the_space_is_a_guess_that_one_asks_for(caligo: Caligo, ended: pb.Campaign) -> None:
+    code, out, err = caligo("predict", "c", "eta=0.001", "r=0.3", "--json")
+    assert (code, out) == (2, "")
+    assert err == "caligo: r: 0.3 is outside the campaign's space, [0.5, 0.99]; `extrapolate` has it guessed\n"
+    code, out, _ = caligo("predict", "c", "eta=0.001", "r=0.3", "--json", "--extrapolate")
+    assert (code, json.loads(out)["outside"]) == (0, ["r", "eta"])
+    assert "outside the campaign's space in r, eta" in caligo("predict", "c", "eta=0.001", "r=0.3", "--extrapolate")[1]
+    assert json.loads(caligo("predict", "c", "--json")[1])["outside"] == []
+    Path("points.csv").write_text("eta\n0.5\n0.001\n")
+    table = [
+        line.split("\t") for line in caligo("predict", "c", "--table", "points.csv", "--extrapolate")[1].splitlines()
+    ]
+    assert [row[-1] for row in table] == ["outside", "-", "eta"]
+
+
+def test_a_strategy_that_the_campaign_does_not_have_is_not_predicted(caligo: Caligo, ended: pb.Campaign) -> None:
+    ended.spec.space.blind_fraction = 1.0
+    assert json.loads(caligo("predict", "c", "--json")[1])["point"]["strategy"] == "blind"
+    refused = (2, "caligo: strategy: must be blind: the campaign has no others\n")
+    assert caligo("predict", "c", "strategy=baseline")[0::2] == refused
+    assert caligo("predict", "c", "strategy=baseline", "--extrapolate")[0::2] == refused
 
 
 def test_slice(caligo: Caligo, client: CampaignClient, ended: pb.Campaign) -> None:

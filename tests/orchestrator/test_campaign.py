@@ -518,6 +518,14 @@ def test_an_ended_campaign_predicts_from_all_its_rows_and_its_last_fit(start, sp
     assert predict(start(tmp_path / "data"), campaign.name).tolist() == [[held, 20, 0.5]] * 3
 
 
+def test_a_strategy_that_no_row_has_is_not_predicted(start, spec, tmp_path) -> None:
+    orchestrator = start(tmp_path / "data")
+    blind = spec.model_copy(update={"space": SpaceSpec(blind_fraction=1)})
+    name = create(orchestrator, blind).name
+    with pytest.raises(InvalidArgument, match="strategy: must be blind"):
+        predict(orchestrator, name)
+
+
 def test_a_running_and_a_paused_campaign_predict(start, spec, tmp_path, services) -> None:
     orchestrator = start(tmp_path / "data")
     services.simulator.delay_seconds = 0.05

@@ -37,9 +37,11 @@ def predict(
         has_ended: the campaign has got to its end, so that the model kept then is the last.
 
     Raises:
+        InvalidArgument: a row has a strategy that no row of the campaign has, so that nothing is known of it.
         FailedPrecondition: the campaign has no fitted surrogate yet.
         Unreachable: the surrogate does not answer.
     """
+    spec.space.resolve().check(inputs, extrapolate=True)
     name = surrogate.model_name(journal, id)
     absent = contextlib.suppress(ModelLostError, FailedPrecondition)
     with contextlib.closing(Surrogate(address, name, tls)) as working, absent:
