@@ -114,9 +114,9 @@ def secret_bits(
 
 
 def check(s: ExplorationSample, strategy: Strategy, claim: str, partition: Partition) -> bool:
-    """Whether `secret_bits` finds the key of `predict`."""
+    """Whether `secret_bits` finds a key where `predict` does; either may be true close to the cliff."""
     expected = predict(
         s.r, s.nu, s.dt_ns, s.F, s.eta, s.e_det, s.P_dark, s.N, strategy, claim=claim, partition=partition
     )
-    found = max(0, math.floor(max(0.0, secret_bits(s, strategy, claim, partition))))
-    return abs(found - expected.key_length) <= 1
+    likely = secret_bits(s, strategy, claim, partition) >= 1.0
+    return bool(0.02 < expected.key < 0.98 or likely == (expected.key > 0.5))

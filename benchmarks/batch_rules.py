@@ -35,7 +35,7 @@ from caligo import logs
 from caligo.closed_form import expect
 from caligo.results import METRIC, ROW_DTYPE, ProtocolOutcome, ResultRows, empty_rows
 from caligo.seeds import Phase
-from caligo.space import STRATEGY_COLUMN, ExplorationSample
+from caligo.space import STRATEGY_COLUMN
 from caligo.spec import BatchRule, SurrogateSpec
 
 FOLDER: Final = Path(__file__).parents[1] / "build" / "batch-rules"
@@ -76,12 +76,12 @@ def closed_form(inputs: Inputs, first: int) -> ResultRows:
     rows["index"] = first + np.arange(len(inputs))
     rows["inputs"] = inputs
     rows["metrics"] = np.nan
-    for row in rows:
-        sample = ExplorationSample.inflate(int(row["index"]), row["inputs"])
-        expected = expect(sample, SPEC.physics, SPEC.protocol)
-        row["metrics"][METRIC["margin"]] = expected.margin
-        row["metrics"][METRIC["net_efficiency"]] = expected.key_length / sample.N
-        row["outcome"] = ProtocolOutcome.SUCCESS if expected.margin > 0 else ProtocolOutcome.FAILURE_SECURITY
+    expected = expect(inputs, SPEC.physics, SPEC.protocol)
+    has_key = expected.key > 0.5
+    bits = np.where(has_key, expected.margin * expected.reconciled, 0.0)
+    rows["metrics"][:, METRIC["margin"]] = expected.margin
+    rows["metrics"][:, METRIC["net_efficiency"]] = bits * expected.p_click / expected.detected
+    rows["outcome"] = np.where(has_key, ProtocolOutcome.SUCCESS, ProtocolOutcome.FAILURE_SECURITY)
     return rows
 
 

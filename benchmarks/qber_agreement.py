@@ -116,22 +116,14 @@ def bits_measured(rows: ResultRows) -> np.ndarray:
 def z_scores(rows: ResultRows) -> np.ndarray:
     """Measured QBER minus closed form, in standard deviations of the binomial."""
     kept = rows[measured(rows)]
-    expected = np.array([prediction(row).qber for row in kept])
+    expected = expect(kept["inputs"], PHYSICS, ProtocolSpec()).qber
     return (metric(kept, "qber") - expected) / np.sqrt(expected * (1 - expected) / bits_measured(kept))
-
-
-def prediction(row: np.void, protocol: ProtocolSpec | None = None) -> Prediction:
-    s = ExplorationSample.inflate(int(row["index"]), row["inputs"])
-    return expect(s, PHYSICS, protocol or ProtocolSpec())
 
 
 def spread_over_the_cliff(design: np.ndarray) -> np.ndarray:
     """Rows nearest to `POINTS` equally spaced margins, half of each strategy, with some frames each."""
-    table = np.zeros(len(design), dtype=ROW_DTYPE)
-    table["index"], table["inputs"] = np.arange(len(design)), design
-    predicted = [prediction(row) for row in table]
-    margins = np.array([p.margin for p in predicted])
-    margins[[p.reconciled < 4 * PAYLOADS[0] for p in predicted]] = np.inf
+    predicted = expect(design, PHYSICS, ProtocolSpec())
+    margins = np.where(predicted.reconciled < 4 * PAYLOADS[0], np.inf, predicted.margin)
     chosen: list[int] = []
     for j, target in enumerate(np.linspace(-0.15, 0.25, POINTS)):
         distance = np.abs(margins - target) + 10.0 * (design[:, 8] != j % 2)
@@ -143,7 +135,7 @@ def spread_over_the_cliff(design: np.ndarray) -> np.ndarray:
 def compare(row: np.void, protocol: ProtocolSpec) -> dict[str, Any]:
     """One point against its prediction and the prediction's uncertainty."""
     s = ExplorationSample.inflate(int(row["index"]), row["inputs"])
-    p = prediction(row, protocol)
+    p = expect(row["inputs"], PHYSICS, protocol)
     low, least = ends(s, p, protocol, -1)
     high, most = ends(s, p, protocol, +1)
     one = np.array([row])
@@ -155,8 +147,9 @@ def compare(row: np.void, protocol: ProtocolSpec) -> dict[str, Any]:
     secret = math.floor(values["margin"] * int(count(one, "reconciled")[0])) if is_lost else key
     return {
         "index": s.index, "strategy": s.strategy.name.lower(), "pairs": s.N, "outcome": outcome.name.lower(),
-        **values, "predicted_margin": p.margin, "low": low, "high": high,
-        "key_length": key, "predicted_key_length": p.key_length, "least_key": least, "most_key": most, "lost": is_lost,
+        **values, "predicted_margin": float(p.margin), "low": low, "high": high,
+        "key_length": key, "predicted_key_length": max(0, math.floor(p.margin * p.reconciled)),
+        "least_key": least, "most_key": most, "lost": is_lost,
         "agrees": least <= secret <= most and (outcome is ProtocolOutcome.SUCCESS) == (key > 0),
     }  # fmt: skip
 

@@ -1,24 +1,50 @@
-"""The closed-form expectation of a sample: `caligo.physics` applied to a campaign's own types."""
+"""The closed form of a run on rows of the parameter space: `caligo.physics` applied to a campaign's own settings."""
 
 from __future__ import annotations
 
+import math
+from typing import Any, Final
+
+from caligo.physics.arrays import NUMPY, Arrays, double
 from caligo.physics.prediction import Prediction, predict
-from caligo.space import ExplorationSample
+from caligo.space import PARAMETERS, STRATEGY_COLUMN, ExplorationSample
 from caligo.spec import PhysicsSpec, ProtocolSpec
 
+_LN10: Final = math.log(10.0)
 
-def expect(sample: ExplorationSample, physics: PhysicsSpec, protocol: ProtocolSpec) -> Prediction:
-    """What one run of the protocol on `sample` is expected to give (see `caligo.physics.prediction.predict`)."""
+
+def expect(inputs: Any, physics: PhysicsSpec, protocol: ProtocolSpec, arrays: Arrays = NUMPY) -> Prediction:
+    """What one run of the protocol is expected to give, as a distribution (`caligo.physics.prediction.predict`).
+
+    Args:
+        inputs: model coordinates [..., 9] as rows hold them, of any floating type; what lies outside the limits of a
+            parameter counts as the limit.
+        physics: the claim and what is assumed.
+        protocol: how runs are carried out.
+        arrays: the library that `inputs` are of. With PyTorch, gradients pass through.
+
+    Returns:
+        Arrays of float64 [...].
+    """
+    xp = arrays.xp
+    rows = double(inputs, xp)
+    columns = []
+    for j, parameter in enumerate(PARAMETERS):
+        values = xp.exp(_LN10 * rows[..., j]) if parameter.is_log else rows[..., j]
+        columns.append(xp.clip(values, parameter.lowest, parameter.highest))
+    columns.append(xp.where(rows[..., STRATEGY_COLUMN] > 0.5, 1.0, 0.0))
+    return _predict(columns, physics, protocol, arrays)
+
+
+def expect_sample(s: ExplorationSample, physics: PhysicsSpec, protocol: ProtocolSpec) -> Prediction:
+    """`expect` of one sample: arrays of no dimension."""
+    columns = [s.r, s.nu, s.dt_ns, s.F, s.eta, s.e_det, s.P_dark, float(s.N), float(s.strategy)]
+    return _predict(columns, physics, protocol, NUMPY)
+
+
+def _predict(columns: list[Any], physics: PhysicsSpec, protocol: ProtocolSpec, arrays: Arrays) -> Prediction:
     return predict(
-        sample.r,
-        sample.nu,
-        sample.dt_ns,
-        sample.F,
-        sample.eta,
-        sample.e_det,
-        sample.P_dark,
-        sample.N,
-        sample.strategy,
+        *columns,
         claim=physics.claim,
         partition=protocol.partition,
         memory_model=physics.memory_model,
@@ -27,4 +53,6 @@ def expect(sample: ExplorationSample, physics: PhysicsSpec, protocol: ProtocolSp
         test_fraction=protocol.test_fraction,
         pe_penalty=protocol.pe_penalty,
         reconciliation_failure=protocol.reconciliation_failure,
+        max_decoded_frames=protocol.max_decoded_frames,
+        arrays=arrays,
     )

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 
 from caligo.closed_form import expect
 from caligo.physics.claims import Claim, Partition
-from caligo.physics.feasibility import is_feasible
-from caligo.space import PARAMETERS, STRATEGY_COLUMN, ExplorationSample, Scale, Space, Strategy
-from caligo.spec import CampaignSpec, PhysicsSpec, ProtocolSpec
+from caligo.space import PARAMETERS, STRATEGY_COLUMN, Scale, Strategy
+from caligo.spec import CampaignSpec
 
-_POINTS: Final = 256
+_POINTS: Final = 4096
 _SHIFTS: Final = 8
 """Copies of the set, each shifted at random: their scatter is the error of the mean."""
 _SEED: Final = 1
@@ -42,7 +41,7 @@ class SecureShare:
 
 
 def secure_share(spec: CampaignSpec, claim: Claim) -> SecureShare:
-    """The share of a campaign's space where the closed form expects a key of at least one bit under a claim.
+    """The share of a campaign's runs that the closed form expects to give a key under a claim.
 
     The partition is the campaign's, or where the claim does not cover that one the partition that it needs.
 
@@ -62,7 +61,8 @@ def secure_share(spec: CampaignSpec, claim: Claim) -> SecureShare:
         share = np.zeros(_POINTS)
         for strategy, weight in ((Strategy.BASELINE, 1.0 - blind), (Strategy.BLIND, blind)):
             if weight > 0.0:
-                share += weight * _has_key(space, unit, strategy, physics, protocol)
+                rows = space.from_unit(np.insert(unit, STRATEGY_COLUMN, strategy, axis=1))
+                share += weight * expect(rows, physics, protocol).key
         density = _density(unit)
         designed.append(float((density * share).sum() / density.sum()))
         uniform.append(float(share.mean()))
@@ -85,21 +85,6 @@ def _density(unit: NDArray[np.float64]) -> NDArray[np.float64]:
     """The design's density over that of uniform coordinates, [n]."""
     beta = [j for j, p in enumerate(PARAMETERS) if p.scale is Scale.BETA21]
     return np.prod(2.0 * unit[:, beta], axis=1)
-
-
-def _has_key(
-    space: Space, unit: NDArray[np.float64], strategy: Strategy, physics: PhysicsSpec, protocol: ProtocolSpec
-) -> NDArray[np.bool_]:
-    inputs = space.from_unit(np.insert(unit, STRATEGY_COLUMN, strategy, axis=1))
-    return np.array([_expects_key(ExplorationSample.inflate(0, row), physics, protocol) for row in inputs])
-
-
-def _expects_key(s: ExplorationSample, physics: PhysicsSpec, protocol: ProtocolSpec) -> bool:
-    possible = is_feasible(  # without it there is no key, and it costs a tenth
-        s.r, s.nu, s.dt_ns, s.F, s.eta, s.e_det, s.P_dark,
-        claim=physics.claim, memory_model=physics.memory_model, convention=physics.fidelity_convention,
-    )  # fmt: skip
-    return possible and expect(s, physics, protocol).key_length > 0
 
 
 def _mean(values: list[float]) -> tuple[float, float]:

@@ -1,11 +1,14 @@
-"""What one run of the protocol is expected to give, in closed form."""
+"""What one run of the protocol is expected to give, in closed form: as a distribution, over arrays."""
 
-from math import floor, inf, pi, sqrt
-from typing import NamedTuple
+from collections.abc import Iterator
+from math import log, pi, sqrt
+from statistics import NormalDist
+from typing import Any, NamedTuple, Self
 
-from . import claims
-from .claims import Counts, Partition
-from .detection import Convention, click_probability, qber
+from . import claims, detection, entropy_arrays
+from .arrays import NUMPY, Arrays, double
+from .claims import Claim, Partition
+from .detection import Convention
 from .efficiency import (
     BASELINE,
     BLIND,
@@ -16,35 +19,59 @@ from .efficiency import (
     blind_efficiency,
 )
 from .entropy import binary_entropy
-from .finite_key import Penalty, design_qber
-from .security import MemoryModel, effective_retention
+from .finite_key import Penalty
+from .leakage import Place, blind_deviation, leakage_rate, place
+from .security import REFERENCE_WAIT_NS, MemoryModel
 from .tags import TAG_BITS
 
 MARGIN_FLOOR = -1.0
 """Margins are floored here: deeper in the dead zone the number says nothing more about the cliff."""
+FEWEST_DECODED = (64, 4)
+"""Frames of each size that the simulator decodes of every run that has them."""
+LEAK_ERROR = 1e-3
+"""Standard error of the margin that frames of the blind protocol that are not decoded may leave."""
+
+_BLOCK = 4096
+"""Points computed at once, so that what lies between fits the cache."""
+_NODES = ((-sqrt(3.0), 1.0 / 6.0), (0.0, 2.0 / 3.0), (sqrt(3.0), 1.0 / 6.0))
+"""Gauss-Hermite nodes and weights of the error rate that the baseline sees."""
+_LEAST_SD = 1e-5
+_LEGENDRE = (
+    (0.06943184420297371, 0.17392742256872692),
+    (0.33000947820757187, 0.32607257743127307),
+    (0.66999052179242813, 0.32607257743127307),
+    (0.93056815579702629, 0.17392742256872692),
+)
+"""Gauss-Legendre nodes and weights on [0, 1]."""
 
 
 class Prediction(NamedTuple):
-    """Expected values of one run in which no frame is lost."""
+    """What is expected of one run, arrays of float64 of the shape of all arguments together."""
 
-    p_click: float
+    p_click: Any
     """Detection probability per pair."""
-    qber: float
+    qber: Any
     """Equal-basis error rate."""
-    r_eff: float
+    r_eff: Any
     """Retention of the adversary's memory after the wait."""
-    min_entropy_rate: float
+    min_entropy_rate: Any
     """Asymptotic min-entropy per bit of one string, bits."""
-    detected: float
+    detected: Any
     """Detected rounds."""
-    reconciled: float
-    """Bits m of one string that enter the key: whole frames, or what there is of a first frame."""
-    leakage_rate: float
+    reconciled: Any
+    """Bits m of one string that enter the key of a run that fills a frame, on average over part-frames."""
+    leakage_rate: Any
     """Public bits per reconciled bit of one string, tags included."""
-    margin: float
-    """The claim's key bits, unrounded, per reconciled bit; floored at -1."""
-    key_length: int
-    """Bits of each string; 0 where the margin is not positive or less than one frame is filled."""
+    margin: Any
+    """Mean over runs that fill a frame: the claim's key bits, unrounded, per reconciled bit; floored at -1."""
+    sd: Any
+    """Standard deviation of the margin from run to run."""
+    filled: Any
+    """Probability that a run fills a frame, and sees a round to estimate the error rate on."""
+    decoded: Any
+    """Probability that every frame of a run is corrected, or dropped in time."""
+    key: Any
+    """Probability that a run gives a key."""
 
 
 def sifted_length(rounds: float) -> float:
@@ -74,7 +101,7 @@ def expected_leakage_rate(
     return min(1.0, max(least, f * binary_entropy(q)))
 
 
-def removed_rounds(partition: Partition, key_rounds: float, cut: float, kept: float) -> float:
+def removed_rounds(partition: Partition, key_rounds: Any, cut: Any, kept: Any) -> Any:
     """Rounds of both strings together whose removal Bob can influence once the bases are known.
 
     Of key_rounds outside the slots each string has `cut` bits in whole frames, of which `kept` stay. Alice's own cut is
@@ -83,16 +110,42 @@ def removed_rounds(partition: Partition, key_rounds: float, cut: float, kept: fl
     return 2.0 * (cut - kept) if partition == "alice" else key_rounds - 2.0 * kept
 
 
+def decoded_frames(total: Any, deviation: Any, size: int, max_decoded_frames: int, xp: Any) -> Any:
+    """Frames of a blind run that the simulator decodes: what others disclose is scaled up from these.
+
+    total: frames of the run; deviation: from frame to frame, of the public bits a bit.
+    """
+    most = max(FEWEST_DECODED[size], max_decoded_frames * FRAME_SIZES[0] // FRAME_SIZES[size])
+    alone = (deviation / LEAK_ERROR) ** 2
+    wanted = xp.clip(alone / (1.0 + alone / total), FEWEST_DECODED[size], most)
+    return xp.where(wanted < total, wanted, total)
+
+
+class _Rules(NamedTuple):
+    """What all runs have in common."""
+
+    under: Claim
+    partition: Partition
+    memory_model: MemoryModel
+    convention: Convention
+    eps: float
+    test_fraction: float
+    pe_penalty: Penalty
+    reconciliation_failure: float
+    tag_bits: int
+    max_decoded_frames: int
+
+
 def predict(
-    r: float,
-    nu: float,
-    wait_time_ns: float,
-    fidelity: float,
-    efficiency: float,
-    detector_error: float,
-    dark_count_prob: float,
-    num_pairs: float,
-    strategy: int,
+    r: Any,
+    nu: Any,
+    wait_time_ns: Any,
+    fidelity: Any,
+    efficiency: Any,
+    detector_error: Any,
+    dark_count_prob: Any,
+    num_pairs: Any,
+    strategy: Any,
     *,
     claim: str = claims.DEFAULT,
     partition: Partition = "alice",
@@ -103,47 +156,235 @@ def predict(
     pe_penalty: Penalty = "binomial",
     reconciliation_failure: float = 3e-3,
     tag_bits: int = TAG_BITS,
+    max_decoded_frames: int = 256,
+    arrays: Arrays = NUMPY,
 ) -> Prediction:
-    """Closed-form expectation of one run; defined at every point, feasible or not.
+    """Closed-form distribution of one run; defined at every point, feasible or not, and differentiable in PyTorch.
 
-    strategy: efficiency.BASELINE (0) or efficiency.BLIND (1); only the baseline spends test_fraction of the rounds on
-    calibration slots. Of the frame sizes, the one that leaves the most key is taken. The baseline has one tag a string
-    and a code that loses the run with probability reconciliation_failure, half of it left to the estimate; the blind
-    protocol has a tag a frame, and the few frames in a thousand that it drops are neglected. Below one frame the margin
-    goes on with m as it is, so it is continuous where the first frame fills and defined down to no detection at all.
-    eps: each error term of the claim. Raises ValueError for an unknown strategy or option.
+    Arguments that are numbers or arrays broadcast. strategy: efficiency.BASELINE (0) or efficiency.BLIND (1); only the
+    baseline spends test_fraction of the rounds on calibration slots. Whole frames lose half a frame on average, so the
+    margin has no steps of them; it is that of a run that has filled one, however unlikely `filled` says that is. The
+    baseline has one tag a string and a code that loses the run with probability reconciliation_failure, half of it left
+    to the estimate; the blind protocol has a tag a frame, and the few frames in ten thousand that it drops are
+    neglected. eps: each error term of the claim; max_decoded_frames: what the simulator decodes of a long run. Raises
+    ValueError for an unknown strategy or option.
     """
-    if strategy not in (BASELINE, BLIND):
+    xp = arrays.xp
+    rules = _Rules(
+        claims.claim(claim), partition, memory_model, convention, eps, test_fraction, pe_penalty,
+        reconciliation_failure, tag_bits, max_decoded_frames,
+    )  # fmt: skip
+    points = (
+        r, nu, wait_time_ns, fidelity, efficiency, detector_error, dark_count_prob, num_pairs, strategy,
+    )  # fmt: skip
+    columns = [double(values, xp) for values in points]
+    is_blind = columns[-1] == BLIND
+    if not bool((is_blind | (columns[-1] == BASELINE)).all()):
         raise ValueError(f"strategy must be {BASELINE} (baseline) or {BLIND} (blind), not {strategy!r}")
-    under = claims.claim(claim)
-    p_click = click_probability(efficiency, dark_count_prob)
-    error_rate = qber(fidelity, efficiency, detector_error, dark_count_prob, convention)
-    r_eff = effective_retention(r, wait_time_ns, memory_model)
+    columns = list(
+        xp.broadcast_tensors(*columns) if hasattr(xp, "broadcast_tensors") else xp.broadcast_arrays(*columns)
+    )
+    shape = columns[0].shape
+    flat = [column.reshape(-1) for column in columns]
+    size = flat[0].shape[0]
+    if size <= _BLOCK:
+        found = _predict(rules, arrays, *flat)
+    else:
+        parts = [_predict(rules, arrays, *(c[i : i + _BLOCK] for c in flat)) for i in range(0, size, _BLOCK)]
+        found = Prediction(*(xp.concatenate(part) for part in zip(*parts, strict=True)))
+    return Prediction(*(values.reshape(shape) for values in found))
+
+
+def _predict(
+    rules: _Rules,
+    arrays: Arrays,
+    r: Any,
+    nu: Any,
+    wait_time_ns: Any,
+    fidelity: Any,
+    efficiency: Any,
+    detector_error: Any,
+    dark_count_prob: Any,
+    num_pairs: Any,
+    strategy: Any,
+) -> Prediction:
+    """`predict` of a block of points, one-dimensional arrays."""
+    xp = arrays.xp
+    is_blind = strategy == BLIND
+    p_click = detection.click_probability(efficiency, dark_count_prob)
+    error_rate = _qber(fidelity, efficiency, detector_error, dark_count_prob, p_click, rules.convention, xp)
+    r_eff = _retention(r, wait_time_ns, rules.memory_model, xp)
 
     detected = num_pairs * p_click
-    slots = test_fraction * detected if strategy == BASELINE else 0.0
-    key_rounds = detected - slots
-    sifted = sifted_length(key_rounds)
-    design_rate = error_rate
-    if slots > 0.0:
-        # Slots where the bases agree; a rate cannot be seen on less than one of them.
-        k = max(1.0, 0.5 * slots)
-        design_rate = design_qber(error_rate, max(1.0, sifted), k, 0.5 * reconciliation_failure, pe_penalty)
-    best = (-inf, 0.0, 0.0, False)
-    for frame_size, payload in zip(FRAME_SIZES, PAYLOADS, strict=True):
-        frames = floor(sifted / payload)
-        if frames or frame_size == FRAME_SIZES[0]:
-            m = float(frames * payload) if frames else sifted
-            failure = 0.5 * reconciliation_failure
-            rate = expected_leakage_rate(error_rate, design_rate, strategy, max(1, frames), failure, frame_size)
-            tags = tag_bits * (1.0 if strategy == BASELINE else max(1.0, m / payload))
-            counts = Counts(detected, key_rounds, m, removed_rounds(partition, key_rounds, m, m), rate * m + tags)
-            secret = under.key_bits(counts, r_eff, nu, eps, partition).secret
-            best = max(best, (secret, m, counts.leak, frames > 0))
-    secret, reconciled, leak, filled = best
+    share = xp.where(is_blind, 1.0 + 0.0 * p_click, 1.0 - rules.test_fraction)
+    key_rounds = xp.clip(detected * share, 1e-9, None)
+    sifted = xp.clip(0.5 * key_rounds - xp.sqrt(key_rounds / (2.0 * pi)), 1.0, None)
+    slots = xp.clip(0.5 * rules.test_fraction * detected, 1e-9, None)
+    frames = [
+        _Frames.of(i, rules, key_rounds, p_click * share, share, sifted, r_eff, nu, is_blind, arrays) for i in range(2)
+    ]
 
-    margin = max(MARGIN_FLOOR, secret / reconciled) if reconciled > 0.0 else MARGIN_FLOOR
-    key_length = max(0, floor(margin * reconciled)) if filled else 0
-    entropy_rate = under.entropy_rate(r_eff, nu)
-    leakage_rate = leak / reconciled if reconciled > 0.0 else 0.0
-    return Prediction(p_click, error_rate, r_eff, entropy_rate, detected, reconciled, leakage_rate, margin, key_length)
+    margin, square, leak, large = 0.0, 0.0, 0.0, 0.0
+    for rate, weight in _seen_rates(error_rate, xp.clip(slots, 1.0, None), sifted, rules, xp):
+        at = place(xp.where(is_blind, error_rate, rate), xp)
+        (low, low_leak), (high, high_leak) = (f.margin(at, is_blind, rules, xp) for f in frames)
+        # Of the frame sizes that the run fills, the one that leaves the most key is taken.
+        more = high * frames[1].m > low * frames[0].m
+        chosen = xp.where(more, frames[1].filled, 0.0 * high)
+        margin = margin + weight * (low + chosen * (high - low))
+        square = square + weight * (low * low + chosen * (high * high - low * low))
+        leak = leak + weight * (low_leak + chosen * (high_leak - low_leak))
+        large = large + weight * chosen
+    variance = xp.clip(square - margin * margin, 0.0, None)
+    at = place(error_rate, xp)
+    rate = entropy_arrays.entropy_rate(rules.under.name, r_eff, nu, xp)
+    small, big = (f.variance(rate, key_rounds, p_click * share, at, is_blind, rules, xp) for f in frames)
+    sd = xp.sqrt(variance + small + large * (big - small) + _LEAST_SD**2)
+
+    filled = frames[0].filled * xp.where(is_blind, 1.0 + 0.0 * slots, -xp.expm1(-slots))
+    decoded = xp.where(is_blind, 1.0 + 0.0 * slots, 1.0 - 0.5 * rules.reconciliation_failure)
+    reconciled = frames[0].m + large * (frames[1].m - frames[0].m)
+    key = filled * decoded * arrays.special.ndtr(margin / sd)
+    margin = xp.clip(margin, MARGIN_FLOOR, None)
+    return Prediction(p_click, error_rate, r_eff, rate, detected, reconciled, leak, margin, sd, filled, decoded, key)
+
+
+class _Frames(NamedTuple):
+    """The frames of one size that a run fills."""
+
+    size: int
+    m: Any
+    """Bits of one string in whole frames."""
+    entropy: Any
+    """Of one string."""
+    fixed: Any
+    """What hashing and tags take of it."""
+    filled: Any
+    """Probability that there is a frame."""
+
+    @classmethod
+    def of(
+        cls,
+        size: int,
+        rules: _Rules,
+        key_rounds: Any,
+        p_key: Any,
+        share: Any,
+        sifted: Any,
+        r_eff: Any,
+        nu: Any,
+        is_blind: Any,
+        arrays: Arrays,
+    ) -> Self:
+        """p_key: probability of a round of the strings per pair; share: of the detected rounds outside the slots."""
+        xp, payload = arrays.xp, PAYLOADS[size]
+        m = xp.clip(sifted - 0.5 * payload, payload, None)
+        # A run that fills a frame has as many rounds, whatever is expected.
+        rounds = xp.where(key_rounds > 2.0 * m, key_rounds, 2.0 * m)
+        removed = removed_rounds(rules.partition, rounds, m, m)
+        entropy = entropy_arrays.entropy(
+            rules.under, rounds / share, rounds, m, removed, r_eff, nu, rules.eps, rules.partition, xp
+        )
+        tags = rules.tag_bits * xp.where(is_blind, m / payload, 1.0 + 0.0 * m)
+        fixed = rules.under.hashing_cost(rules.eps) + tags
+        return cls(size, m, entropy, fixed, _filled(key_rounds, p_key, payload, arrays))
+
+    def margin(self, at: Place, is_blind: Any, rules: _Rules, xp: Any) -> tuple[Any, Any]:
+        """Key bits and public bits, tags included, per bit of one string."""
+        failure = 0.5 * rules.reconciliation_failure
+        rate = leakage_rate(at, self.m / PAYLOADS[self.size], is_blind, self.size, failure, xp)
+        tags = (self.fixed - rules.under.hashing_cost(rules.eps)) / self.m
+        return (self.entropy - self.fixed) / self.m - rate, rate + tags
+
+    def variance(
+        self, entropy_rate: Any, key_rounds: Any, p_key: Any, at: Place, is_blind: Any, rules: _Rules, xp: Any
+    ) -> Any:
+        """Of the margin, for other reasons than the estimate of the error rate.
+
+        The number of bits varies, of which whole frames are taken, and so does what a frame of the blind protocol asks
+        for. A finite form is nearly A m - B sqrt(m), A the claim's rate; where Bob names the sets, a bit left over is
+        one bit of entropy less.
+        """
+        m, payload = self.m, PAYLOADS[self.size]
+        if rules.partition == "alice":
+            lacking = 0.5 * (entropy_rate * m - self.entropy)
+            length = 0.25 * key_rounds * (1.0 - p_key + 1.0 - 2.0 / pi)
+        else:
+            lacking = m - self.entropy
+            length = 0.25 * key_rounds * (1.0 - 2.0 / pi)
+        slope = (lacking + self.fixed) / (m * m)
+        bits = slope * slope * (length + payload * payload / 12.0)
+        deviation = blind_deviation(at, self.size, xp)
+        decoded = decoded_frames(m / payload, deviation, self.size, rules.max_decoded_frames, xp)
+        return bits + xp.where(is_blind, deviation * deviation / decoded, 0.0 * m)
+
+
+def _qber(
+    fidelity: Any, efficiency: Any, detector_error: Any, dark: Any, click: Any, convention: Convention, xp: Any
+) -> Any:
+    """detection.qber."""
+    if convention == "fidelity":
+        source_error = detection.source_error_fidelity(fidelity)
+    elif convention == "weight":
+        source_error = detection.source_error_weight(fidelity)
+    else:
+        raise ValueError(f"convention must be 'fidelity' or 'weight', not {convention!r}")
+    wrong_port = source_error + detector_error - 2.0 * source_error * detector_error
+    photon = efficiency * (wrong_port * (1.0 - dark) + 0.5 * dark)
+    dark_only = (1.0 - efficiency) * dark * (2.0 - dark)
+    rate = (photon + 0.5 * dark_only) / xp.clip(click, 1e-300, None)
+    return xp.clip(xp.where(click > 0.0, rate, 0.5 + 0.0 * rate), 0.0, 1.0)
+
+
+def _retention(r: Any, wait_time_ns: Any, memory_model: MemoryModel, xp: Any) -> Any:
+    """security.effective_retention."""
+    if memory_model == "fixed":
+        return r
+    if memory_model != "markov":
+        raise ValueError(f"memory_model must be 'markov' or 'fixed', not {memory_model!r}")
+    kept = xp.exp(wait_time_ns / REFERENCE_WAIT_NS * xp.log(xp.clip(r, 1e-300, None)))
+    return xp.where(r > 0.0, kept, 0.0 * kept)
+
+
+def _seen_rates(error_rate: Any, k: Any, n: Any, rules: _Rules, xp: Any) -> Iterator[tuple[Any, float]]:
+    """The error rates that the baseline's codes are chosen for, by what k slots may show, and their weights.
+
+    The square root of a count of errors is nearly normal with the variance 1/4 even where they are few (Anscombe,
+    Biometrika 35, 246 (1948)).
+    """
+    failure = 0.5 * rules.reconciliation_failure
+    root = xp.sqrt(k * error_rate + 0.375)
+    scatter = 0.5 * xp.sqrt(xp.clip(1.0 - error_rate, 0.0, None))
+    if rules.pe_penalty == "binomial":
+        z = NormalDist().inv_cdf(1.0 - failure)
+    elif rules.pe_penalty != "serfling":
+        raise ValueError(f"penalty must be 'binomial' or 'serfling', not {rules.pe_penalty!r}")
+    for node, weight in _NODES:
+        errors = xp.clip(root + node * scatter, 0.0, None) ** 2 - 0.625
+        seen = xp.clip(errors / k, 0.0, 0.5)
+        if rules.pe_penalty == "binomial":
+            width = z * z / k
+            under_root = xp.clip(width * (seen * (1.0 - seen) + 0.25 * width), 1e-300, None)
+            design = (seen + 0.5 * width + xp.sqrt(under_root)) / (1.0 + width)
+        else:
+            design = seen + xp.sqrt((n + k) / (n * k) * (k + 1.0) / k * log(4.0 / failure))
+        yield xp.clip(design, None, 0.5), weight
+
+
+def _filled(key_rounds: Any, p_key: Any, payload: int, arrays: Arrays) -> Any:
+    """Probability that both strings have `payload` rounds, where each pair gives one of either with p_key / 2.
+
+    Both counts are nearly normal; their correlation is -p_key/(2 - p_key), and Owen's T function has the corner of two
+    such (Ann. Math. Stat. 27, 1075 (1956)).
+    """
+    xp, ndtr = arrays.xp, arrays.special.ndtr
+    alone = xp.clip(1.0 - p_key, 1e-12, 1.0)
+    z = (0.5 * key_rounds - payload + 0.5) / xp.sqrt(0.5 * key_rounds * (1.0 - 0.5 * p_key))
+    z = xp.clip(z, -30.0, 30.0)
+    slope = xp.sqrt(alone)
+    scaled = z / slope
+    owen, angle = 0.0, xp.arctan(slope)
+    for node, weight in _LEGENDRE:
+        owen = owen + weight * xp.exp(-0.5 * (scaled / xp.cos(node * angle)) ** 2)
+    owen = owen * angle / (2.0 * pi)
+    return xp.clip(ndtr(scaled) * (2.0 * ndtr(z) - 1.0) + 2.0 * owen, 0.0, 1.0)

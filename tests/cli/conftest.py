@@ -14,6 +14,7 @@ from caligo.closed_form import expect
 from caligo.dataset import FORMAT, GROUPS, HISTORY_COLUMNS, NOT_YET
 from caligo.physics import CLAIMS, Counts, feasibility_margin
 from caligo.physics.efficiency import PAYLOADS
+from caligo.physics.prediction import Prediction
 from caligo.physics.security import effective_retention
 from caligo.results import COUNTS, METRICS, ROW_DTYPE, ProtocolOutcome, ProtocolResult, Reason, ResultRows
 from caligo.seeds import Phase
@@ -28,7 +29,7 @@ def closed_form(index: int, inputs: np.ndarray, rng: np.random.Generator) -> Res
     """A row as the simulator would give it, up to sampling noise; its key follows from its counts."""
     s = ExplorationSample.inflate(index, inputs)
     physics = (s.r, s.nu, s.dt_ns, s.F, s.eta, s.e_det, s.P_dark)
-    p = expect(s, SPEC.physics, SPEC.protocol)
+    p = Prediction(*(float(value) for value in expect(inputs, SPEC.physics, SPEC.protocol)))
     if feasibility_margin(*physics) <= 0:
         return ProtocolResult(ProtocolOutcome.SKIPPED_INFEASIBLE, Reason.CLOSED_FORM, margin=min(0.0, p.margin)).to_row(
             index, inputs
@@ -47,12 +48,12 @@ def closed_form(index: int, inputs: np.ndarray, rng: np.random.Generator) -> Res
         sifted=int(p.detected / 2),
         test_bits=int(SPEC.protocol.test_fraction * p.detected) if is_baseline else 0,
     )
-    if p.reconciled < PAYLOADS[0]:
+    if p.filled < 0.5:
         result.outcome, result.reason = ProtocolOutcome.FAILURE_SECURITY, Reason.INSUFFICIENT_RAW
         return result.to_row(index, inputs)
-    m = result.reconciled = int(p.reconciled)
-    payload = PAYLOADS[m % PAYLOADS[0] > 0]
-    result.frames_total = m // payload
+    payload = PAYLOADS[p.reconciled > 8 * PAYLOADS[1]]
+    result.frames_total = max(1, round(p.reconciled / payload))
+    m = result.reconciled = result.frames_total * payload
     result.leaked = max(1, int(m * (p.leakage_rate + rng.normal(0, 0.004))))
     counts = Counts(result.detected, result.detected - result.test_bits, m, 0, result.leaked)
     r = effective_retention(s.r, s.dt_ns)
@@ -90,17 +91,12 @@ def make_rows(space: Space, lhs: int, active: int, rng: np.random.Generator) -> 
 
 
 def cliff_margin(space: Space, axes: tuple[int, int], x: np.ndarray, y: np.ndarray, at: np.ndarray) -> np.ndarray:
-    values = np.empty((2, len(y), len(x), 2), dtype=np.float32)
-    for strategy in range(2):
-        for i, y_value in enumerate(y):
-            for j, x_value in enumerate(x):
-                row = at.copy()
-                row[list(axes)] = x_value, y_value
-                row[-1] = strategy
-                s = ExplorationSample.inflate(0, row)
-                margin = expect(s, SPEC.physics, SPEC.protocol).margin
-                values[strategy, i, j] = margin, 0.02 + 0.15 * abs(margin)
-    return values
+    rows = np.tile(at, (2, len(y), len(x), 1))
+    rows[..., axes[0]] = x
+    rows[..., axes[1]] = y[:, None]
+    rows[..., -1] = np.arange(2)[:, None, None]
+    margin = expect(rows, SPEC.physics, SPEC.protocol).margin
+    return np.stack([margin, 0.02 + 0.15 * np.abs(margin)], axis=-1).astype(np.float32)
 
 
 def make_campaign(path: Path, *, lhs: int = 300, active: int = 96, missing: int = 0, fitted: bool = True) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -84,16 +85,18 @@ def closed_form_row(
     index: int, inputs: np.ndarray, physics: PhysicsSpec = PhysicsSpec(), protocol: ProtocolSpec = ProtocolSpec()
 ) -> ResultRows:
     sample = ExplorationSample.inflate(index, inputs)
-    expected = expect(sample, physics, protocol)
-    succeeded = expected.key_length > 0
+    expected = expect(inputs, physics, protocol)
+    margin, key_length = float(expected.margin), max(0, math.floor(expected.margin * expected.reconciled))
+    succeeded = bool(expected.key > 0.5) and key_length > 0
+    key_length *= succeeded
     return ProtocolResult(
         outcome=ProtocolOutcome.SUCCESS if succeeded else ProtocolOutcome.FAILURE_SECURITY,
         reason=Reason.NONE if succeeded else Reason.DEATH_VALLEY,
-        net_efficiency=expected.key_length / sample.N,
-        margin=expected.margin if succeeded else min(expected.margin, 0.0),
-        qber=expected.qber,
+        net_efficiency=key_length / sample.N,
+        margin=margin if succeeded else min(margin, 0.0),
+        qber=float(expected.qber),
         pairs=sample.N,
-        key_length=expected.key_length,
+        key_length=key_length,
     ).to_row(index, inputs)
 
 

@@ -204,14 +204,10 @@ def skipped_rows(
 ) -> ResultRows:
     """Result rows of candidates that are not simulated: efficiency 0, the closed form's margin, at most 0."""
     rows = []
-    for i, row in zip(index.tolist(), inputs, strict=True):
+    # A row without key has no positive margin, whatever the closed form hopes where the guardrail does not.
+    margins = np.minimum(expect(inputs, spec.physics, spec.protocol).margin, 0.0)
+    for i, row, margin in zip(index.tolist(), inputs, margins.tolist(), strict=True):
         sample = ExplorationSample.inflate(i, row)
-        result = ProtocolResult(
-            outcome=outcome,
-            reason=SKIP_REASONS[outcome],
-            # A row without key has no positive margin, whatever the closed form hopes where the guardrail does not.
-            margin=min(expect(sample, spec.physics, spec.protocol).margin, 0.0),
-            pairs=sample.N,
-        )
+        result = ProtocolResult(outcome=outcome, reason=SKIP_REASONS[outcome], margin=margin, pairs=sample.N)
         rows.append(result.to_row(i, row))
     return join_rows(rows)

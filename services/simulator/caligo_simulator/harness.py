@@ -19,7 +19,7 @@ import numpy as np
 from structlog.contextvars import bound_contextvars
 
 from caligo import logs, seeds, tracing
-from caligo.closed_form import expect
+from caligo.closed_form import expect_sample
 from caligo.physics import claims
 from caligo.physics.claims import Counts
 from caligo.physics.entropy import binary_entropy
@@ -488,7 +488,7 @@ class _Run:
         """The margin where no code was chosen: with the leakage to be expected at the measured error rate, or, where
         that was not measured either, wholly in closed form."""
         if self.estimate is None:
-            self.result.margin = expect(self.sample, self.setup.physics, self.setup.protocol).margin
+            self.result.margin = float(expect_sample(self.sample, self.setup.physics, self.setup.protocol).margin)
             return
         # Below one frame the margin goes on with the bits that there are.
         frames = sifted.length // _SHORTEST_PAYLOAD
