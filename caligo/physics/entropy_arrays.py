@@ -13,7 +13,8 @@ from .claims import LEGACY, RELEASE_0_1, Claim, Partition
 
 _LN2 = log(2.0)
 _TINY = 1e-300
-_NEWTON_STEPS = 5
+_NEWTON_STEPS = 3
+_DEPOLARISING_STEPS = 8
 _INVERSE_STEPS = 7
 
 Kappa = Callable[[Any], tuple[Any, Any, Any]]
@@ -50,14 +51,14 @@ def balancing_cost(m: Any, xp: Any) -> Any:
     return (0.5 * xp.log(pi * m) + series) / _LN2
 
 
-def _optimum(cost: Any, kappa: Kappa, xp: Any, start: Any | None = None) -> Any:
+def _optimum(cost: Any, kappa: Kappa, xp: Any, steps: int = _NEWTON_STEPS) -> Any:
     """The s in (0, 1] of the largest (-log2 kappa_s - cost)/s, cost in bits a round.
 
     There T(s) = g - s g' is the cost, g = -log2 kappa_s: T grows, like s^2 where s is small, so Newton's method runs on
     its square root.
     """
-    s = xp.clip(xp.sqrt(8.0 / _LN2 * cost), 1e-8, 1.0) if start is None else start
-    for _ in range(_NEWTON_STEPS):
+    s = xp.clip(xp.sqrt(8.0 / _LN2 * cost), 1e-8, 1.0)
+    for _ in range(steps):
         value, first, second = kappa(s)
         slope = first / value
         tangent = xp.clip(s * slope - xp.log(value), _TINY, None)
@@ -129,7 +130,7 @@ def unknown_bits_depolarising(rounds: Any, cost: Any, r: Any, nu: Any, xp: Any) 
     meeting = xp.where(inside, moved, meeting)
 
     best = bound(_optimum(a_round, _linear(0.5 + 0.0 * share, xp), xp))
-    for s in (_optimum(a_round, kappa, xp), meeting):
+    for s in (_optimum(a_round, kappa, xp, _DEPOLARISING_STEPS), meeting):
         other = bound(s)
         best = xp.where(other > best, other, best)
     return xp.clip(best, 0.0, None)

@@ -44,28 +44,42 @@ def place(q: Any, xp: Any) -> Place:
     """Where an array of error rates lies in the tables, which are constant outside their points."""
     points = xp.asarray(_log_points(), dtype=xp.float64)
     at = xp.log(xp.clip(q, QBER[0], QBER[-1]))
-    index = xp.searchsorted(points[1:-1], at.detach() if hasattr(at, "detach") else at, side="right")
+    index = sum((q >= point for point in QBER[2:-1]), 0 + (q >= QBER[1]))  # quicker than a search
     low = xp.take(points, index)
     weight = (at - low) / (xp.take(points, index + 1) - low)
     q = xp.clip(q, None, 0.5)
     return Place(q, binary_entropy(q, xp), index, weight)
 
 
-def leakage_rate(at: Place, frames: Any, is_blind: Any, size: int, failure: float, xp: Any) -> Any:
+class Rows(NamedTuple):
+    """Which rows of a table are meant: by the number of frames, or that of the blind protocol."""
+
+    start: Any
+    """Of the row, in the flattened table."""
+    along: Any
+    """Weight of the next row."""
+
+
+def rows(frames: Any, is_blind: Any, xp: Any) -> Rows:
+    """frames: of one string, at least 1; is_blind: which are of the blind protocol."""
+    along = xp.clip(xp.log(frames) / _LN10, 0.0, len(FRAMES) - 1.0)
+    row = sum((frames >= number for number in FRAMES[2:-1]), 0 + (frames >= FRAMES[1]))
+    start = xp.where(is_blind, _BLIND_ROW + 0 * row, row) * _POINTS
+    return Rows(start, xp.where(is_blind, 0.0 * along, along - row))
+
+
+def leakage_rate(at: Place, of: Rows, size: int, failure: float, xp: Any) -> Any:
     """prediction.expected_leakage_rate of arrays at the error rates that decide it: public bits per reconciled bit.
 
-    frames: of one string, at least 1; is_blind: which are of the blind protocol; size: place in efficiency.FRAME_SIZES.
+    size: place in efficiency.FRAME_SIZES.
     """
     table = xp.asarray(_log_efficiency(failure)[size], dtype=xp.float64)
-    along = xp.clip(xp.log(frames) / _LN10, 0.0, len(FRAMES) - 1.0)
-    row = xp.searchsorted(xp.asarray([1.0, 2.0, 3.0], dtype=xp.float64), along, side="right")
-    along = xp.where(is_blind, 0.0 * along, along - row)
-    first = xp.where(is_blind, _BLIND_ROW + 0 * row, row) * _POINTS + at.index
-    found = 0.0
-    for offset, share in ((0, 1.0 - along), (_POINTS, along)):
-        below = xp.take(table, first + offset)
-        found = found + share * (below + at.weight * (xp.take(table, first + (offset + 1)) - below))
-    return xp.clip(xp.exp(found) * at.entropy, LEAST_LEAKAGE[size], 1.0)
+    first = of.start + at.index
+    low, high = (
+        (below := xp.take(table, first + offset)) + at.weight * (xp.take(table, first + (offset + 1)) - below)
+        for offset in (0, _POINTS)
+    )
+    return xp.clip(xp.exp(low + of.along * (high - low)) * at.entropy, LEAST_LEAKAGE[size], 1.0)
 
 
 def blind_deviation(at: Place, size: int, xp: Any) -> Any:

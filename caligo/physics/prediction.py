@@ -20,7 +20,7 @@ from .efficiency import (
 )
 from .entropy import binary_entropy
 from .finite_key import Penalty
-from .leakage import Place, blind_deviation, leakage_rate, place
+from .leakage import Place, Rows, blind_deviation, leakage_rate, place, rows
 from .security import REFERENCE_WAIT_NS, MemoryModel
 from .tags import TAG_BITS
 
@@ -31,7 +31,7 @@ FEWEST_DECODED = (64, 4)
 LEAK_ERROR = 1e-3
 """Standard error of the margin that frames of the blind protocol that are not decoded may leave."""
 
-_BLOCK = 4096
+_BLOCK = 8192
 """Points computed at once, so that what lies between fits the cache."""
 _NODES = ((-sqrt(3.0), 1.0 / 6.0), (0.0, 2.0 / 3.0), (sqrt(3.0), 1.0 / 6.0))
 """Gauss-Hermite nodes and weights of the error rate that the baseline sees."""
@@ -224,18 +224,23 @@ def _predict(
         _Frames.of(i, rules, key_rounds, p_click * share, share, sifted, r_eff, nu, is_blind, arrays) for i in range(2)
     ]
 
-    margin, square, leak, large = 0.0, 0.0, 0.0, 0.0
+    seen = []
     for rate, weight in _seen_rates(error_rate, xp.clip(slots, 1.0, None), sifted, rules, xp):
         at = place(xp.where(is_blind, error_rate, rate), xp)
-        (low, low_leak), (high, high_leak) = (f.margin(at, is_blind, rules, xp) for f in frames)
-        # Of the frame sizes that the run fills, the one that leaves the most key is taken.
-        more = high * frames[1].m > low * frames[0].m
-        chosen = xp.where(more, frames[1].filled, 0.0 * high)
-        margin = margin + weight * (low + chosen * (high - low))
-        square = square + weight * (low * low + chosen * (high * high - low * low))
-        leak = leak + weight * (low_leak + chosen * (high_leak - low_leak))
-        large = large + weight * chosen
-    variance = xp.clip(square - margin * margin, 0.0, None)
+        (low, low_leak), (high, high_leak) = (f.margin(at, rules, xp) for f in frames)
+        # Of the frame sizes that the run fills, the one that leaves the most key is taken: on average over what whole
+        # frames leave over, whose standard deviation is that of a uniform number; a logistic function is near enough.
+        unit = PAYLOADS[1] / sqrt(12.0) * (xp.abs(high) + 0.01)
+        more = xp.clip((high * frames[1].m - low * frames[0].m) / unit, -20.0, 20.0)
+        large = frames[1].filled / (1.0 + xp.exp(-1.7 * more))
+        seen.append((weight, large, low, high, low_leak + large * (high_leak - low_leak)))
+    margin = sum(weight * (low + large * (high - low)) for weight, large, low, high, _ in seen)
+    variance = sum(
+        weight * ((1.0 - large) * (low - margin) ** 2 + large * (high - margin) ** 2)
+        for weight, large, low, high, _ in seen
+    )
+    leak = sum(weight * rate for weight, *_, rate in seen)
+    large = sum(weight * share for weight, share, *_ in seen)
     at = place(error_rate, xp)
     rate = entropy_arrays.entropy_rate(rules.under.name, r_eff, nu, xp)
     small, big = (f.variance(rate, key_rounds, p_click * share, at, is_blind, rules, xp) for f in frames)
@@ -257,6 +262,8 @@ class _Frames(NamedTuple):
     """Bits of one string in whole frames."""
     entropy: Any
     """Of one string."""
+    rows: Rows
+    """Of the tables of leakage."""
     fixed: Any
     """What hashing and tags take of it."""
     filled: Any
@@ -287,12 +294,14 @@ class _Frames(NamedTuple):
         )
         tags = rules.tag_bits * xp.where(is_blind, m / payload, 1.0 + 0.0 * m)
         fixed = rules.under.hashing_cost(rules.eps) + tags
-        return cls(size, m, entropy, fixed, _filled(key_rounds, p_key, payload, arrays))
+        return cls(
+            size, m, entropy, rows(m / payload, is_blind, xp), fixed, _filled(key_rounds, p_key, payload, arrays)
+        )
 
-    def margin(self, at: Place, is_blind: Any, rules: _Rules, xp: Any) -> tuple[Any, Any]:
+    def margin(self, at: Place, rules: _Rules, xp: Any) -> tuple[Any, Any]:
         """Key bits and public bits, tags included, per bit of one string."""
         failure = 0.5 * rules.reconciliation_failure
-        rate = leakage_rate(at, self.m / PAYLOADS[self.size], is_blind, self.size, failure, xp)
+        rate = leakage_rate(at, self.rows, self.size, failure, xp)
         tags = (self.fixed - rules.under.hashing_cost(rules.eps)) / self.m
         return (self.entropy - self.fixed) / self.m - rate, rate + tags
 
