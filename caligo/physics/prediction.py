@@ -27,7 +27,8 @@ from .tags import TAG_BITS
 MARGIN_FLOOR = -1.0
 """Margins are floored here: deeper in the dead zone the number says nothing more about the cliff."""
 FEWEST_DECODED = (64, 4)
-"""Frames of each size that the simulator decodes of every run that has them."""
+"""Frames of each size that the simulator decodes of every run that has them: what is cheap, and all that most short
+runs have."""
 LEAK_ERROR = 1e-3
 """Standard error of the margin that frames of the blind protocol that are not decoded may leave."""
 
@@ -110,12 +111,18 @@ def removed_rounds(partition: Partition, key_rounds: Any, cut: Any, kept: Any) -
     return 2.0 * (cut - kept) if partition == "alice" else key_rounds - 2.0 * kept
 
 
+def most_decoded(size: int, max_decoded_frames: int) -> int:
+    """Most frames of a size that the simulator decodes of a run: so many of the shortest, or as many bits in longer
+    ones."""
+    return max(FEWEST_DECODED[size], max_decoded_frames * FRAME_SIZES[0] // FRAME_SIZES[size])
+
+
 def decoded_frames(total: Any, deviation: Any, size: int, max_decoded_frames: int, xp: Any) -> Any:
     """Frames of a blind run that the simulator decodes: what others disclose is scaled up from these.
 
     total: frames of the run; deviation: from frame to frame, of the public bits a bit.
     """
-    most = max(FEWEST_DECODED[size], max_decoded_frames * FRAME_SIZES[0] // FRAME_SIZES[size])
+    most = most_decoded(size, max_decoded_frames)
     alone = (deviation / LEAK_ERROR) ** 2
     wanted = xp.clip(alone / (1.0 + alone / total), FEWEST_DECODED[size], most)
     return xp.where(wanted < total, wanted, total)

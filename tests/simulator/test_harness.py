@@ -20,7 +20,7 @@ from caligo_simulator.protocol.reconciliation.plans import baseline_plan
 from caligo_simulator.simulation import DesignRow, Simulator
 from scipy import stats
 
-from caligo.physics import predict
+from caligo.physics import predict, prediction
 from caligo.physics.claims import Counts, Partition, claim
 from caligo.physics.prediction import MARGIN_FLOOR
 from caligo.results import COUNT_NAMES, METRIC_NAMES, ROW_DTYPE, ProtocolOutcome, ProtocolResult, Reason
@@ -275,9 +275,10 @@ def weaker(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
 
 def decode(monkeypatch: pytest.MonkeyPatch, *, fewest: int, error: float) -> None:
     """Decode at least that many frames, and as many more as that error in what is drawn of the rest demands."""
-    monkeypatch.setattr(harness_module, "_FEWEST", {4096: fewest, 65536: fewest})
-    for name in ("_LOSS_ERROR", "_LEAK_ERROR"):
-        monkeypatch.setattr(harness_module, name, error)
+    for module in (harness_module, prediction):
+        monkeypatch.setattr(module, "FEWEST_DECODED", (fewest, fewest))
+    monkeypatch.setattr(harness_module, "_LOSS_ERROR", error)
+    monkeypatch.setattr(prediction, "LEAK_ERROR", error)
 
 
 @PARTITIONS

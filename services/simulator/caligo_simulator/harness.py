@@ -24,7 +24,14 @@ from caligo.physics import claims
 from caligo.physics.claims import Counts
 from caligo.physics.entropy import binary_entropy
 from caligo.physics.finite_key import detection_interval
-from caligo.physics.prediction import MARGIN_FLOOR, expected_leakage_rate, removed_rounds
+from caligo.physics.prediction import (
+    FEWEST_DECODED,
+    MARGIN_FLOOR,
+    decoded_frames,
+    expected_leakage_rate,
+    most_decoded,
+    removed_rounds,
+)
 from caligo.physics.security import effective_retention
 from caligo.results import ProtocolOutcome, ProtocolResult, Reason
 from caligo.seeds import Phase, Purpose
@@ -57,12 +64,8 @@ log = logs.get("harness")
 QBER_LIMIT: Final = 0.11
 """h(Q) = 1/2: no claim leaves more (physics.md 2.3)."""
 _SHORTEST_PAYLOAD: Final = payload_bits(FRAME_SIZES[0])
-_FEWEST: Final = {4096: 64, 65536: 4}
-"""Frames that are decoded of every run that has them: what is cheap, and all that most short runs have."""
 _LOSS_ERROR: Final = 0.01
 """Error of the probability that a run of the baseline is lost, up to which its other frames are drawn."""
-_LEAK_ERROR: Final = 1e-3
-"""Standard error of the margin that the blind protocol's undecoded frames may leave."""
 _TABLE_FRAMES: Final = 100
 """Decoded frames of the run that the table of frame error rates counts as, where the rest of a blind run is drawn."""
 
@@ -372,13 +375,13 @@ class _Run:
         In the baseline all that decoding settles is whether the run is lost, in the blind protocol how much is
         disclosed on average.
         """
-        total, n = self.result.frames_total, plan.code.n
-        fewest, most = min(total, _FEWEST[n]), min(total, self.most_decoded(n))
+        total, size = self.result.frames_total, FRAME_SIZES.index(plan.code.n)
+        limit = self.setup.protocol.max_decoded_frames
         if plan.is_blind:
-            alone = (leak_deviation(plan) / plan.payload / _LEAK_ERROR) ** 2
-            return min(most, max(fewest, math.ceil(alone / (1.0 + alone / total))))
+            return math.ceil(decoded_frames(total, leak_deviation(plan) / plan.payload, size, limit, np))
         low, high = (loss_probability(plan, total, self.link.qber(), side) for side in (-2.0, 2.0))
-        return fewest if (high - low) / 2.0 <= _LOSS_ERROR else most
+        is_settled = (high - low) / 2.0 <= _LOSS_ERROR
+        return min(total, FEWEST_DECODED[size] if is_settled else most_decoded(size, limit))
 
     def lost_frames(self, plan: Plan, failed: int) -> int:
         """Frames that are not corrected, `failed` of them among those decoded; the others are drawn at the rates of the
@@ -413,7 +416,8 @@ class _Run:
     def holding(self) -> Holding:
         """The rounds of the strings that may be decoded, both strings together."""
         expected = self.sample.N * self.link.click_probability() * (1.0 - self.slots / BobBases.slots_of(1.0))
-        wanted = 2 * max(self.most_decoded(n) * payload_bits(n) for n in FRAME_SIZES)
+        limit = self.setup.protocol.max_decoded_frames
+        wanted = 2 * max(most_decoded(size, limit) * payload_bits(n) for size, n in enumerate(FRAME_SIZES))
         return Holding.of(wanted, expected, self.sample.N)
 
     def tasks(self, bases: BobBases) -> Iterator[SegmentTask]:
@@ -448,10 +452,6 @@ class _Run:
         """Show a message to whoever listens."""
         if self.on_message is not None:
             self.on_message(sender, message)
-
-    def most_decoded(self, n: int) -> int:
-        """Most frames of n that are decoded: `max_decoded_frames` of the shortest, or as many bits in longer ones."""
-        return max(_FEWEST[n], self.setup.protocol.max_decoded_frames * FRAME_SIZES[0] // n)
 
     def generator(self, purpose: Purpose) -> np.random.Generator:
         return seeds.generator(self.setup.seed, self.setup.phase, self.sample.index, purpose)
