@@ -328,8 +328,10 @@ class _Frames(NamedTuple):
         else:
             lacking = m - self.entropy
             length = 0.25 * key_rounds * (1.0 - 2.0 / pi)
+        lacking = xp.where(self.entropy > 0.0, lacking, 0.0 * m)
         slope = (lacking + self.fixed) / (m * m)
-        bits = slope * slope * (length + payload * payload / 12.0)
+        left_over = xp.clip(m - payload, 0.0, payload / sqrt(12.0))  # nothing of that is open where one frame fills
+        bits = slope * slope * (length + left_over * left_over)
         deviation = blind_deviation(at, self.size, xp)
         decoded = decoded_frames(m / payload, deviation, self.size, rules.max_decoded_frames, xp)
         return bits + xp.where(is_blind, deviation * deviation / decoded, 0.0 * m)
