@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -121,7 +122,7 @@ def open_campaign(path: str | Path) -> CampaignDataset:
     """Open a campaign's file for reading.
 
     Raises:
-        InvalidArgument: no such file, or not a file of a campaign.
+        InvalidArgument: the file cannot be opened, or is not one of a campaign.
     """
     return CampaignDataset(Path(path))
 
@@ -137,12 +138,14 @@ class CampaignDataset:
     """
 
     def __init__(self, path: Path) -> None:
-        if not path.exists():
-            raise InvalidArgument(str(path), "no such file")
         try:
+            path.open("rb").close()  # says what h5py does not tell apart
             self._file = h5py.File(path, "r")
-        except OSError:
-            raise InvalidArgument(str(path), "is not an HDF5 file") from None
+        except OSError as error:
+            if error.errno:
+                raise InvalidArgument(str(path), os.strerror(error.errno)) from None
+            kind = "is a damaged HDF5 file" if h5py.is_hdf5(path) else "is not an HDF5 file"
+            raise InvalidArgument(str(path), kind) from None
         try:
             attributes = self._file.attrs
             if attributes.get("format") not in FORMATS:
@@ -245,14 +248,15 @@ class CampaignDataset:
         group = self._file["surrogate"]
         history = group["history"][:]
         scales, secure = _known(group["length_scales"][:]), _known(group["secure_fraction"][:])
-        noise, margin = _known(group["noise"][:]), _known(group["cliff_margin"][:])
+        noise, margin = _known(group["noise"][:]), group["cliff_margin"][:]
+        is_cut = bool(np.isfinite(margin).all(axis=(1, 2, 3)).any())  # for a strategy that the space has
         return SurrogateFindings(
             length_scales=scales,
             noise=None if noise is None else float(noise[0]),
             secure_fraction=None if secure is None else (float(secure[0]), float(secure[1])),
             history=history[~np.isnan(history[:, 0])],
             cliff=None
-            if margin is None
+            if not is_cut
             else CliffSlice(
                 axes=(int(group["cliff_axes"][0]), int(group["cliff_axes"][1])),
                 x=group["cliff_x"][:],

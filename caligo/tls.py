@@ -6,6 +6,7 @@ server, again when they have changed, so that a renewed certificate needs no res
 
 from __future__ import annotations
 
+import socket
 import ssl
 import threading
 from collections.abc import Callable
@@ -128,6 +129,19 @@ class _Reload:
             self._stamps = stamps
             log.info("certificates read again")
             return configuration
+
+
+def speaks_tls(address: str) -> bool:
+    """Whether somebody at `host:port` answers through TLS, whoever it is; takes a second at most."""
+    host, _, port = address.removeprefix("dns:///").rpartition(":")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), 1.0) as plain, context.wrap_socket(plain):
+            return True
+    except (OSError, ValueError):  # nobody, something else, or a Unix socket
+        return False
 
 
 def _read(path: Path, field: str) -> bytes:

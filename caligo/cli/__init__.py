@@ -1,7 +1,7 @@
 """The `caligo` command.
 
-Exit codes: 0 done, 2 bad input, 3 unreachable, 4 not found or conflict, 5 campaign failed, 6 not allowed,
-130 interrupted, 141 nobody reads the output.
+Exit codes: 0 done, 1 nobody reads the output, 2 bad input, 3 unreachable, 4 not found or conflict, 5 campaign failed,
+6 not allowed, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def main() -> int:
         code = app(standalone_mode=False) or 0
         sys.stdout.flush()
         return code
-    except BrokenPipeError:
-        return 141
+    except BrokenPipeError:  # as Typer has it where a command itself finds out
+        return 1
     except Exception as error:
         complain(describe(error))
         return exit_code(error)

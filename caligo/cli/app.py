@@ -173,7 +173,10 @@ def serve(
     Example: `caligo serve orchestrator --data-directory data --simulator dns:///simulator:50052`, or
     `caligo serve simulator --help` for what can be set.
     """
+    import tempfile
     from importlib.util import find_spec
+
+    from caligo.cli.embedded import environment
 
     if service in ("-h", "--help"):
         typer.echo(context.get_help())
@@ -183,7 +186,8 @@ def serve(
     module = f"caligo_{service}"
     if find_spec(module) is None:
         raise InvalidArgument("SERVICE", f"{service} is not installed here: pip install caligo-{service}")
-    os.execv(sys.executable, [sys.executable, "-m", module, *context.args])
+    surroundings = environment(lambda: tempfile.mkdtemp(prefix="caligo-"))
+    os.execve(sys.executable, [sys.executable, "-m", module, *context.args], surroundings)
 
 
 @app.command(rich_help_panel=HERE)

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -34,16 +34,31 @@ _STOP_SECONDS: Final = 20.0
 _ORPHAN_SECONDS: Final = 5.0
 
 
+def environment(make_home: Callable[[], str]) -> dict[str, str]:
+    """The environment of a service, with another home where the user's cannot be written or there is none.
+
+    What compiles keeps the results at home: Numba, if the installation cannot be written, ends in an error where there
+    is no such place, and KeOps makes one that is called `~`.
+    """
+    home = os.path.expanduser("~")  # noqa: PTH111 - Path.home raises where there is none
+    if home.startswith("/") and os.access(home, os.W_OK | os.X_OK):
+        return {**os.environ}
+    return {**os.environ, "HOME": make_home()}
+
+
 class ServiceProcess:
     """One running service."""
 
-    def __init__(self, name: str, address: str, log: Path, flags: list[str]) -> None:
+    def __init__(
+        self, name: str, address: str, log: Path, flags: list[str], environment: Mapping[str, str] = os.environ
+    ) -> None:
         self.name = name
         self.address = address
         self._log = log
         with log.open("ab") as stderr:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", f"caligo_{name}", "--address", address, "--lifeline", *flags],
+                env=environment,
                 stdin=subprocess.PIPE,
                 stdout=stderr,
                 stderr=stderr,
@@ -156,7 +171,8 @@ def embedded_services(
 
     def start(name: str, *flags: str) -> None:
         with interrupts.held():
-            processes.append(ServiceProcess(name, f"unix:{sockets / name}", logs / f"{name}.log", list(flags)))
+            log = logs / f"{name}.log"
+            processes.append(ServiceProcess(name, f"unix:{sockets / name}", log, list(flags), surroundings))
 
     def clean_up() -> None:
         with interrupts.held():
@@ -168,6 +184,7 @@ def embedded_services(
             # Under /tmp whatever TMPDIR says: the path of a Unix socket holds 107 bytes.
             sockets = Path(tempfile.mkdtemp(prefix="caligo-", dir="/tmp"))
             stack.callback(clean_up)
+        surroundings = environment(lambda: str(sockets))
         for name in WORKING_SERVICES:
             start(name, *(["--workers", str(workers)] if name == "simulator" and workers else []))
         for process in processes:

@@ -1,15 +1,25 @@
 """The report's figures: matplotlib without a display, colours that colour-blind readers can tell apart.
 
-Every function draws one figure and returns it; none of them touches pyplot's global state.
+Every function draws one figure and returns it; none of them touches pyplot's global state. Drawing and saving belong
+inside `style`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-import matplotlib
 import numpy as np
+
+# ruff: noqa: E402 - with the name of a backend that is not there, of a notebook's say, matplotlib does not even load, and
+# while it loads it remarks on a user's settings and home, which are of no concern here.
+os.environ["MPLBACKEND"] = "agg"
+logging.getLogger("matplotlib").setLevel(logging.ERROR)
+
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
@@ -27,7 +37,7 @@ from caligo.space import PARAMETERS, STRATEGY_COLUMN, Space, Strategy
 # Okabe and Ito's palette.
 BLUE, ORANGE, GREEN, VERMILION, SKY, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#8A8A8A"
 
-STYLE: Final[Any] = {
+_STYLE: Final[Mapping[str, Any]] = {
     "figure.dpi": 150,
     "savefig.dpi": 150,
     "figure.constrained_layout.use": True,
@@ -56,11 +66,18 @@ _COLUMN_TITLES: Final = (*(p.title for p in PARAMETERS), "reconciliation strateg
 _COLUMN_SYMBOLS: Final = (*(p.symbol for p in PARAMETERS), "strategy")
 
 
+@contextlib.contextmanager
+def style() -> Iterator[None]:
+    """The look of the figures, over matplotlib's defaults and whatever a user has set, TeX for texts say."""
+    settings: dict[Any, Any] = {**matplotlib.rcParamsDefault, **_STYLE}
+    settings.pop("backend")
+    with matplotlib.rc_context(settings):
+        yield
+
+
 def _figure(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, height))
-        axes = figure.subplots(rows, columns, **options)
-    return figure, axes
+    figure = Figure(figsize=(width, height))
+    return figure, figure.subplots(rows, columns, **options)
 
 
 def cliff(

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import matplotlib
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from caligo import statement, yaml12
-from caligo.cli import figures
+from caligo.cli import complain, describe, figures
 from caligo.cli.comparison import compare
-from caligo.dataset import GROUPS, CampaignDataset, SurrogateFindings, open_campaign
+from caligo.dataset import GROUPS, SurrogateFindings, open_campaign
 from caligo.errors import InvalidArgument
 from caligo.physics.claims import CLAIMS, LEGACY
 from caligo.physics.tags import collision_bound
 from caligo.results import DESCRIPTIONS, ROW_DTYPE, ProtocolOutcome, Reason, ResultRows, code_name, count, metric
 from caligo.secure_share import SecureShare, secure_share
+from caligo.seeds import Phase
 from caligo.slices import CliffSlice
 from caligo.space import COLUMNS, PARAMETERS, STRATEGY_COLUMN, Scale, Strategy
 from caligo.spec import CampaignSpec, ProtocolSpec
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PAGE: Final = "report.md"
 
@@ -42,6 +46,8 @@ FIDELITIES: Final[dict[str, str]] = {
 def write_report(path: Path, directory: Path) -> Path:
     """Write `report.md` and its figures about the campaign in the file `path`.
 
+    A figure that cannot be drawn costs that figure, with a line on standard error.
+
     Args:
         directory: made if it is not there; earlier figures of the same names are replaced.
 
@@ -54,16 +60,21 @@ def write_report(path: Path, directory: Path) -> Path:
     with open_campaign(path) as dataset:
         by_phase = {phase: dataset.rows(phase) for phase in GROUPS}
         surrogate = dataset.surrogate
-        rows = np.concatenate(list(by_phase.values()))
-        spec = dataset.spec
+        campaign, spec, versions = dataset.campaign, dataset.spec, dataset.versions
+    rows = np.concatenate(list(by_phase.values()))
+    target = directory / PAGE
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        drawn = _draw(directory, spec, by_phase, rows, surrogate)
         page = (
             _environment()
             .get_template("report.md.j2")
             .render(
-                campaign=dataset.campaign,
+                campaign=campaign,
                 spec=spec,
                 spec_yaml=yaml12.dump(spec.model_dump(mode="json")),
-                versions=dataset.versions,
+                versions=versions,
+                drawn=drawn,
                 numbers=_numbers(rows),
                 outcomes=_outcome_table(rows),
                 strategies=_strategy_table(rows),
@@ -83,13 +94,6 @@ def write_report(path: Path, directory: Path) -> Path:
                 margin=DESCRIPTIONS["margin"],
             )
         )
-        drawn = _draw(dataset, by_phase, rows, surrogate)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with matplotlib.rc_context(figures.STYLE):
-            for name, figure in drawn.items():
-                figure.savefig(directory / f"{name}.png")
-        target = directory / PAGE
         target.write_text(page, encoding="utf-8")
     except OSError as error:
         raise InvalidArgument(str(directory), error.strerror or "cannot be written") from None
@@ -103,7 +107,7 @@ def draw_slice(piece: CliffSlice, spec: CampaignSpec, path: Path) -> Path:
         InvalidArgument: `path` cannot be written, or names no kind of picture.
     """
     nothing = np.empty(0, dtype=ROW_DTYPE)
-    with matplotlib.rc_context(figures.STYLE):
+    with figures.style():
         figure = figures.cliff(piece, nothing, spec.space.resolve(), None, spec.surrogate.target, spec.physics.claim)
         try:
             figure.savefig(path)
@@ -134,18 +138,36 @@ def _environment() -> Environment:
 
 
 def _draw(
-    dataset: CampaignDataset, by_phase: dict[Any, ResultRows], rows: ResultRows, surrogate: SurrogateFindings
-) -> dict[str, Any]:
-    with matplotlib.rc_context(figures.STYLE):
-        target, claim = dataset.spec.surrogate.target, dataset.spec.physics.claim
-        drawn = {"outcomes": figures.outcomes(by_phase), "key_rate": figures.key_rate(rows, claim)}
-        if surrogate.cliff is not None:
-            space = dataset.spec.space.resolve()
-            drawn["cliff"] = figures.cliff(surrogate.cliff, rows, space, surrogate.length_scales, target, claim)
-        if surrogate.length_scales is not None:
-            drawn["relevance"] = figures.relevance(surrogate.length_scales)
-        if _is_validated(surrogate):
-            drawn["learning"] = figures.learning(surrogate.history, target, claim)
+    directory: Path,
+    spec: CampaignSpec,
+    by_phase: dict[Phase, ResultRows],
+    rows: ResultRows,
+    surrogate: SurrogateFindings,
+) -> set[str]:
+    """Draw what there is something to draw of; returns the names of the figures that could be."""
+    target, claim, piece, scales = spec.surrogate.target, spec.physics.claim, surrogate.cliff, surrogate.length_scales
+    recipes: dict[str, Callable[[], Figure]] = {
+        "outcomes": lambda: figures.outcomes(by_phase),
+        "key_rate": lambda: figures.key_rate(rows, claim),
+    }
+    if piece is not None:
+        recipes["cliff"] = lambda: figures.cliff(piece, rows, spec.space.resolve(), scales, target, claim)
+    if scales is not None:
+        recipes["relevance"] = lambda: figures.relevance(scales)
+    if _is_validated(surrogate):
+        recipes["learning"] = lambda: figures.learning(surrogate.history, target, claim)
+    drawn = set()
+    with figures.style():
+        for name, draw in recipes.items():
+            file = directory / f"{name}.png"
+            file.unlink(missing_ok=True)  # of an earlier report
+            try:
+                draw().savefig(file)
+                drawn.add(name)
+            except OSError:
+                raise
+            except Exception as error:
+                complain(f"no figure {file}: {describe(error)}")
     return drawn
 
 

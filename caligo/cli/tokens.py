@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import datetime
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from caligo.errors import InvalidArgument, NotFound
 from caligo.layout import JOURNAL_NAME
-from caligo.tokens import Role, Tokens
+
+if TYPE_CHECKING:
+    from caligo.tokens import Tokens
 
 token_app = typer.Typer(
     no_args_is_help=True,
@@ -48,6 +50,7 @@ def create(
     Example: `caligo token create dashboard --role read --owner alice --data-directory data > dashboard.token`
     """
     from caligo.cli.output import print_json
+    from caligo.tokens import Role, Tokens
 
     if role.upper() not in Role.__members__:
         raise InvalidArgument("--role", f"must be one of {', '.join(r.name.lower() for r in Role)}, not {role!r}")
@@ -106,6 +109,8 @@ def revoke(name: _Name, data_directory: _DataDirectory = _DEFAULT_DIRECTORY, jso
 
 
 def _open(data_directory: Path) -> Tokens:
+    from caligo.tokens import Tokens
+
     if not (data_directory / JOURNAL_NAME).exists():
         raise NotFound(f"{data_directory}: no orchestrator's data directory; see --data-directory")
     return Tokens(data_directory)

@@ -40,7 +40,7 @@ class AsyncCampaignClient:
         self, address: str, *, token: str = "", tls: Tls | None = None, patience_seconds: float = 60.0
     ) -> None:
         self.address = address
-        self._connection = Connection(address, patience_seconds)
+        self._connection = Connection(address, patience_seconds, is_encrypted=tls is not None)
         self._channel = rpc.aio_channel(address, tls, token=token)
         self._stub = campaign_pb2_grpc.CampaignServiceStub(self._channel)
 
@@ -134,8 +134,8 @@ class AsyncCampaignClient:
                             on_progress(done, total)
                     await asyncio.to_thread(download.finish)
                     return path
-                except (InvalidArgument, InternalError):
-                    if not download.start_over():
+                except (InvalidArgument, InternalError) as error:
+                    if not download.start_over(error):
                         raise
 
     async def predict(

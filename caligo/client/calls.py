@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 
 from caligo import rpc, slices, wire
 from caligo.client.model import Campaign, CampaignState, Event, resource_name
-from caligo.errors import InvalidArgument, ResourceExhausted
+from caligo.errors import CaligoError, InvalidArgument, ResourceExhausted, Unreachable
 from caligo.results import ResultRows
 from caligo.seeds import Phase
 from caligo.slices import CliffSlice
 from caligo.space import STRATEGY_COLUMN, SYMBOLS
 from caligo.spec import CampaignSpec, to_proto
+from caligo.tls import speaks_tls
 from caligo.v1 import campaign_pb2 as pb
 
 T = TypeVar("T")
@@ -95,10 +96,20 @@ class Connection:
     server is waited for.
     """
 
-    def __init__(self, address: str, patience_seconds: float) -> None:
+    def __init__(self, address: str, patience_seconds: float, *, is_encrypted: bool) -> None:
         self.address = address
         self.patience_seconds = patience_seconds
+        self.is_encrypted = is_encrypted
         self.has_answered = False
+
+    def explain(self, error: CaligoError) -> CaligoError:
+        """The error, or what is behind it where nobody has ever answered."""
+        if isinstance(error, Unreachable) and not (self.has_answered or self.is_encrypted) and speaks_tls(self.address):
+            return Unreachable(
+                f"{self.address}: answers through TLS alone; give the authorities that its certificate must come from "
+                "(--ca-certificate, in Python tls)"
+            )
+        return error
 
 
 class Attempts:
@@ -131,7 +142,7 @@ class Attempts:
         self._lost_since = self._lost_since or now
         is_late = now - self._lost_since > self._connection.patience_seconds
         if is_late or not self._is_worth_another(error):
-            raise typed from None
+            raise self._connection.explain(typed) from None
         delay, self._delay = self._delay, min(2 * self._delay, _BACKOFF_SECONDS[1])
         if isinstance(typed, ResourceExhausted) and typed.retry_after_seconds:
             return typed.retry_after_seconds

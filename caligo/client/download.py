@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from caligo.client.model import resource_name
-from caligo.errors import AlreadyExists, InternalError, InvalidArgument
+from caligo.errors import AlreadyExists, CaligoError, InternalError, InvalidArgument
 from caligo.v1 import campaign_pb2
 
 PART: Final = ".part"
@@ -51,12 +53,10 @@ class Download:
         if message.offset != self._received:
             raise InternalError(f"{self.name}: byte {message.offset} came where {self._received} was due")
         data = message.data
-        try:
+        with self._writing():
             if self._file is None:
                 self._file = self._part.open("ab")
             self._file.write(data)
-        except OSError as error:
-            raise InvalidArgument(str(self._path), error.strerror or "cannot be written") from None
         self._received += len(data)
         self._sha256 = message.sha256 or self._sha256
         return self._received, message.total_bytes
@@ -65,20 +65,24 @@ class Download:
         """Put the file in its place.
 
         Raises:
+            InvalidArgument: the path cannot be written.
             InternalError: what came is not what was sent.
         """
         assert self._file is not None  # the last message carries the checksum, even of an empty file
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self.close()
-        with self._part.open("rb") as part:
-            if hashlib.file_digest(part, "sha256").digest() != self._sha256:
-                raise InternalError(f"{self.name}: the download's checksum is wrong; nothing was written")
-        self._part.replace(self._path)
+        with self._writing():
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self.close()
+            with self._part.open("rb") as part:
+                if hashlib.file_digest(part, "sha256").digest() != self._sha256:
+                    raise InternalError(f"{self.name}: the download's checksum is wrong; nothing was written")
+            self._part.replace(self._path)
 
-    def start_over(self) -> bool:
-        """After a failure, forget what came from an earlier download; False where nothing did."""
+    def start_over(self, error: CaligoError) -> bool:
+        """After a failure, forget what came from an earlier download; False where that was not to blame."""
         self.close()
+        if isinstance(error, _CannotBeWrittenError):
+            return False
         self._part.unlink(missing_ok=True)
         inherited, self._received, self._inherited = self._inherited, 0, 0
         return inherited > 0
@@ -86,5 +90,17 @@ class Download:
     def close(self) -> None:
         """Leave what has come for a later download."""
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # of a full disk again; what is there is whole as far as it goes
+                self._file.close()
             self._file = None
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise _CannotBeWrittenError(str(self._path), error.strerror or "cannot be written") from None
+
+
+class _CannotBeWrittenError(InvalidArgument):
+    """The disk does not take it: nothing is wrong with what has come."""

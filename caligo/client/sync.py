@@ -45,7 +45,7 @@ class CampaignClient:
         self, address: str, *, token: str = "", tls: Tls | None = None, patience_seconds: float = 60.0
     ) -> None:
         self.address = address
-        self._connection = Connection(address, patience_seconds)
+        self._connection = Connection(address, patience_seconds, is_encrypted=tls is not None)
         self._channel = rpc.channel(address, tls, token=token)
         self._stub = campaign_pb2_grpc.CampaignServiceStub(self._channel)
 
@@ -241,8 +241,8 @@ class CampaignClient:
                             on_progress(done, total)
                     download.finish()
                     return path
-                except (InvalidArgument, InternalError):
-                    if not download.start_over():
+                except (InvalidArgument, InternalError) as error:
+                    if not download.start_over(error):
                         raise
 
     # --- the surrogate ----------------------------------------------------------------------------------------------

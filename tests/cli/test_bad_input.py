@@ -89,7 +89,7 @@ def test_spec(caligo: Caligo, tmp_path: Path, text: str, words: list[str]) -> No
         (["watch", "x", "--address", "unix:nobody"], 3, ["unix:nobody", "nobody answers"]),
         (["results", "x", "--phase", "moon"], 2, ["--phase", "lhs or active"]),
         (["download", "x", "--address", "unix:nobody"], 3, ["unix:nobody", "nobody answers"]),
-        (["report", "absent.h5"], 2, ["absent.h5", "no such file"]),
+        (["report", "absent.h5"], 2, ["absent.h5", "No such file"]),
         (["report", "ok.yaml"], 2, ["ok.yaml", "not an HDF5 file"]),
         (["serve", "kettle"], 2, ["SERVICE", "sampler", "'kettle'"]),
         (["frobnicate"], 2, ["frobnicate"]),

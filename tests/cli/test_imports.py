@@ -14,7 +14,7 @@ HEAVY = {
 """What takes more than a few milliseconds to load. Typer itself brings pydantic."""
 OURS_UNUSED = {
     "caligo.cli.report", "caligo.cli.figures", "caligo.cli.run", "caligo.cli.rows", "caligo.dataset", "caligo.exports",
-    "caligo.settings", "caligo.yaml12",
+    "caligo.settings", "caligo.tokens", "caligo.yaml12",
 }  # fmt: skip
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +17,13 @@ import pytest
 from PIL import Image
 
 from caligo.cli import main
-from caligo.dataset import GuardrailFindings, open_campaign
+from caligo.dataset import GROUPS, GuardrailFindings, open_campaign
 from caligo.errors import InvalidArgument
 from caligo.physics.claims import CLAIMS
 from caligo.recompute import KeyStatus, recompute
-from caligo.results import METRIC, ROW_DTYPE
+from caligo.results import METRIC, ROW_DTYPE, ProtocolOutcome, ResultRows
 from caligo.seeds import Phase
+from caligo.space import STRATEGY_COLUMN, Strategy
 
 FIGURES = {"cliff.png", "outcomes.png", "key_rate.png", "relevance.png", "learning.png"}
 
@@ -153,8 +157,8 @@ def test_a_campaign_of_a_claim_that_is_not_known_still_reports(campaign_file: Pa
 
 
 def report_with(original: Path, directory: Path, **changes: dict[str, Any]) -> str:
-    """The report about a copy of a file whose spec says something else; None takes a key away."""
-    from caligo.cli.report import write_report
+    """The words of the report about a copy of a file whose spec says something else; None takes a key away."""
+    from caligo.cli import report
 
     path = directory / "other.h5"
     path.write_bytes(original.read_bytes())
@@ -164,10 +168,22 @@ def report_with(original: Path, directory: Path, **changes: dict[str, Any]) -> s
             merged = {**spec[part], **values}
             spec[part] = {key: value for key, value in merged.items() if value is not None}
         file.attrs["spec"] = json.dumps(spec)
-    return write_report(path, directory / "report").read_text(encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(report, "_draw", lambda *_: {name.removesuffix(".png") for name in FIGURES})
+        return report.write_report(path, directory / "report").read_text(encoding="utf-8")
 
 
-def test_a_campaign_without_a_fit_still_reports(write_campaign: Callable[..., Path], tmp_path: Path) -> None:
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures of few pixels, where only that they are drawn matters."""
+    from caligo.cli import figures
+
+    monkeypatch.setattr(figures, "_STYLE", {**figures._STYLE, "savefig.dpi": 20})
+
+
+def test_a_campaign_without_a_fit_still_reports(
+    write_campaign: Callable[..., Path], tmp_path: Path, small: None
+) -> None:
     from caligo.cli.report import write_report
 
     path = write_campaign(tmp_path / "young.h5", lhs=20, active=4, missing=4, fitted=False)
@@ -176,7 +192,9 @@ def test_a_campaign_without_a_fit_still_reports(write_campaign: Callable[..., Pa
     assert "The surrogate has not been fitted yet." in page.read_text(encoding="utf-8")
 
 
-def test_a_campaign_without_rows_still_reports(write_campaign: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_campaign_without_rows_still_reports(
+    write_campaign: Callable[..., Path], tmp_path: Path, small: None
+) -> None:
     from caligo.cli.report import write_report
 
     path = write_campaign(tmp_path / "empty.h5", lhs=4, active=4, missing=4, fitted=False)
@@ -185,8 +203,115 @@ def test_a_campaign_without_rows_still_reports(write_campaign: Callable[..., Pat
     assert "| rows | 0 |" in write_report(path, tmp_path / "report").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(("blind_fraction", "left_out"), [(0.0, 1), (1.0, 0)])
+def test_a_campaign_of_one_strategy_has_a_cliff(
+    campaign_file: Path, tmp_path: Path, blind_fraction: float, left_out: int, small: None
+) -> None:
+    from caligo.cli import figures
+
+    path = tmp_path / "one.h5"
+    path.write_bytes(campaign_file.read_bytes())
+    with h5py.File(path, "r+") as file:
+        file["surrogate/cliff_margin"][left_out] = np.nan  # as the orchestrator writes it
+    with open_campaign(path) as campaign:
+        piece = campaign.surrogate.cliff
+    assert piece is not None and np.isnan(piece.mean[left_out]).all() and np.isfinite(piece.mean[1 - left_out]).all()
+    text = report_with(path, tmp_path, space={"blind_fraction": blind_fraction})
+    assert "not been fitted" not in text and "(cliff.png)" in text
+    with open_campaign(path) as campaign, figures.style():
+        figures.cliff(piece, campaign.rows(), campaign.spec.space.resolve(), None, "margin", "individual").savefig(
+            tmp_path / "cliff.png"
+        )
+
+
+def test_a_figure_that_fails_costs_that_figure(
+    campaign_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    small: None,
+) -> None:
+    from caligo.cli import report
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("no point of some kind")
+
+    (tmp_path / "key_rate.png").write_bytes(b"of an earlier report")
+    monkeypatch.setattr(report.figures, "key_rate", fail)
+    page = report.write_report(campaign_file, tmp_path)
+    assert {p.name for p in tmp_path.glob("*.png")} == FIGURES - {"key_rate.png"}
+    assert "could not be drawn" in page.read_text(encoding="utf-8") and "(key_rate.png)" not in page.read_text()
+    err = capsys.readouterr().err
+    assert err.startswith(f"caligo: no figure {tmp_path}/key_rate.png: ZeroDivisionError: no point of some kind")
+    assert err.count("\n") == 1
+
+
+def nothing(rows: ResultRows) -> ResultRows:
+    return rows[:0]
+
+
+def one(rows: ResultRows) -> ResultRows:
+    return rows[:1]
+
+
+def no_frame_reached(rows: ResultRows) -> ResultRows:
+    rows["metrics"], rows["outcome"] = np.nan, ProtocolOutcome.FAILURE_SECURITY
+    rows["metrics"][:, METRIC["margin"]] = -0.2
+    return rows
+
+
+def all_timed_out(rows: ResultRows) -> ResultRows:
+    rows["metrics"], rows["outcome"] = np.nan, ProtocolOutcome.FAILURE_TIMEOUT
+    return rows
+
+
+def all_with_a_key_and_no_error(rows: ResultRows) -> ResultRows:
+    rows["outcome"], rows["inputs"][:, STRATEGY_COLUMN] = ProtocolOutcome.SUCCESS, Strategy.BLIND
+    rows["metrics"][:, METRIC["qber"]], rows["metrics"][:, METRIC["net_efficiency"]] = 0.0, 1e-6
+    return rows
+
+
+@pytest.mark.parametrize("kind", [nothing, one, no_frame_reached, all_timed_out, all_with_a_key_and_no_error])
+def test_rows_of_any_kind_are_drawn(
+    campaign_file: Path, tmp_path: Path, kind: Callable[[ResultRows], ResultRows], small: None
+) -> None:
+    from caligo.cli import figures
+
+    with open_campaign(campaign_file) as campaign:
+        by_phase = {phase: kind(campaign.rows(phase)) for phase in GROUPS}
+        space, piece = campaign.spec.space.resolve(), campaign.surrogate.cliff
+    rows = np.concatenate(list(by_phase.values()))
+    assert piece is not None
+    with figures.style():
+        figures.outcomes(by_phase).savefig(tmp_path / "outcomes.png")
+        figures.key_rate(rows, "individual").savefig(tmp_path / "key_rate.png")
+        figures.cliff(piece, rows, space, None, "margin", "individual").savefig(tmp_path / "cliff.png")
+
+
+def test_a_user_s_settings_of_matplotlib_change_nothing(page: Path, campaign_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "matplotlibrc").write_text(
+        "text.usetex: True\nimage.cmap: nowhere\nfigure.dpi: 20\nsavefig.transparent: True\naxes.facecolor: red\n"
+        "font.size: 30\nsavefig.format: pdf\nno such line\n"
+    )
+    ended = subprocess.run(
+        [Path(sys.executable).with_name("caligo"), "report", campaign_file, "--output", "report"],
+        cwd=tmp_path,
+        env={**os.environ, "MPLBACKEND": "module://nowhere.backend_inline", "HOME": "/dev/null/nobody"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "report/report.md\n", "")
+    for name in FIGURES:
+        assert (tmp_path / "report" / name).read_bytes() == (page.parent / name).read_bytes(), name
+
+
 def test_the_command(
-    campaign_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    campaign_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    small: None,
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["caligo", "report", str(campaign_file), "--output", str(tmp_path), "--json"])
     assert main() == 0
@@ -253,7 +378,7 @@ def test_surrogate_findings(campaign_file: Path, write_campaign: Callable[..., P
     assert len(young.history) == 0
 
 
-def test_a_file_of_the_first_release_is_read(campaign_file: Path, tmp_path: Path) -> None:
+def test_a_file_of_the_first_release_is_read(campaign_file: Path, tmp_path: Path, small: None) -> None:
     from caligo.cli.report import write_report
 
     path = tmp_path / "old.h5"
@@ -264,6 +389,28 @@ def test_a_file_of_the_first_release_is_read(campaign_file: Path, tmp_path: Path
     with open_campaign(path) as campaign:
         assert (campaign.surrogate.calibration, campaign.surrogate.guardrail) == (None, None)
     assert "foretold" not in write_report(path, tmp_path / "report").read_text(encoding="utf-8")
+
+
+def test_why_a_file_cannot_be_opened(campaign_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def reason(path: Path) -> str:
+        with pytest.raises(InvalidArgument) as caught:
+            open_campaign(path)
+        return caught.value.violations[0].allowed
+
+    (tmp_path / "text.h5").write_text("no HDF5")
+    (tmp_path / "half.h5").write_bytes(campaign_file.read_bytes()[:100_000])
+    assert reason(tmp_path / "absent.h5") == "No such file or directory"
+    assert reason(tmp_path) == "Is a directory"
+    assert reason(tmp_path / ("x" * 300)) == "File name too long"
+    assert reason(tmp_path / "text.h5") == "is not an HDF5 file"
+    assert reason(tmp_path / "half.h5") == "is a damaged HDF5 file"
+    for number in (errno.EACCES, errno.EIO, errno.EAGAIN):  # the last one: locked by whoever writes it
+
+        def refuse(*_: object, number: int = number) -> None:
+            raise OSError(number, "Unable to synchronously open file (and much more)")
+
+        monkeypatch.setattr(h5py, "File", refuse)
+        assert reason(campaign_file) == os.strerror(number)
 
 
 @pytest.mark.parametrize(

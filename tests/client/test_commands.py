@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -203,6 +205,27 @@ def test_a_download_goes_on_where_an_earlier_one_was_interrupted(
     assert orchestrator.opened == [2000]
 
 
+def test_a_full_disk_keeps_what_has_come(
+    caligo: Caligo, ended: pb.Campaign, orchestrator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class FullDisk(io.FileIO):
+        def write(self, data: Any) -> int:
+            if self.tell() >= 4000:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(data)
+
+    orchestrator.file = bytes(range(256)) * 20
+    Path("c.h5.part").write_bytes(orchestrator.file[:2000])
+    with monkeypatch.context() as patched:
+        patched.setattr("caligo.client.download.Path.open", lambda path, mode: FullDisk(path, mode.replace("b", "")))
+        code, out, err = caligo("download", "c", "-o", "c.h5")
+    assert (code, out, err) == (2, "", "caligo: c.h5: No space left on device\n")
+    assert Path("c.h5.part").read_bytes() == orchestrator.file[:4000]
+    assert caligo("download", "c", "-o", "c.h5")[0] == 0
+    assert Path("c.h5").read_bytes() == orchestrator.file
+    assert orchestrator.opened == [2000, 4000]
+
+
 def test_an_interrupted_download_says_how_to_go_on(
     caligo: Caligo, ended: pb.Campaign, orchestrator: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -376,6 +399,18 @@ def test_what_is_known_of_the_surrogate_is_shown(caligo: Caligo, ended: pb.Campa
     shown = json.loads(caligo("show", "c", "--json")[1])["findings"]
     assert shown["calibration"]["coverage90"] == 0.91
     assert shown["guardrail"]["mode"] == "raised"
+
+
+def test_a_report_by_name_works_again_and_again(
+    caligo: Caligo, ended: pb.Campaign, orchestrator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("caligo.cli.report.write_report", lambda path, directory: directory / path.name)
+    orchestrator.file = b"first"
+    assert caligo("report", "c") == (0, "c/exploration_data.h5\n", "")
+    orchestrator.file = b"second"
+    for name in ("c", "campaigns/c"):
+        assert caligo("report", name) == (0, "c/exploration_data.h5\n", "")
+    assert Path("c/exploration_data.h5").read_bytes() == b"second"
 
 
 def test_report_of_what_is_no_campaign_file(caligo: Caligo, ended: pb.Campaign, orchestrator: Any) -> None:

@@ -16,6 +16,8 @@ from caligo_orchestrator.settings import OrchestratorSettings
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from caligo import rpc, wire
+from caligo.cli import main
+from caligo.client import AsyncCampaignClient, CampaignClient
 from caligo.errors import InvalidArgument, Unreachable
 from caligo.settings import ServiceSettings
 from caligo.space import PRESETS, Space
@@ -89,6 +91,25 @@ def test_with_mutual_tls_a_client_needs_a_certificate_too(
     for certificate, key in ((None, None), (foreign.certificate, foreign.key)):
         with pytest.raises(Unreachable):
             reach(address, trusting(authority, tmp_path, certificate=certificate, key=key))
+
+
+def test_a_client_without_tls_is_told_that_the_server_speaks_it(
+    issue: Issue, listen: Callable, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = listen(issue("localhost"))
+    said = f"{address}: answers through TLS alone; give the authorities"
+    with CampaignClient(address) as client, pytest.raises(Unreachable, match=said):
+        client.get("x")
+    monkeypatch.setattr(sys, "argv", ["caligo", "list", "--address", address])
+    assert main() == 3
+    assert capsys.readouterr().err.startswith(f"caligo: {said}")
+
+    async def ask() -> None:
+        async with AsyncCampaignClient(address) as client:
+            await client.get("x")
+
+    with pytest.raises(Unreachable, match=said):
+        asyncio.run(ask())
 
 
 def test_a_renewed_certificate_is_taken_without_a_restart(
