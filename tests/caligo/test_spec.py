@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from caligo.errors import InvalidArgument
 from caligo.space import PARAMETERS, PRESETS
@@ -85,3 +91,29 @@ def test_a_number_may_come_as_text() -> None:
     """YAML reads 1e-9 as a text, the wire sends 64-bit integers as one."""
     spec = validate(CampaignSpec, {"seed": "7", "physics": {"epsilon": "1e-9"}, "guardrail": {"enabled": "false"}})
     assert (spec.seed, spec.physics.epsilon, spec.guardrail.enabled) == (7, 1e-9, False)
+
+
+def fields(model: type[BaseModel], *path: str) -> Iterator[tuple[str, ...]]:
+    for name, field in model.model_fields.items():
+        yield (*path, name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from fields(field.annotation, *path, name)
+
+
+@pytest.mark.parametrize("path", [*fields(CampaignSpec), ("space", "bounds", "F"), ("space", "bounds", "F", "low")])
+def test_what_is_refused_is_told_in_our_own_words(path: tuple[str, ...]) -> None:
+    numbers = (True, -1, 1.5, 10**30, 10**400, math.inf, math.nan)
+    wrong = (None, *numbers, "?", "x" * 1000, b"x", [], [1], [1, 2, 3], {}, {"?": 1})
+    refused = 0
+    for value in wrong:
+        values: Any = value
+        for key in reversed(path):
+            values = {key: values}
+        try:
+            validate(CampaignSpec, values)
+        except InvalidArgument as error:
+            refused += 1
+            assert all(v.field.startswith(".".join(path[:2])) for v in error.violations), error
+            assert not re.search("Input|should|valid|instance|is not allowed", str(error)), error
+            assert "\n" not in str(error)
+    assert refused > len(wrong) // 2

@@ -63,7 +63,7 @@ def test_chosen_claims(caligo: Caligo, campaign_file: Path) -> None:
     code, out, err = caligo("recompute", campaign_file, "--claim", "lupo")
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert err.startswith("caligo: --claim: no claim 'lupo': there are individual, lupo2023")
-    assert caligo("recompute", "none.h5") == (2, "", "caligo: none.h5: no such file\n")
+    assert caligo("recompute", "none.h5") == (2, "", "caligo: none.h5: No such file or directory\n")
 
 
 def test_rows(caligo: Caligo, campaign_file: Path) -> None:
