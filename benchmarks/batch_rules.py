@@ -5,38 +5,31 @@ same surrogate from the same Latin hypercube of 100 runs in batches of 8, one of
 has collected is judged by the default model fitted to it, on 4,000 held-out rows: Brier score and F1 of "there is a
 key". Also recorded: processor seconds a proposal, and the share of continuous coordinates on an edge of the box.
 
-By default runs are those of the real simulator (`benchmarks.cliff_rows`; runs that the closed form rules out are free,
-as in `benchmarks.cliff_finding`). `--closed-form` takes the closed form's margin instead: thousands of runs a second,
-to sort out what is not worth simulating. Proposals and scores are kept under build/batch-rules/, so a stopped run goes
-on; after a change of a rule remove its files.
+Runs are those of the real simulator (`benchmarks.cliff_rows`; runs that the closed form rules out are free, as in
+`benchmarks.cliff_finding`). Proposals and scores are kept under build/batch-rules/, so a stopped run goes on; after a
+change of a rule remove its files.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-import itertools
 import json
 import time
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 import numpy as np
 import torch
-from caligo_sampler.design import LHSSampler
-from caligo_surrogate import acquisition
-from caligo_surrogate.landscape import EfficiencyLandscape
 from numpy.typing import NDArray
 
 from benchmarks import cliff_rows
-from benchmarks.cliff_finding import BATCH, WARM_UP, Caligo, Collection, Inputs, fit, judge, new_landscape
-from benchmarks.cliff_rows import SPACE, SPEC
+from benchmarks.cliff_finding import BATCH, Caligo, Collection, Inputs, judge
+from benchmarks.cliff_rows import SPACE
 from caligo import logs
-from caligo.closed_form import expect
-from caligo.results import METRIC, ROW_DTYPE, ProtocolOutcome, ResultRows, empty_rows
-from caligo.seeds import Phase
+from caligo.results import ProtocolOutcome, ResultRows, empty_rows
 from caligo.space import STRATEGY_COLUMN
-from caligo.spec import BatchRule, SurrogateSpec
+from caligo.spec import SurrogateSpec
 
 FOLDER: Final = Path(__file__).parents[1] / "build" / "batch-rules"
 CHECKPOINTS: Final = (150, 200, 300)
@@ -49,8 +42,6 @@ CONTENDERS: Final[dict[str, SurrogateSpec]] = {
     "straddle, efficiency": SurrogateSpec(acquisition="straddle", target="efficiency"),
     "randomized_straddle": SurrogateSpec(acquisition="randomized_straddle"),
     "joint_straddle": SurrogateSpec(acquisition="joint_straddle"),
-    "q_straddle": SurrogateSpec(acquisition="q_straddle"),
-    "timse": SurrogateSpec(acquisition="timse"),
     "sur": SurrogateSpec(acquisition="sur"),
 }
 LHS: Final = "lhs"
@@ -70,59 +61,22 @@ class ByRule(Caligo):
         return proposed
 
 
-def closed_form(inputs: Inputs, first: int) -> ResultRows:
-    """Result rows as the closed form expects them, with indices from `first`."""
-    rows = np.zeros(len(inputs), dtype=ROW_DTYPE)
-    rows["index"] = first + np.arange(len(inputs))
-    rows["inputs"] = inputs
-    rows["metrics"] = np.nan
-    expected = expect(inputs, SPEC.physics, SPEC.protocol)
-    has_key = expected.key > 0.5
-    bits = np.where(has_key, expected.margin * expected.reconciled, 0.0)
-    rows["metrics"][:, METRIC["margin"]] = expected.margin
-    rows["metrics"][:, METRIC["net_efficiency"]] = bits * expected.p_click / expected.detected
-    rows["outcome"] = np.where(has_key, ProtocolOutcome.SUCCESS, ProtocolOutcome.FAILURE_SECURITY)
-    return rows
-
-
-class ClosedFormCollection(Collection):
-    """Rows of the closed form; every one of them counts as a run."""
-
-    def __init__(self, path: Path, seed: int) -> None:
-        self.path = path
-        self.seed = seed
-        self.warm_up = closed_form_design(seed, WARM_UP)
-        self.inputs = np.load(path) if path.exists() else np.empty((0, STRATEGY_COLUMN + 1), dtype=np.float32)
-        self.rows = self.simulate(0)
-
-    def simulate(self, first: int) -> ResultRows:
-        return closed_form(self.inputs[first:], first)
-
-
-def closed_form_design(seed: int, n: int) -> ResultRows:
-    """A Latin hypercube of n rows."""
-    return closed_form(LHSSampler(SPACE, seed, n).rows(0, n)[1], 0)
-
-
 def on_edges(inputs: NDArray[np.float32]) -> float:
     """Share of the continuous coordinates of rows [n, 9] that lie on an edge of the box."""
     unit = SPACE.to_unit(inputs)[:, :STRATEGY_COLUMN]
     return float(np.mean((unit < EDGE) | (unit > 1 - EDGE)))
 
 
-def run(name: str, seed: int, path: Path, held_out: ResultRows, real: bool) -> dict[str, Any]:
+def run(name: str, seed: int, path: Path, held_out: ResultRows) -> dict[str, Any]:
     """Scores of one contender and seed."""
     if path.exists():
         return json.loads(path.read_text())
-    collect, design = (
-        (Collection, cliff_rows.latin_hypercube) if real else (ClosedFormCollection, closed_form_design)
-    )  # fmt: skip
     scores: dict[str, Any] = {}
     if name == LHS:
         for n in CHECKPOINTS:
-            scores[str(n)] = judge(design(seed, n), empty_rows(), held_out)
+            scores[str(n)] = judge(cliff_rows.latin_hypercube(seed, n), empty_rows(), held_out)
     else:
-        collection = collect(path.with_suffix(".npy"), seed)
+        collection = Collection(path.with_suffix(".npy"), seed)
         made: list[ByRule] = []
 
         def make(seed: int, warm_up: ResultRows) -> ByRule:
@@ -141,69 +95,22 @@ def run(name: str, seed: int, path: Path, held_out: ResultRows, real: bool) -> d
     return scores
 
 
-def ascents(seeds: list[int]) -> list[dict[str, Any]]:
-    """What becomes of a rule's first batch of 8 the harder it is optimised, after 150 rows of the closed form.
-
-    `taken_off`: share of the Brier score that the model expects of itself, mean of p (1 - p), which the batch takes off
-    when its runs give what is expected of them.
-    """
-    points = closed_form_design(cliff_rows.HELD_OUT_SEED, 4000)["inputs"]
-
-    def expected_brier(landscape: EfficiencyLandscape) -> float:
-        key = landscape.predict(points).key.astype(np.float64)
-        return float(np.mean(key * (1 - key)))
-
-    found: dict[tuple[str, int], list[tuple[float, float]]] = {}
-    kept = acquisition.ITERATIONS, acquisition.LINE_SEARCH
-    for seed in seeds:
-        fitted = new_landscape(seed)
-        fitted.observe(Phase.LHS, closed_form_design(seed, 150))
-        fit(fitted)
-        before = expected_brier(fitted)
-        tensors, metadata = fitted.export()
-        for rule, iterations in itertools.product(get_args(BatchRule), (0, kept[0], 30)):
-            acquisition.ITERATIONS, acquisition.LINE_SEARCH = iterations, 20 if iterations > kept[0] else kept[1]
-            landscape = new_landscape(seed, SurrogateSpec(acquisition=rule))
-            landscape.observe(Phase.LHS, fitted.rows())
-            landscape.load(tensors, metadata)
-            batch = landscape.propose(0, BATCH, empty_rows()["inputs"])
-            runs = closed_form(batch, 0)
-            runs["metrics"][:, METRIC["margin"]] = landscape.predict(batch).mean
-            landscape.observe(Phase.ACTIVE, runs)
-            found.setdefault((rule, iterations), []).append((on_edges(batch), 1 - expected_brier(landscape) / before))
-    acquisition.ITERATIONS, acquisition.LINE_SEARCH = kept
-    result = []
-    for (rule, iterations), values in found.items():
-        edges, taken_off = np.mean(values, axis=0)
-        result.append({"rule": rule, "iterations": iterations, "edges": edges, "taken_off": taken_off})
-        print(f"{rule:22s} {iterations:3d} iterations: edges {edges:.3f}, taken off {taken_off:.4f}")
-    return result
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--closed-form", action="store_true")
-    parser.add_argument("--ascents", action="store_true", help="only what harder optimisation makes of a batch")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
     parser.add_argument("--rules", nargs="+", choices=(LHS, *CONTENDERS), default=(LHS, *CONTENDERS))
     parser.add_argument("--folder", type=Path, default=FOLDER)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     logs.configure("warning")
-    if arguments.ascents:
-        found_ascents = ascents(arguments.seeds)
-        if arguments.json:
-            print(json.dumps({"name": "batch_rules_ascents", "value": None, "unit": "", "ascents": found_ascents}))
-        return
-    folder = arguments.folder / ("closed-form" if arguments.closed_form else "real")
-    folder.mkdir(parents=True, exist_ok=True)
-    held_out = closed_form_design(cliff_rows.HELD_OUT_SEED, 4000) if arguments.closed_form else cliff_rows.held_out()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    held_out = cliff_rows.held_out()
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in arguments.rules}
     for seed in arguments.seeds:
         for name in arguments.rules:
-            path = folder / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}.json"
-            found[name].append(run(name, seed, path, held_out, not arguments.closed_form))
+            path = arguments.folder / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}.json"
+            found[name].append(run(name, seed, path, held_out))
 
     print(f"\n{'rule':22s} " + " ".join(f"Brier {n:4d}  +-    " for n in CHECKPOINTS) + "  F1 300  s CPU  edges   free")
     summary: dict[str, Any] = {}

@@ -98,7 +98,10 @@ class MissingError(Exception):
 
 
 def new_landscape(seed: int, surrogate: SurrogateSpec | None = None) -> EfficiencyLandscape:
-    return EfficiencyLandscape(SPACE, surrogate or SurrogateSpec(), GuardrailSpec(enabled=False), seed, Device("cpu"))
+    told = cliff_rows.SPEC
+    spec = surrogate or SurrogateSpec()
+    guardrail = GuardrailSpec(enabled=False)
+    return EfficiencyLandscape(SPACE, spec, guardrail, told.physics, told.protocol, seed, Device("cpu"))
 
 
 def fit(landscape: EfficiencyLandscape) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import dataclasses
 import functools
 import hashlib
 import json
@@ -39,6 +40,7 @@ from numpy.typing import NDArray
 
 from caligo.results import ROW_DTYPE, ProtocolOutcome, ResultRows
 from caligo.seeds import Phase
+from caligo.space import SYMBOLS
 from caligo.spec import CampaignSpec, ProtocolSpec
 
 SPEC: Final = CampaignSpec(name="cliff-rows", protocol=ProtocolSpec(max_decoded_frames=64))
@@ -50,8 +52,38 @@ HELD_OUT_SEED: Final = 2**32
 """Apart from the small numbers that designs to learn from have as seeds."""
 TRAINING_ROWS: Final = 2754
 TRAINING_SEED: Final = 1
+FEW_HELD_OUT: Final = 1500
+"""Rows of the held-out design of a world other than the closed form's own."""
 FEASIBLE_SHARE: Final = 0.7357
 """Of the space, by 2^20 rows of a Latin hypercube."""
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """A device, as it differs from what a campaign is told.
+
+    Attributes:
+        e_det, eta: factors of these parameters.
+    """
+
+    name: str
+    e_det: float = 1.0
+    eta: float = 1.0
+
+    def device(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The device that really runs where a row [n, 9] says what it says."""
+        real = inputs.copy()
+        e_det, eta = SYMBOLS.index("e_det"), SYMBOLS.index("eta")
+        real[:, e_det] *= np.float32(self.e_det)
+        real[:, eta] += np.float32(math.log10(self.eta))
+        return real
+
+
+KNOWN: Final = World("known")
+"""The device is the one that the closed form is told."""
+UNKNOWN: Final = World("unknown", e_det=1.67, eta=1 / 1.5)
+"""Its detectors err more often and its channel loses more than anybody knows."""
+WORLDS: Final = {world.name: world for world in (KNOWN, UNKNOWN)}
 
 
 def held_out(folder: Path = FOLDER) -> ResultRows:
@@ -67,10 +99,16 @@ def training(folder: Path = FOLDER) -> ResultRows:
     return _whole_design(TRAINING_SEED, TRAINING_ROWS, folder)
 
 
-def latin_hypercube(seed: int, simulations: int, folder: Path = FOLDER) -> ResultRows:
+def latin_hypercube(seed: int, simulations: int, folder: Path = FOLDER, world: World = KNOWN) -> ResultRows:
     """A Latin hypercube with this many simulated rows, those without hope in between included."""
     index, inputs = latin_hypercube_design(seed, simulations)
-    return simulate(inputs, index, seed, Phase.LHS, folder)
+    return simulate(inputs, index, seed, Phase.LHS, folder, world)
+
+
+def few_held_out(world: World, folder: Path = FOLDER) -> ResultRows:
+    """1,500 rows to judge by in any world, one Latin hypercube over the whole space."""
+    index, inputs = LHSSampler(SPACE, HELD_OUT_SEED, FEW_HELD_OUT).rows(0, FEW_HELD_OUT)
+    return simulate(inputs, index, HELD_OUT_SEED, Phase.LHS, folder, world)
 
 
 def latin_hypercube_design(seed: int, simulations: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -99,6 +137,7 @@ def simulate(
     seed: int,
     phase: Phase = Phase.ACTIVE,
     folder: Path = FOLDER,
+    world: World = KNOWN,
 ) -> ResultRows:
     """Result rows, shape [n], in the order of the inputs; what the file does not hold is simulated and added to it.
 
@@ -106,11 +145,13 @@ def simulate(
         inputs: float32 [n, 9], model coordinates.
         index: int64 [n], indices in the phase.
         seed: of the campaign, the root of the seed tree.
+        world: whose device is simulated; hope is by what the campaign is told.
 
     Raises:
         RuntimeError: a row met a time-out or a fault, which says nothing about the physics and is not kept.
     """
     rows = np.zeros(len(inputs), dtype=ROW_DTYPE)
+    real = world.device(inputs)
     hope = feasible(inputs)
     if not hope.all():
         rows[~hope] = skipped_rows(index[~hope], inputs[~hope], ProtocolOutcome.SKIPPED_INFEASIBLE, SPEC)
@@ -121,20 +162,22 @@ def simulate(
         file.execute("CREATE TABLE IF NOT EXISTS rows (key BLOB PRIMARY KEY, row BLOB NOT NULL) WITHOUT ROWID")
         places: dict[int, int] = {}
         for i in np.flatnonzero(hope).tolist():
-            held = file.execute("SELECT row FROM rows WHERE key = ?", (_key(inputs[i], index[i], seed, phase),))
+            held = file.execute("SELECT row FROM rows WHERE key = ?", (_key(real[i], index[i], seed, phase),))
             found = held.fetchone()
             if found is None:
                 places[int(index[i])] = i
             else:
                 rows[i] = np.frombuffer(found[0], ROW_DTYPE)[0]
+                rows["inputs"][i] = inputs[i]
         if places:
             setup = Setup(SPEC.name, seed, phase, SPEC.physics, SPEC.protocol)
-            for row in _simulator().simulate(setup, [(j, inputs[i]) for j, i in places.items()]):
+            for row in _simulator().simulate(setup, [(j, real[i]) for j, i in places.items()]):
                 i = places[int(row["index"][0])]
                 if not ProtocolOutcome(row["outcome"][0]).is_physical:
                     raise RuntimeError(f"row {index[i]} of seed {seed}: {ProtocolOutcome(row['outcome'][0]).name}")
                 rows[i] = row[0]
-                key = _key(inputs[i], index[i], seed, phase)
+                rows["inputs"][i] = inputs[i]
+                key = _key(real[i], index[i], seed, phase)
                 file.execute("INSERT OR IGNORE INTO rows VALUES (?, ?)", (key, row.tobytes()))
     return rows
 

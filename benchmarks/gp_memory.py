@@ -1,8 +1,8 @@
 """Peak memory of one training step: the kernel matrix whole, block by block with checkpoints, and symbolic (KeOps).
 
-A step is the loss of the exact marginal likelihood by conjugate gradients and its gradient, as `caligo_surrogate.gp`
-takes it. Counted are the bytes of live tensors, since the resident set of a process hides what an allocator keeps.
-KeOps works inside one kernel without tensors, so little is left to count. The ratio is that of the checkpointed step
+A step is the loss of the exact marginal likelihood by conjugate gradients and its gradient, as
+`caligo_surrogate.regressor` takes it. Counted are the bytes of live tensors, since the resident set of a process hides
+what an allocator keeps. KeOps works inside one kernel without tensors, so little is left to count. The ratio is that of the checkpointed step
 to the plain one; the aim is at most a half at 8,000 rows. The gradients of a quadratic form are compared.
 
     python -m benchmarks.gp_memory --rows 8000 --device cpu --json
@@ -19,15 +19,15 @@ from typing import Any, get_args
 import numpy as np
 import torch
 from caligo_sampler.design import LHSSampler
-from caligo_surrogate.device import Device
-from caligo_surrogate.gp import EfficiencyGP, train
-from caligo_surrogate.kernel import Backend, keops_is_installed
-from caligo_surrogate.solvers import Numerics, Solver
+from caligo_surrogate.device import Backend, Device, keops_is_installed
+from caligo_surrogate.escalation import Numerics, Solver
+from caligo_surrogate.prior import Constant
+from caligo_surrogate.regressor import EfficiencyGP, train
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from caligo.closed_form import expect
-from caligo.space import PRESETS, ExplorationSample, Space
+from caligo.space import PRESETS, Space
 from caligo.spec import PhysicsSpec, ProtocolSpec
 
 SEED = 5
@@ -95,8 +95,7 @@ def rows(n: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Unit coordinates and standardised closed-form margins of the `cliff` space, float32 [n, 9] and [n]."""
     space = Space(PRESETS["cliff"])
     _, design = LHSSampler(space, SEED, n).rows(0, n)
-    samples = (ExplorationSample.inflate(i, row) for i, row in enumerate(design))
-    margin = np.array([expect(sample, PhysicsSpec(), ProtocolSpec()).margin for sample in samples])
+    margin = expect(design, PhysicsSpec(), ProtocolSpec()).margin
     noisy = margin + 0.01 * np.random.default_rng(SEED).standard_normal(n)
     return torch.tensor(space.to_unit(design)), torch.tensor((noisy - noisy.mean()) / noisy.std(), dtype=torch.float32)
 
@@ -118,7 +117,7 @@ def main() -> None:
         # A loose tolerance: neither the peak nor the ratio of the times depends on the number of products.
         device.kernel, numerics = backend, Numerics(training_tolerance=0.5)
         solver = Solver("cg", device, numerics)
-        gp = EfficiencyGP(inputs, targets, numerics, backend)
+        gp = EfficiencyGP(inputs, targets, Constant(), numerics, backend)
         peak[backend] = peak_of_step(gp, solver)
         seconds[backend] = seconds_of_step(gp, solver)
         with solver.gpytorch_settings(solver.training(arguments.rows).plan, SEED):

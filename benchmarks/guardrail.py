@@ -38,7 +38,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassif
 from sklearn.metrics import brier_score_loss, f1_score
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from benchmarks.cliff_rows import SPACE, held_out, training
+from benchmarks.cliff_rows import SPACE, SPEC, held_out, training
 from caligo import logs
 from caligo.results import METRIC, ProtocolOutcome, ResultRows
 from caligo.seeds import Phase
@@ -261,7 +261,9 @@ def imputed(first: ResultRows, later: ResultRows, judged: ResultRows) -> dict[st
 
 
 def landscape() -> EfficiencyLandscape:
-    return EfficiencyLandscape(SPACE, SurrogateSpec(), GuardrailSpec(), SEED, Device("cpu"))
+    return EfficiencyLandscape(
+        SPACE, SurrogateSpec(), GuardrailSpec(), SPEC.physics, SPEC.protocol, SEED, Device("cpu")
+    )
 
 
 # --- output -----------------------------------------------------------------------------------------------------------

@@ -31,10 +31,13 @@ from botorch.models import SingleTaskGP
 from botorch.optim import optimize_acqf
 from botorch.utils.transforms import t_batch_mode_transform
 from caligo_surrogate import acquisition
+from caligo_surrogate.acquisition.straddle import ITERATIONS
+from caligo_surrogate.design import search_box
 from caligo_surrogate.device import Device
-from caligo_surrogate.gp import EfficiencyGP, train
+from caligo_surrogate.escalation import Numerics, Solver
 from caligo_surrogate.posterior import Posterior, condition
-from caligo_surrogate.solvers import Numerics, Solver
+from caligo_surrogate.prior import Constant
+from caligo_surrogate.regressor import EfficiencyGP, train
 from gpytorch.kernels import MaternKernel, ScaleKernel
 from gpytorch.likelihoods import GaussianLikelihood
 from scipy.stats import qmc
@@ -60,14 +63,20 @@ class Problem:
         self.device = device
         self.inputs, self.targets = (t.to(device.torch_device) for t in rows(most + BATCH))
         n = min(LEARN_FROM, most)
-        self.gp = EfficiencyGP(self.inputs[:n], self.targets[:n], Numerics())
+        self.gp = EfficiencyGP(self.inputs[:n], self.targets[:n], Constant(), Numerics())
         for _ in train(self.gp, SPEC.training_steps, SPEC.learning_rate, Solver("cholesky", device, Numerics()), SEED):
             pass
-        points = qmc.Sobol(9, scramble=True, rng=SEED).random(SWEEP).astype(np.float32)
-        points[:, 8] = points[:, 8] >= 0.5
-        self.sweep = device.to_device(points)
-        self.box = acquisition.search_box(Space(PRESETS["cliff"]), self.inputs)
+        self.sweep = self.points(SWEEP)
+        process = self.gp.process_on(torch.device("cpu"))
+        self.noise, self.constant = max(process.noise, process.least_noise), process.constant
+        self.box = search_box(Space(PRESETS["cliff"]), self.inputs)
         self.level = float((self.targets < 0).double().mean())
+
+    def points(self, n: int) -> torch.Tensor:
+        """The first n points of a sweep."""
+        points = qmc.Sobol(9, scramble=True, rng=SEED).random(n).astype(np.float32)
+        points[:, 8] = points[:, 8] >= 0.5
+        return self.device.to_device(points)
 
     def synchronised(self) -> float:
         if self.device.is_gpu:
@@ -88,8 +97,8 @@ def ours(problem: Problem, n: int, repeats: int, solver: Solver) -> tuple[dict[s
     gp, plan = problem.gp, solver.posterior(n).plan
 
     def conditioned() -> Posterior:
-        matern, inputs, targets = gp.matern, problem.inputs[:n], problem.targets[:n]
-        return condition(matern, gp.noise, gp.constant, inputs, targets, solver, plan, SEED)
+        process = gp.process_on(problem.device.torch_device)
+        return condition(process, problem.inputs[:n], problem.targets[:n], solver, plan, SEED)
 
     base = timed(problem, spent, "condition", conditioned)
     new = slice(n, n + BATCH)
@@ -100,7 +109,7 @@ def ours(problem: Problem, n: int, repeats: int, solver: Solver) -> tuple[dict[s
             spent,
             "choose",
             lambda now=now, i=i: acquisition.propose(
-                now, problem.box, problem.sweep, BATCH, SPEC.acquisition, problem.level, SPEC.straddle_weight, i
+                now, problem.points, problem.box, BATCH, SPEC.acquisition, problem.level, SPEC.straddle_weight, i
             ),
         )
         timed(problem, spent, "report", lambda now=now, batch=batch: now.moments(batch))
@@ -114,25 +123,25 @@ def scikit_learn(problem: Problem, n: int) -> tuple[float, Callable[[np.ndarray]
     scales = gp.matern.length_scales.cpu().double().numpy()
     kernel = ConstantKernel(gp.matern.variance, "fixed") * Matern(scales, "fixed", nu=2.5)
     x = problem.inputs[: n + BATCH].cpu().double().numpy()
-    y = problem.targets[: n + BATCH].cpu().double().numpy() - gp.constant
+    y = problem.targets[: n + BATCH].cpu().double().numpy() - problem.constant
     sweep = problem.sweep.cpu().double().numpy()
     start = time.perf_counter()
-    peer = GaussianProcessRegressor(kernel, alpha=gp.noise, optimizer=None).fit(x, y)
+    peer = GaussianProcessRegressor(kernel, alpha=problem.noise, optimizer=None).fit(x, y)
     mean, sd = peer.predict(sweep, return_std=True)
-    best = np.argsort(-(SPEC.straddle_weight * sd - np.abs(mean + gp.constant - problem.level)))[:256]
+    best = np.argsort(-(SPEC.straddle_weight * sd - np.abs(mean + problem.constant - problem.level)))[:256]
     mean, covariance = peer.predict(sweep[best], return_cov=True)
     variance, factor = covariance.diagonal().copy(), np.zeros((BATCH, 256))
     for i in range(BATCH):
-        value = SPEC.straddle_weight * np.sqrt(variance.clip(0)) - np.abs(mean + gp.constant - problem.level)
+        value = SPEC.straddle_weight * np.sqrt(variance.clip(0)) - np.abs(mean + problem.constant - problem.level)
         pivot = int(value.argmax())
         column = covariance[pivot] - factor[:i, pivot] @ factor[:i]
-        factor[i] = column / np.sqrt(max(variance[pivot], 0) + gp.noise)
+        factor[i] = column / np.sqrt(max(variance[pivot], 0) + problem.noise)
         variance -= factor[i] ** 2
-    return time.perf_counter() - start, lambda x: peer.predict(x) + gp.constant
+    return time.perf_counter() - start, lambda x: peer.predict(x) + problem.constant
 
 
-class JointStraddle(AcquisitionFunction):
-    """`caligo_surrogate.acquisition.JointStraddle` on BoTorch's own posterior."""
+class PeerStraddle(AcquisitionFunction):
+    """The straddle of a batch on BoTorch's own posterior."""
 
     def __init__(self, model: SingleTaskGP, level: float, noise: float) -> None:
         super().__init__(model)
@@ -157,17 +166,17 @@ def botorch(problem: Problem, n: int) -> float:
     kernel = ScaleKernel(MaternKernel(nu=2.5, ard_num_dims=9))
     model = SingleTaskGP(x, y, likelihood=likelihood, covar_module=kernel, outcome_transform=None)
     model.to(x)
-    likelihood.noise, kernel.outputscale = gp.noise, gp.matern.variance
-    kernel.base_kernel.lengthscale, model.mean_module.constant = gp.matern.length_scales.double(), gp.constant
+    likelihood.noise, kernel.outputscale = problem.noise, gp.matern.variance
+    kernel.base_kernel.lengthscale, model.mean_module.constant = gp.matern.length_scales.double(), problem.constant
     model.requires_grad_(False).eval()
     starts = problem.sweep[: 4 * BATCH].double().reshape(4, BATCH, 9)
     optimize_acqf(
-        JointStraddle(model, problem.level, gp.noise),
+        PeerStraddle(model, problem.level, problem.noise),
         problem.box.double(),
         BATCH,
         num_restarts=4,
         batch_initial_conditions=starts,
-        options={"maxiter": acquisition.ITERATIONS},
+        options={"maxiter": ITERATIONS},
     )
     return problem.synchronised() - start
 

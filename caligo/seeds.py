@@ -34,7 +34,7 @@ class Purpose(enum.IntEnum):
     AMPLIFICATION = 5
     """Toeplitz seeds."""
     TRAINING = 6
-    """Hold-out split, guardrail (index: number of the batch)."""
+    """Guardrail (index: number of the batch)."""
     ACQUISITION = 7
     """Start points and base samples of a proposal (index: number of the batch)."""
     AUDIT = 8
@@ -43,6 +43,22 @@ class Purpose(enum.IntEnum):
     """Failed frames among those that were not decoded."""
     PERMUTATION = 10
     """Alice's public permutation of the two strings."""
+    HOLD_OUT = 11
+    """Which rows a fit is validated on."""
+    PROBES = 12
+    """Probe vectors of log determinants."""
+    TRAINING_ROWS = 13
+    """Which of many rows hyper-parameters are learned from."""
+    LANDMARKS = 14
+    """Rows of the Nystrom preconditioner."""
+    FOLDS = 15
+    """Which rows are foretold together in a cross-validation."""
+    BOUNDARY = 16
+    """Points that tell how much of the boundary still moves."""
+    VOLUME = 17
+    """Points of the secure share."""
+    SURFACES = 18
+    """Posterior samples for its uncertainty."""
 
 
 def sequence(seed: int, phase: Phase, index: int, purpose: Purpose) -> np.random.SeedSequence:

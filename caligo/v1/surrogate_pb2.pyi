@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class SurrogateSpec(_message.Message):
-    __slots__ = ("target", "solver", "training_steps", "learning_rate", "acquisition", "straddle_weight", "refit_every", "training_rows")
+    __slots__ = ("target", "solver", "training_steps", "learning_rate", "acquisition", "straddle_weight", "refit_every", "training_rows", "prior")
     TARGET_FIELD_NUMBER: _ClassVar[int]
     SOLVER_FIELD_NUMBER: _ClassVar[int]
     TRAINING_STEPS_FIELD_NUMBER: _ClassVar[int]
@@ -16,6 +16,7 @@ class SurrogateSpec(_message.Message):
     STRADDLE_WEIGHT_FIELD_NUMBER: _ClassVar[int]
     REFIT_EVERY_FIELD_NUMBER: _ClassVar[int]
     TRAINING_ROWS_FIELD_NUMBER: _ClassVar[int]
+    PRIOR_FIELD_NUMBER: _ClassVar[int]
     target: str
     solver: str
     training_steps: int
@@ -24,7 +25,8 @@ class SurrogateSpec(_message.Message):
     straddle_weight: float
     refit_every: int
     training_rows: int
-    def __init__(self, target: _Optional[str] = ..., solver: _Optional[str] = ..., training_steps: _Optional[int] = ..., learning_rate: _Optional[float] = ..., acquisition: _Optional[str] = ..., straddle_weight: _Optional[float] = ..., refit_every: _Optional[int] = ..., training_rows: _Optional[int] = ...) -> None: ...
+    prior: str
+    def __init__(self, target: _Optional[str] = ..., solver: _Optional[str] = ..., training_steps: _Optional[int] = ..., learning_rate: _Optional[float] = ..., acquisition: _Optional[str] = ..., straddle_weight: _Optional[float] = ..., refit_every: _Optional[int] = ..., training_rows: _Optional[int] = ..., prior: _Optional[str] = ...) -> None: ...
 
 class GuardrailSpec(_message.Message):
     __slots__ = ("enabled", "threshold", "audit_fraction", "classifier", "max_false_skip_rate")
@@ -41,18 +43,22 @@ class GuardrailSpec(_message.Message):
     def __init__(self, enabled: _Optional[bool] = ..., threshold: _Optional[float] = ..., audit_fraction: _Optional[float] = ..., classifier: _Optional[str] = ..., max_false_skip_rate: _Optional[float] = ...) -> None: ...
 
 class CreateModelRequest(_message.Message):
-    __slots__ = ("campaign", "space", "surrogate", "guardrail", "seed")
+    __slots__ = ("campaign", "space", "surrogate", "guardrail", "seed", "physics", "protocol")
     CAMPAIGN_FIELD_NUMBER: _ClassVar[int]
     SPACE_FIELD_NUMBER: _ClassVar[int]
     SURROGATE_FIELD_NUMBER: _ClassVar[int]
     GUARDRAIL_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
+    PHYSICS_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     campaign: str
     space: _types_pb2.SpaceSpec
     surrogate: SurrogateSpec
     guardrail: GuardrailSpec
     seed: int
-    def __init__(self, campaign: _Optional[str] = ..., space: _Optional[_Union[_types_pb2.SpaceSpec, _Mapping]] = ..., surrogate: _Optional[_Union[SurrogateSpec, _Mapping]] = ..., guardrail: _Optional[_Union[GuardrailSpec, _Mapping]] = ..., seed: _Optional[int] = ...) -> None: ...
+    physics: _types_pb2.PhysicsSpec
+    protocol: _types_pb2.ProtocolSpec
+    def __init__(self, campaign: _Optional[str] = ..., space: _Optional[_Union[_types_pb2.SpaceSpec, _Mapping]] = ..., surrogate: _Optional[_Union[SurrogateSpec, _Mapping]] = ..., guardrail: _Optional[_Union[GuardrailSpec, _Mapping]] = ..., seed: _Optional[int] = ..., physics: _Optional[_Union[_types_pb2.PhysicsSpec, _Mapping]] = ..., protocol: _Optional[_Union[_types_pb2.ProtocolSpec, _Mapping]] = ...) -> None: ...
 
 class CreateModelResponse(_message.Message):
     __slots__ = ("rows_held",)
@@ -67,7 +73,7 @@ class GetModelRequest(_message.Message):
     def __init__(self, campaign: _Optional[str] = ...) -> None: ...
 
 class GetModelResponse(_message.Message):
-    __slots__ = ("rows_held", "fitted", "length_scales", "noise", "secure_fraction", "secure_fraction_error", "guardrail_active", "device", "solver", "guardrail", "health", "bytes_held")
+    __slots__ = ("rows_held", "fitted", "length_scales", "noise", "secure_fraction", "secure_fraction_error", "guardrail_active", "device", "solver", "guardrail", "health", "bytes_held", "prior")
     ROWS_HELD_FIELD_NUMBER: _ClassVar[int]
     FITTED_FIELD_NUMBER: _ClassVar[int]
     LENGTH_SCALES_FIELD_NUMBER: _ClassVar[int]
@@ -80,6 +86,7 @@ class GetModelResponse(_message.Message):
     GUARDRAIL_FIELD_NUMBER: _ClassVar[int]
     HEALTH_FIELD_NUMBER: _ClassVar[int]
     BYTES_HELD_FIELD_NUMBER: _ClassVar[int]
+    PRIOR_FIELD_NUMBER: _ClassVar[int]
     rows_held: int
     fitted: bool
     length_scales: _types_pb2.Tensor
@@ -92,7 +99,8 @@ class GetModelResponse(_message.Message):
     guardrail: GuardrailState
     health: SolverHealth
     bytes_held: int
-    def __init__(self, rows_held: _Optional[int] = ..., fitted: _Optional[bool] = ..., length_scales: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., noise: _Optional[float] = ..., secure_fraction: _Optional[float] = ..., secure_fraction_error: _Optional[float] = ..., guardrail_active: _Optional[bool] = ..., device: _Optional[str] = ..., solver: _Optional[str] = ..., guardrail: _Optional[_Union[GuardrailState, _Mapping]] = ..., health: _Optional[_Union[SolverHealth, _Mapping]] = ..., bytes_held: _Optional[int] = ...) -> None: ...
+    prior: str
+    def __init__(self, rows_held: _Optional[int] = ..., fitted: _Optional[bool] = ..., length_scales: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., noise: _Optional[float] = ..., secure_fraction: _Optional[float] = ..., secure_fraction_error: _Optional[float] = ..., guardrail_active: _Optional[bool] = ..., device: _Optional[str] = ..., solver: _Optional[str] = ..., guardrail: _Optional[_Union[GuardrailState, _Mapping]] = ..., health: _Optional[_Union[SolverHealth, _Mapping]] = ..., bytes_held: _Optional[int] = ..., prior: _Optional[str] = ...) -> None: ...
 
 class GuardrailState(_message.Message):
     __slots__ = ("active", "threshold", "audits", "false_skips", "false_skip_bound", "evidence", "false_audits", "mode")
@@ -193,7 +201,7 @@ class FitProgress(_message.Message):
     def __init__(self, step: _Optional[int] = ..., steps: _Optional[int] = ..., loss: _Optional[float] = ...) -> None: ...
 
 class Validation(_message.Message):
-    __slots__ = ("rows", "rmse", "f1", "brier", "coverage50", "coverage90", "coverage95")
+    __slots__ = ("rows", "rmse", "f1", "brier", "coverage50", "coverage90", "coverage95", "closed_form_rmse", "closed_form_brier")
     ROWS_FIELD_NUMBER: _ClassVar[int]
     RMSE_FIELD_NUMBER: _ClassVar[int]
     F1_FIELD_NUMBER: _ClassVar[int]
@@ -201,6 +209,8 @@ class Validation(_message.Message):
     COVERAGE50_FIELD_NUMBER: _ClassVar[int]
     COVERAGE90_FIELD_NUMBER: _ClassVar[int]
     COVERAGE95_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_FORM_RMSE_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_FORM_BRIER_FIELD_NUMBER: _ClassVar[int]
     rows: int
     rmse: float
     f1: float
@@ -208,7 +218,9 @@ class Validation(_message.Message):
     coverage50: float
     coverage90: float
     coverage95: float
-    def __init__(self, rows: _Optional[int] = ..., rmse: _Optional[float] = ..., f1: _Optional[float] = ..., brier: _Optional[float] = ..., coverage50: _Optional[float] = ..., coverage90: _Optional[float] = ..., coverage95: _Optional[float] = ...) -> None: ...
+    closed_form_rmse: float
+    closed_form_brier: float
+    def __init__(self, rows: _Optional[int] = ..., rmse: _Optional[float] = ..., f1: _Optional[float] = ..., brier: _Optional[float] = ..., coverage50: _Optional[float] = ..., coverage90: _Optional[float] = ..., coverage95: _Optional[float] = ..., closed_form_rmse: _Optional[float] = ..., closed_form_brier: _Optional[float] = ...) -> None: ...
 
 class FitSummary(_message.Message):
     __slots__ = ("rows", "loss", "steps", "device", "solver", "validation", "tensors", "metadata", "secure_fraction", "secure_fraction_error", "cross_validation")

@@ -17,7 +17,7 @@ from scipy.stats import qmc
 from caligo.results import METRIC, ROW_DTYPE, ProtocolOutcome, ResultRows
 from caligo.seeds import Phase
 from caligo.space import Space
-from caligo.spec import GuardrailSpec, SpaceSpec, SurrogateSpec
+from caligo.spec import GuardrailSpec, PhysicsSpec, ProtocolSpec, SpaceSpec, SurrogateSpec
 
 SLOPES = np.array([-1.5, -1.0, 0.8, 2.0, 1.0, 0.0, 0.0, 1.2, 0.3])
 """Of the margin along the unit coordinates: F matters most, e_det and P_dark not at all."""
@@ -72,12 +72,16 @@ class MockGPUBackend(Device):
         capacity: rows of a chunk above which the device is out of memory.
     """
 
-    def __init__(self, capacity: int = 10**9, free: int = 2**40) -> None:
+    def __init__(self, capacity: int = 10**9, memory: int = 2**40) -> None:
         super().__init__("cpu")
         self.uploads: list[tuple[torch.Size, torch.dtype]] = []
         self.downloads: list[torch.Size] = []
         self.capacity = capacity
-        self.free = free
+        self.memory = memory
+
+    @property
+    def is_gpu(self) -> bool:
+        return True
 
     @property
     def name(self) -> str:
@@ -94,8 +98,8 @@ class MockGPUBackend(Device):
         self.downloads.append(tensor.shape)
         return super().to_host(tensor)
 
-    def free_bytes(self) -> int:
-        return self.free
+    def total_bytes(self) -> int:
+        return self.memory
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -118,7 +122,7 @@ def cliff(space: Space) -> SyntheticCliff:
 
 @dataclasses.dataclass(frozen=True)
 class Maker:
-    """Makes landscapes over the same space, empty or with `n` observed rows."""
+    """Makes landscapes over the same space, empty or with `n` observed rows; no physics has this cliff."""
 
     cliff: SyntheticCliff
 
@@ -134,8 +138,10 @@ class Maker:
     ) -> EfficiencyLandscape:
         landscape = EfficiencyLandscape(
             space or self.cliff.space,
-            SurrogateSpec(**surrogate),
+            SurrogateSpec(**{"prior": "constant", **surrogate}),
             guardrail or GuardrailSpec(),
+            PhysicsSpec(),
+            ProtocolSpec(),
             seed,
             device or Device("cpu"),
         )

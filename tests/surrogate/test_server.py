@@ -15,6 +15,8 @@ from caligo.v1 import surrogate_pb2 as pb
 from caligo.v1 import surrogate_pb2_grpc, types_pb2
 
 NAME = "campaigns/one"
+NOTHING_KNOWN = pb.SurrogateSpec(prior="constant")
+"""The cliff of these tests is none that the closed form knows."""
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,7 @@ def batches(rows, campaign=NAME, size=64):
 @pytest.fixture(scope="module")
 def ready(stub, cliff):
     """A fitted model under `NAME`, with what its fit said."""
-    call(stub.CreateModel, pb.CreateModelRequest(campaign=NAME, seed=7))
+    call(stub.CreateModel, pb.CreateModelRequest(campaign=NAME, seed=7, surrogate=NOTHING_KNOWN))
     call(stub.Observe, batches(cliff.rows(cliff.design(150, seed=1))))
     return call(stub.FitModel, pb.FitModelRequest(campaign=NAME, holdout_fraction=0.2, folds=5))
 
@@ -98,7 +100,9 @@ def test_boundary_is_surveyed(stub, ready):
 
 
 def test_creating_again_is_answered_with_what_is_there(stub, ready):
-    assert call(stub.CreateModel, pb.CreateModelRequest(campaign=NAME, seed=7)).rows_held == 150
+    assert (
+        call(stub.CreateModel, pb.CreateModelRequest(campaign=NAME, seed=7, surrogate=NOTHING_KNOWN)).rows_held == 150
+    )
     with pytest.raises(AlreadyExists):
         call(stub.CreateModel, pb.CreateModelRequest(campaign=NAME, seed=8))
 
@@ -242,7 +246,10 @@ def test_bad_observations(stub, ready, cliff):
 def test_a_fit_leaves_the_model_alone_until_it_is_imported(stub, cliff):
     """While a fit is under way all else is answered from the state in force, and rows that come are not in the fit."""
     name, query = "campaigns/background", inputs(cliff.design(20, seed=3))
-    call(stub.CreateModel, pb.CreateModelRequest(campaign=name, seed=7, surrogate=pb.SurrogateSpec(training_steps=40)))
+    call(
+        stub.CreateModel,
+        pb.CreateModelRequest(campaign=name, seed=7, surrogate=pb.SurrogateSpec(prior="constant", training_steps=40)),
+    )
     call(stub.Observe, batches(cliff.rows(cliff.design(150, seed=1)), campaign=name))
     call(stub.FitModel, pb.FitModelRequest(campaign=name))
     rows = cliff.rows(cliff.design(40, seed=5), start=150)
@@ -267,7 +274,10 @@ def test_a_fit_leaves_the_model_alone_until_it_is_imported(stub, cliff):
 
     # The same state again from rows and import alone, in a model that never had a fit.
     other = "campaigns/again"
-    call(stub.CreateModel, pb.CreateModelRequest(campaign=other, seed=7, surrogate=pb.SurrogateSpec(training_steps=40)))
+    call(
+        stub.CreateModel,
+        pb.CreateModelRequest(campaign=other, seed=7, surrogate=pb.SurrogateSpec(prior="constant", training_steps=40)),
+    )
     call(stub.Observe, batches(cliff.rows(cliff.design(150, seed=1)), campaign=other))
     call(stub.Observe, batches(rows, campaign=other))
     call(stub.ImportModel, pb.ImportModelRequest(campaign=other, **fitted))
@@ -290,7 +300,10 @@ def test_a_fit_of_a_model_that_is_gone(stub, cliff):
     """What was fitted without touching the model comes back all the same; there is nothing to put the other into."""
     name = "campaigns/gone"
     for keep_current in (True, False):
-        call(stub.CreateModel, pb.CreateModelRequest(campaign=name, surrogate=pb.SurrogateSpec(training_steps=40)))
+        call(
+            stub.CreateModel,
+            pb.CreateModelRequest(campaign=name, surrogate=pb.SurrogateSpec(prior="constant", training_steps=40)),
+        )
         call(stub.Observe, batches(cliff.rows(cliff.design(60, seed=1)), campaign=name))
         fitting = stub.FitModel(pb.FitModelRequest(campaign=name, keep_current=keep_current))
         next(fitting)
@@ -311,7 +324,7 @@ def guarded(stub, cliff):
     """A model whose guardrail is active, with 300 rows of phase 1."""
     name = "campaigns/guarded"
     spec = pb.GuardrailSpec(threshold=0.9, max_false_skip_rate=0.1, audit_fraction=0.5)
-    quick = pb.SurrogateSpec(training_steps=3)
+    quick = pb.SurrogateSpec(prior="constant", training_steps=3)
     call(stub.CreateModel, pb.CreateModelRequest(campaign=name, seed=7, guardrail=spec, surrogate=quick))
     call(stub.Observe, batches(cliff.rows(cliff.design(300, seed=1)), campaign=name))
     call(stub.FitModel, pb.FitModelRequest(campaign=name))
@@ -369,7 +382,7 @@ def test_models_share_a_memory_budget(stub, ready, cliff):
     names = [f"campaigns/{letter}" for letter in "abc"]
 
     def make(servicer: SurrogateServicer, name: str) -> None:
-        servicer.CreateModel(pb.CreateModelRequest(campaign=name, seed=7), None)
+        servicer.CreateModel(pb.CreateModelRequest(campaign=name, seed=7, surrogate=NOTHING_KNOWN), None)
         servicer.Observe(batches(rows, campaign=name), None)
         servicer.ImportModel(pb.ImportModelRequest(campaign=name, tensors=state.tensors, metadata=state.metadata), None)
         assert predict(servicer, name) == expected

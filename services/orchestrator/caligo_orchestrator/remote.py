@@ -163,6 +163,8 @@ class Surrogate(_Remote):
                     space=to_proto(spec.space, types_pb2.SpaceSpec),
                     surrogate=to_proto(spec.surrogate, surrogate_pb2.SurrogateSpec),
                     guardrail=to_proto(spec.guardrail, surrogate_pb2.GuardrailSpec),
+                    physics=to_proto(spec.physics, types_pb2.PhysicsSpec),
+                    protocol=to_proto(spec.protocol, types_pb2.ProtocolSpec),
                     seed=spec.seed,
                 )
             )

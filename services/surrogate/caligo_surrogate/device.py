@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -18,14 +19,18 @@ from caligo_surrogate import metrics
 
 log = logs.get("surrogate.device")
 
+Backend = Literal["dense", "blocks", "keops"]
+"""How a kernel matrix is represented: held, made block by block as it is needed, or never made."""
+
 MIN_CHUNK: Final = 16
 """Rows below which a chunk is not halved again."""
 MAX_CHUNK: Final = 1024
 """Rows above which a chunk is not faster: its test-by-test covariance begins to cost more than it saves."""
 _CONTROL_GROUP: Final = Path("/sys/fs/cgroup")
 """Where Linux shows a container its own limits."""
-_SHARE: Final = 0.25
-"""Share of the free memory that one chunk may plan with; temporaries and other users need the rest."""
+_SHARE: Final = 0.1
+"""Share of the device's memory that one chunk may plan with. Not of what happens to be free: sizes of chunks round
+sums, and imputed rows, which go through them, have to come out the same whoever else is there."""
 
 
 class Device:
@@ -37,7 +42,7 @@ class Device:
     def __init__(
         self,
         choice: Literal["auto", "cuda", "cpu"] = "auto",
-        kernel: Literal["auto", "dense", "blocks", "keops"] = "auto",
+        kernel: Literal["auto"] | Backend = "auto",
     ) -> None:
         """Take a device; `auto` is CUDA where there is any.
 
@@ -72,18 +77,11 @@ class Device:
         """A copy of `tensor` in host memory, float32."""
         return tensor.detach().to("cpu", torch.float32).numpy()
 
-    def free_bytes(self) -> int:
-        """Memory that can be allocated now."""
-        if self.is_gpu:
-            return torch.cuda.mem_get_info(self.torch_device)[0]
-        limit, used = _control_group()
-        return max(0, min(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), limit - used))
-
     def total_bytes(self) -> int:
         """Memory that the device has; on the CPU no more than our container may have."""
         if self.is_gpu:
             return torch.cuda.get_device_properties(self.torch_device).total_memory
-        return min(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), _control_group()[0])
+        return min(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), _memory_limit())
 
     def in_chunks(
         self,
@@ -103,7 +101,7 @@ class Device:
         Raises:
             ResourceExhausted: not even the smallest piece fits.
         """
-        chunk = int(np.clip(_SHARE * self.free_bytes() / bytes_per_row, MIN_CHUNK, MAX_CHUNK))
+        chunk = int(np.clip(_SHARE * self.total_bytes() / bytes_per_row, MIN_CHUNK, MAX_CHUNK))
         pieces: list[NDArray[np.float32]] = []
         start = 0
         while start < len(rows):
@@ -123,12 +121,14 @@ class Device:
         return np.concatenate(pieces)
 
 
-def _control_group() -> tuple[int, int]:
-    """Bytes of memory that the control group may have and has (cgroup v2, then v1)."""
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
+def keops_is_installed() -> bool:
+    """Whether symbolic matrices can be had."""
+    return importlib.util.find_spec("pykeops") is not None
+
+
+def _memory_limit() -> int:
+    """Bytes of memory that the control group may have (cgroup v2, then v1)."""
+    for limit in ("memory.max", "memory/memory.limit_in_bytes"):
         with contextlib.suppress(OSError, ValueError):  # without a limit it is not there, or says "max"
-            return int((_CONTROL_GROUP / limit).read_text()), int((_CONTROL_GROUP / used).read_text())
-    return 2**63, 0
+            return int((_CONTROL_GROUP / limit).read_text())
+    return 2**63

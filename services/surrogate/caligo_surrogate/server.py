@@ -20,12 +20,13 @@ from caligo.errors import AlreadyExists, InvalidArgument, NotFound
 from caligo.results import METRIC, ProtocolOutcome, ResultRows
 from caligo.seeds import Phase
 from caligo.space import DIMENSIONS, check_limits
-from caligo.spec import GuardrailSpec, SpaceSpec, SurrogateSpec, from_proto
+from caligo.spec import GuardrailSpec, PhysicsSpec, ProtocolSpec, SpaceSpec, SurrogateSpec, from_proto
 from caligo.v1 import surrogate_pb2, surrogate_pb2_grpc
 from caligo_surrogate import metrics
 from caligo_surrogate.device import Device
-from caligo_surrogate.landscape import EfficiencyLandscape, Summary, Validation
+from caligo_surrogate.landscape import EfficiencyLandscape, Summary
 from caligo_surrogate.settings import SurrogateSettings
+from caligo_surrogate.validation import Validation
 
 log = logs.get("surrogate.server")
 
@@ -46,7 +47,7 @@ class _Model:
         bytes_held: by the landscape when it was last used.
     """
 
-    settings: tuple[SpaceSpec, SurrogateSpec, GuardrailSpec, int]
+    settings: tuple[SpaceSpec, SurrogateSpec, GuardrailSpec, PhysicsSpec, ProtocolSpec, int]
     landscape: EfficiencyLandscape
     lock: threading.Lock = field(default_factory=threading.Lock)
     bytes_held: int = 0
@@ -78,13 +79,15 @@ class SurrogateServicer(surrogate_pb2_grpc.SurrogateServiceServicer):
         space = from_proto(request.space, SpaceSpec, "space")
         surrogate = from_proto(request.surrogate, SurrogateSpec, "surrogate")
         guardrail = from_proto(request.guardrail, GuardrailSpec, "guardrail")
-        settings = (space, surrogate, guardrail, request.seed)
+        physics = from_proto(request.physics, PhysicsSpec, "physics")
+        protocol = from_proto(request.protocol, ProtocolSpec, "protocol")
+        settings = (space, surrogate, guardrail, physics, protocol, request.seed)
         with self._lock:
             held = self._models.get(request.campaign)
             if held is None:
-                landscape = EfficiencyLandscape(space.resolve(), surrogate, guardrail, request.seed, self._device)
+                landscape = EfficiencyLandscape(space.resolve(), *settings[1:], self._device)
                 held = self._models[request.campaign] = _Model(settings, landscape)
-                log.info("model made", model=request.campaign, device=self._device.name)
+                log.info("model made", model=request.campaign, device=self._device.name, prior=landscape.prior.name)
             elif held.settings != settings:
                 raise AlreadyExists(f"{request.campaign}: there is a model with other settings")
             self._models.move_to_end(request.campaign)
@@ -113,6 +116,7 @@ class SurrogateServicer(surrogate_pb2_grpc.SurrogateServiceServicer):
                 ),
                 health=surrogate_pb2.SolverHealth(**dataclasses.asdict(landscape.health)),
                 bytes_held=landscape.bytes_held(),
+                prior=landscape.prior.name,
             )
             if landscape.is_fitted:
                 fraction, error = landscape.secure_fraction()
@@ -325,6 +329,7 @@ def _check_rows(rows: ResultRows) -> None:
 
 def _to_proto(validation: Validation) -> surrogate_pb2.Validation:
     coverage50, coverage90, coverage95 = validation.coverage
+    closed_form_rmse, closed_form_brier = validation.closed_form or (None, None)
     return surrogate_pb2.Validation(
         rows=validation.rows,
         rmse=validation.rmse,
@@ -333,6 +338,8 @@ def _to_proto(validation: Validation) -> surrogate_pb2.Validation:
         coverage50=coverage50,
         coverage90=coverage90,
         coverage95=coverage95,
+        closed_form_rmse=closed_form_rmse,
+        closed_form_brier=closed_form_brier,
     )
 
 

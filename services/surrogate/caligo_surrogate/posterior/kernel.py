@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import torch
 
-Backend = Literal["dense", "blocks", "keops"]
+from caligo_surrogate.device import Backend, keops_is_installed
 
 BLOCK_BYTES: Final = {"cpu": 2**20, "cuda": 2**28}
 """Size of a block of the matrix that is made, used and dropped, by kind of device. On a CPU it stays in the cache,
@@ -48,35 +47,31 @@ class Matern:
         return self.variance * (1 + d + d.square() / 3) * torch.exp(-d)
 
 
-def keops_is_installed() -> bool:
-    """Whether symbolic matrices can be had."""
-    return importlib.util.find_spec("pykeops") is not None
-
-
 @dataclass(frozen=True)
 class KernelMatrix:
-    """K + noise I over n rows, as an operator on float64 vectors.
+    """K + diag(noise) over n rows, as an operator on float64 vectors.
 
     `product` works in float32, `exact_product` and `residual` in float64: iterative refinement with residuals in twice
     the working precision (Higham, "Accuracy and Stability of Numerical Algorithms", 2nd ed., section 12.1). What is
     kept between calls is float32.
 
     Attributes:
+        noise: float64 [n], variance of the noise of each row.
         inputs: float32 [n, 9].
         held: float32 [n0, n0], the matrix of the first n0 rows (`dense`), or None.
         strips: float32 [n - n0, n], the rows of the matrix that came later (`dense`), or None.
     """
 
     matern: Matern
-    noise: float
+    noise: torch.Tensor
     inputs: torch.Tensor
     backend: Backend
     held: torch.Tensor | None = field(default=None, repr=False)
     strips: torch.Tensor | None = field(default=None, repr=False)
 
     @classmethod
-    def of(cls, matern: Matern, noise: float, inputs: torch.Tensor, backend: Backend) -> KernelMatrix:
-        """The operator over float32 inputs [n, 9]."""
+    def of(cls, matern: Matern, noise: torch.Tensor, inputs: torch.Tensor, backend: Backend) -> KernelMatrix:
+        """The operator over float32 inputs [n, 9] with noise, float64 [n]."""
         held = None
         if backend == "dense":
             n = len(inputs)
@@ -91,21 +86,24 @@ class KernelMatrix:
 
     def bytes_held(self) -> int:
         """Memory of what is kept."""
-        return sum(t.nbytes for t in (self.inputs, self.held, self.strips) if t is not None)
+        return sum(t.nbytes for t in (self.noise, self.inputs, self.held, self.strips) if t is not None)
 
-    def extended(self, inputs: torch.Tensor) -> KernelMatrix:
-        """The operator over these rows and then those of `inputs`, float32 [m, 9]; what is held stays where it is."""
-        every = torch.cat([self.inputs, inputs])
+    def extended(self, inputs: torch.Tensor, noise: torch.Tensor) -> KernelMatrix:
+        """The operator over these rows and then those of `inputs`, float32 [m, 9], with noise, float64 [m].
+
+        What is held stays where it is.
+        """
+        every, noises = torch.cat([self.inputs, inputs]), torch.cat([self.noise, noise])
         if self.held is None:
-            return KernelMatrix(self.matern, self.noise, every, self.backend)
+            return KernelMatrix(self.matern, noises, every, self.backend)
         new = self.matern(inputs, every)
         if self.strips is not None:
             older = torch.cat([self.strips, new[:, len(self.held) : len(self.inputs)].mT], dim=1)
             new = torch.cat([older, new])
-        return KernelMatrix(self.matern, self.noise, every, self.backend, self.held, new)
+        return KernelMatrix(self.matern, noises, every, self.backend, self.held, new)
 
     def product(self, v: torch.Tensor) -> torch.Tensor:
-        """(K + noise I) v of vectors [n, k], float64 in and out, the kernel and its sums in float32."""
+        """(K + diag(noise)) v of vectors [n, k], float64 in and out, the kernel and its sums in float32."""
         w = v.float()
         if self.held is not None:
             n0 = len(self.held)
@@ -119,14 +117,14 @@ class KernelMatrix:
             result = torch.empty_like(w)
             for rows in blocks(len(self), scaled):
                 result[rows] = self.matern.of_scaled(scaled[rows], scaled) @ w
-        return result.double() + self.noise * v
+        return result.double() + self.noise.unsqueeze(-1) * v
 
     def exact_product(self, v: torch.Tensor) -> torch.Tensor:
         """The same, float64 throughout: several times as dear, and for rows that lie too close for float32."""
-        return self.noise * v + self.cross(self.inputs, v)
+        return self.noise.unsqueeze(-1) * v + self.cross(self.inputs, v)
 
     def residual(self, b: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """b - (K + noise I) x of vectors [n, k], float64 throughout."""
+        """b - (K + diag(noise)) x of vectors [n, k], float64 throughout."""
         return b - self.exact_product(x)
 
     def cross(self, a: torch.Tensor, v: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from caligo_surrogate.standard import MARGIN_BEND, Standard
+from caligo_surrogate.target import MARGIN_BEND, TargetScale
 from scipy.stats import norm
 
 TARGET = np.random.default_rng(3).normal(-0.1, 0.3, 500).astype(np.float32)
@@ -14,7 +14,7 @@ TARGET = np.random.default_rng(3).normal(-0.1, 0.3, 500).astype(np.float32)
 
 @pytest.mark.parametrize("bend", [MARGIN_BEND, math.inf])
 def test_standardised_targets_have_mean_0_and_sd_1(bend):
-    standardised = Standard.of(TARGET, bend).apply(TARGET)
+    standardised = TargetScale.of(TARGET, bend).apply(TARGET)
     assert standardised.dtype == np.float32
     assert standardised.mean() == pytest.approx(0, abs=1e-5)
     assert standardised.std() == pytest.approx(1, abs=1e-5)
@@ -22,14 +22,14 @@ def test_standardised_targets_have_mean_0_and_sd_1(bend):
 
 @pytest.mark.parametrize("bend", [MARGIN_BEND, math.inf])
 def test_zero_is_the_level_and_the_order_stays(bend):
-    standard = Standard.of(TARGET, bend)
+    standard = TargetScale.of(TARGET, bend)
     assert standard.apply(np.zeros(1, dtype=np.float32))[0] == pytest.approx(standard.level, abs=1e-6)
     assert (np.diff(standard.apply(np.sort(TARGET))) >= 0).all()
 
 
 def test_medians_and_intervals_go_over_into_the_target():
     """Against the quantiles of a million draws on the standardised scale, bent back one by one."""
-    standard = Standard.of(TARGET, MARGIN_BEND)
+    standard = TargetScale.of(TARGET, MARGIN_BEND)
     mean, sd = np.array([-1.5, 0.0, 1.2], dtype=np.float32), np.array([0.3, 0.1, 0.5], dtype=np.float32)
     median, half = standard.invert(mean, sd)
     draws = mean + sd * np.random.default_rng(0).standard_normal((10**6, 3))
@@ -41,11 +41,11 @@ def test_medians_and_intervals_go_over_into_the_target():
 
 
 def test_without_a_bend_it_is_affine():
-    median, half = Standard.of(TARGET).invert(np.array([2.0], dtype=np.float32), np.array([0.5], dtype=np.float32))
+    median, half = TargetScale.of(TARGET).invert(np.array([2.0], dtype=np.float32), np.array([0.5], dtype=np.float32))
     assert median[0] == pytest.approx(TARGET.mean(dtype=np.float64) + 2 * TARGET.std(dtype=np.float64), rel=1e-5)
     assert half[0] == pytest.approx(0.5 * TARGET.std(dtype=np.float64), rel=1e-5)
 
 
 def test_one_value_everywhere_keeps_its_scale():
     constant = np.full(5, 0.1, dtype=np.float32)
-    assert Standard.of(constant, MARGIN_BEND).apply(constant) == pytest.approx(0, abs=1e-6)
+    assert TargetScale.of(constant, MARGIN_BEND).apply(constant) == pytest.approx(0, abs=1e-6)

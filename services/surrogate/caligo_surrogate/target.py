@@ -15,8 +15,8 @@ would set length scales and noise for everywhere (docs/decisions/0013-margin-on-
 
 
 @dataclass(frozen=True)
-class Standard:
-    """The map from the target t to mean 0 and standard deviation 1: (bend asinh(t / bend) - shift) / scale.
+class TargetScale:
+    """The map from the target t to what is learned: (bend asinh(t / bend) - shift) / scale.
 
     It is increasing, so quantiles go over into quantiles; the target 0 goes to `level`.
 
@@ -29,8 +29,8 @@ class Standard:
     bend: float
 
     @classmethod
-    def of(cls, target: NDArray[np.float32], bend: float = math.inf) -> Standard:
-        """The map for a target, float32 [n]; one value everywhere keeps its scale."""
+    def of(cls, target: NDArray[np.float32], bend: float = math.inf) -> TargetScale:
+        """The map to mean 0 and standard deviation 1 of a target, float32 [n]; one value everywhere keeps its scale."""
         bent = _bent(target, bend)
         spread = float(bent.std())
         return cls(float(bent.mean()), spread if spread > 1e-6 else 1.0, bend)
@@ -40,7 +40,7 @@ class Standard:
         return -self.shift / self.scale
 
     def apply(self, target: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Standardised targets, float32 [n]."""
+        """Targets on the scale that is learned, float32 [n]."""
         return ((_bent(target, self.bend) - self.shift) / self.scale).astype(np.float32)
 
     def invert(

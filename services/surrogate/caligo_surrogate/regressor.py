@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import deque
 from collections.abc import Generator, Mapping
@@ -13,14 +14,17 @@ import torch
 from gpytorch.constraints import GreaterThan, Interval
 from gpytorch.kernels import MaternKernel, ScaleKernel
 from gpytorch.kernels.keops import MaternKernel as KeOpsMaternKernel
+from gpytorch.likelihoods.noise_models import HomoskedasticNoise
 from gpytorch.priors import LogNormalPrior
 from linear_operator.operators import KernelLinearOperator
 from torch.utils.checkpoint import checkpoint
 
 from caligo.space import DIMENSIONS
-from caligo_surrogate.cg import UnsoundError
-from caligo_surrogate.kernel import Backend, Matern, blocks
-from caligo_surrogate.solvers import Numerics, Plan, Solver
+from caligo_surrogate.device import Backend
+from caligo_surrogate.escalation import Numerics, Plan, Solver, UnsoundError
+from caligo_surrogate.posterior import Process
+from caligo_surrogate.posterior.kernel import KernelMatrix, Matern, blocks
+from caligo_surrogate.prior import ClosedForm, Prior
 
 PATIENCE: Final = 15
 """Training stops after this many steps that did not lower the loss by `LEAST_GAIN`."""
@@ -28,6 +32,13 @@ PATIENCE_ON_THE_MOVE: Final = 45
 """As many where the loss rose or fell by as much meanwhile."""
 LEAST_GAIN: Final = 1e-3
 """Nats a row."""
+DISCREPANCY: Final = (-3.0, 2.0)
+"""Log-normal prior of the variance by which a device differs from the closed form, in squared units of the target: the
+median is a standard deviation of 0.01 of the margin, a tenth to ten times that is likely."""
+
+
+_RESIDUAL_SLACK: Final = 3.0
+"""The library's tolerance is of a mean over the vectors that it solves for at once, in float32."""
 
 
 class CheckpointedKernelLinearOperator(KernelLinearOperator):
@@ -70,30 +81,59 @@ _KERNELS: Final[dict[str, type[gpytorch.kernels.Kernel]]] = {
 }
 
 
+class PriorMean(gpytorch.means.Mean):
+    """The mean of a prior, and a learned constant where the prior knows nothing.
+
+    Where it knows the physics there is none: a device that differs does so by more than a constant.
+    """
+
+    def __init__(self, prior: Prior) -> None:
+        super().__init__()
+        self.prior = prior
+        if not isinstance(prior, ClosedForm):
+            self.constant = torch.nn.Parameter(torch.zeros(()))
+        self._last: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        # Training asks for the mean of the same rows again and again.
+        if self._last is None or self._last[0] is not x:
+            self._last = x, self.prior(x).mean.detach()
+        return self._last[1] + (0.0 if isinstance(self.prior, ClosedForm) else self.constant)
+
+
 class EfficiencyGP(gpytorch.models.ExactGP):
-    """y = c + f(x) + noise with f ~ GP(0, s^2 k), k Matern-5/2 with one length scale a dimension.
+    """y = m(x) + f(x) + noise with f ~ GP(0, s^2 k), k Matern-5/2 with one length scale a dimension, m of the prior.
 
-    Inputs are unit coordinates, targets standardised, both float32. The length scales have the log-normal prior of
-    Hvarfner, Hellsten and Nardi ("Vanilla Bayesian Optimization Performs Great in High Dimensions", ICML 2024), which
-    lets dimensions that do not matter fade; the noise has the log-normal prior of the same paper.
+    Inputs are unit coordinates, targets in their own unit, both float32. The noise of each row is what the prior knows
+    of it and a learned variance, the same for all. The length scales have the log-normal prior of Hvarfner, Hellsten
+    and Nardi ("Vanilla Bayesian Optimization Performs Great in High Dimensions", ICML 2024), which lets dimensions that
+    do not matter fade; the learned noise has the log-normal prior of the same paper.
 
-    It is there to learn hyper-parameters; `Posterior` predicts with them.
+    It is there to learn hyper-parameters; `posterior` predicts with them.
     """
 
     def __init__(
-        self, inputs: torch.Tensor, targets: torch.Tensor, numerics: Numerics, kernel: Backend = "dense"
+        self,
+        inputs: torch.Tensor,
+        targets: torch.Tensor,
+        prior: Prior,
+        numerics: Numerics,
+        kernel: Backend = "dense",
     ) -> None:
         """A process with prior hyper-parameters on float32 inputs [n, 9] and targets [n].
 
         Args:
             kernel: how the kernel matrix is represented in training.
         """
-        likelihood = gpytorch.likelihoods.GaussianLikelihood(
-            noise_prior=LogNormalPrior(-4.0, 1.0),
-            noise_constraint=GreaterThan(numerics.noise_floor, initial_value=1e-2),
+        least = numerics.least_noise(len(inputs))
+        known = prior(inputs).noise.detach().clamp_min(least)
+        likelihood = gpytorch.likelihoods.FixedNoiseGaussianLikelihood(known)
+        likelihood.second_noise_covar = HomoskedasticNoise(
+            noise_prior=LogNormalPrior(-4.0, 1.0), noise_constraint=GreaterThan(least, initial_value=1e-2)
         )
         super().__init__(inputs, targets, likelihood)
-        self.mean_module = gpytorch.means.ConstantMean()
+        self.mean_module = PriorMean(prior)
+        knows = isinstance(prior, ClosedForm)
         self.covar_module = ScaleKernel(
             _KERNELS[kernel](
                 nu=2.5,
@@ -101,7 +141,11 @@ class EfficiencyGP(gpytorch.models.ExactGP):
                 lengthscale_prior=LogNormalPrior(math.sqrt(2) + math.log(DIMENSIONS) / 2, math.sqrt(3)),
                 lengthscale_constraint=Interval(*numerics.length_scales, initial_value=1.0),
             ),
-            outputscale_constraint=Interval(*numerics.output_scale, initial_value=1.0),
+            outputscale_prior=LogNormalPrior(*DISCREPANCY) if knows else None,
+            outputscale_constraint=Interval(
+                *(numerics.discrepancy if knows else numerics.output_scale),
+                initial_value=math.exp(DISCREPANCY[0]) if knows else 1.0,
+            ),
         )
         self.to(device=inputs.device, dtype=torch.float32)
 
@@ -124,15 +168,12 @@ class EfficiencyGP(gpytorch.models.ExactGP):
         scales = self.covar_module.base_kernel.lengthscale.detach().squeeze(0)
         return Matern(scales, self.covar_module.outputscale.item())
 
-    @property
-    def noise(self) -> float:
-        """Noise variance."""
-        return self.likelihood.noise.item()
-
-    @property
-    def constant(self) -> float:
-        """Prior mean."""
-        return self.mean_module.constant.item()
+    def process_on(self, device: torch.device) -> Process:
+        """The process before any row, with the present hyper-parameters, for a device."""
+        mean, matern = self.mean_module, self.matern
+        constant = 0.0 if isinstance(mean.prior, ClosedForm) else mean.constant.item()
+        matern = dataclasses.replace(matern, length_scales=matern.length_scales.to(device))
+        return Process(matern, mean.prior, constant, self.likelihood.second_noise.item(), 0.0)
 
     def hyper_parameters(self) -> dict[str, torch.Tensor]:
         """A copy of the unconstrained parameters by name."""
@@ -178,12 +219,16 @@ def train(
 
     def descend(plan: Plan) -> float:
         optimizer.zero_grad()
+        targets = gp.targets.detach().requires_grad_()
         with solver.gpytorch_settings(plan, seed):
-            loss = -likelihood_of(gp(gp.inputs), gp.targets)
+            loss = -likelihood_of(gp(gp.inputs), targets)
             loss.backward()
         sound = all(bool(p.grad.isfinite().all()) for p in gp.parameters() if p.grad is not None)
         if not sound or not bool(loss.isfinite()):
             raise UnsoundError(f"loss {loss.item():g}, gradients finite: {sound}")
+        if plan.method == "cg":
+            assert targets.grad is not None
+            _check_residual(gp, len(targets) * targets.grad, solver.numerics.training_tolerance / plan.stronger)
         return loss.item()
 
     best = Progress(0, steps, math.inf)
@@ -205,3 +250,19 @@ def train(
         optimizer.step()
     gp.set_hyper_parameters(best_values)
     return Progress(step, steps, best.loss)
+
+
+def _check_residual(gp: EfficiencyGP, solution: torch.Tensor, tolerance: float) -> None:
+    """Whether conjugate gradients have solved (K + diag(noise)) x = y - m for `solution` [n], which is what the loss's
+    gradient by the targets is. The library only warns where they have not, and warnings belong to the whole process.
+
+    Raises:
+        UnsoundError: they have not.
+    """
+    with torch.no_grad():
+        noise = gp.likelihood.noise_covar.noise.double() + gp.likelihood.second_noise.double()
+        matrix = KernelMatrix.of(gp.matern, noise, gp.inputs, "blocks")
+        b = (gp.targets - gp.mean_module(gp.inputs)).double()
+        left = float((matrix.product(solution.double().unsqueeze(-1)).squeeze(-1) - b).norm() / b.norm())
+    if not left <= _RESIDUAL_SLACK * tolerance:
+        raise UnsoundError(f"conjugate gradients while training: residual {left:g}, {tolerance:g} wanted")

@@ -1,7 +1,7 @@
 """How linear systems are solved: the one place that decides, and what is done where numbers are not sound.
 
 Training goes through GPyTorch, which reads its settings from process-wide state, so one computation at a time holds
-them (`Ladder.run`). Posteriors are our own (`posterior.py`). A result that is not sound is computed again with a
+them (`Ladder.run`). Posteriors are our own (`posterior`). A result that is not sound is computed again with a
 stronger setting, counted in `Health`, and never returned.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal, TypeVar
@@ -17,20 +16,21 @@ from typing import Final, Literal, TypeVar
 import gpytorch
 import torch
 from linear_operator.utils.errors import NanError, NotPSDError
-from linear_operator.utils.warnings import NumericalWarning
 
 from caligo import logs
 from caligo.errors import InternalError
 from caligo_surrogate import metrics
-from caligo_surrogate.cg import UnsoundError
-from caligo_surrogate.device import Device
-from caligo_surrogate.kernel import Backend, keops_is_installed
+from caligo_surrogate.device import Backend, Device, keops_is_installed
 
-log = logs.get("surrogate.solvers")
+log = logs.get("surrogate.escalation")
 
 Choice = Literal["auto", "cholesky", "cg"]
 Method = Literal["cholesky", "cg"]
 Result = TypeVar("Result")
+
+
+class UnsoundError(Exception):
+    """A computation ended with numbers that cannot be right; the text holds them."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ class Numerics:
     output_scale: tuple[float, float] = (0.05, 5.0)
     """Bounds of the prior variance. Its ratio to the noise is the condition number: on a smooth cliff the likelihood
     drives it to 20 and more, and the predictions are as good with 5."""
+    discrepancy: tuple[float, float] = (1e-4, 100.0)
+    """The same of what a device differs by from the closed form, whose noise is known."""
     variance_slack: float = 1e-3
     """A posterior variance below minus this times the prior variance is unsound; between that and zero it is
     rounding and becomes zero."""
@@ -76,9 +78,9 @@ class Numerics:
     cg_iterations: int = 1000
     """Products after which a system that has not converged counts as failed."""
 
-    def noise_for(self, learned: float, rows: int) -> float:
-        """The noise variance to condition N rows with: the learned one, or what float32 needs."""
-        return max(learned, self.noise_floor, self.noise_floor_per_row * rows)
+    def least_noise(self, rows: int) -> float:
+        """The noise variance that float32 needs to condition on N rows."""
+        return max(self.noise_floor, self.noise_floor_per_row * rows)
 
 
 @dataclass
@@ -145,7 +147,7 @@ class Ladder:
                 result = compute(self.plan)
                 metrics.SOLVED.labels(self._task, self._rung).inc()
                 return result
-            except (UnsoundError, NotPSDError, NanError, NumericalWarning, torch.linalg.LinAlgError) as error:
+            except (UnsoundError, NotPSDError, NanError, torch.linalg.LinAlgError) as error:
                 metrics.UNSOUND.labels(self._task, type(error).__name__).inc()
                 self._climb(f"{type(error).__name__}: {error}")
 
@@ -238,11 +240,9 @@ class Solver:
                 stack.enter_context(settings.max_cg_iterations(numerics.cg_iterations * plan.stronger))
                 stack.enter_context(settings.max_preconditioner_size(numerics.training_rank * plan.stronger))
                 stack.enter_context(settings.min_preconditioning_size(2 * numerics.training_rank * plan.stronger))
-                # A residual that was not reached is only a warning to the library.
-                stack.enter_context(warnings.catch_warnings())
-                warnings.simplefilter("error", NumericalWarning)
                 # The probe vectors of the log determinant come from torch's global generator.
-                devices = [self._device.torch_device] if self._device.is_gpu else []
+                device = self._device.torch_device
+                devices = [device] if device.type == "cuda" else []
                 stack.enter_context(torch.random.fork_rng(devices))
                 torch.manual_seed(seed)
             yield

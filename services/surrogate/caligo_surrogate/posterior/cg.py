@@ -16,18 +16,15 @@ from typing import Final, Protocol
 
 import torch
 
-from caligo_surrogate.kernel import KernelMatrix, Matern
+from caligo_surrogate.escalation import UnsoundError
+from caligo_surrogate.posterior.kernel import KernelMatrix, Matern
 
 REFINEMENTS: Final = 4
 """Rounds of conjugate gradients, each on the float64 residual that the last one left."""
 
 
-class UnsoundError(Exception):
-    """A computation ended with numbers that cannot be right; the text holds them."""
-
-
 class Preconditioner(Protocol):
-    """A cheap stand-in for the inverse of K + noise I."""
+    """A cheap stand-in for the inverse of K + diag(noise)."""
 
     def solve(self, v: torch.Tensor) -> torch.Tensor:
         """P^-1 v of vectors [n, k], float64 in and out."""
@@ -35,59 +32,67 @@ class Preconditioner(Protocol):
 
 @dataclass(frozen=True)
 class Nystrom:
-    """P = A'A + noise I, A = L^-1 K(Z, X), L L' = K(Z, Z): the Nystrom approximation on rows Z of X.
+    """P = A'A + D, A = L^-1 K(Z, X), L L' = K(Z, Z), D the noise: the Nystrom approximation on rows Z of X.
 
     Solved by Woodbury's identity. In float64: its greatest eigenvalues are 10^7 times the noise, where float32 leaves
     nothing of the difference. Frangella, Tropp and Udell, "Randomized Nystrom preconditioning" (SIAM J. Matrix Anal.
     Appl. 44, 2023) bound the iterations that it leaves.
 
     Attributes:
-        rank: rows of Z.
+        factor: float64 [rank, rank], L.
+        noise: float64 [n], the diagonal of D.
         a: float64 [rank, n].
-        inner: float64 [rank, rank], Cholesky factor of noise I + A A'.
+        gram: float64 [rank, rank], I + A D^-1 A'.
+        inner: its Cholesky factor.
     """
 
     matern: Matern
-    noise: float
     landmarks: torch.Tensor
     factor: torch.Tensor
+    noise: torch.Tensor
     a: torch.Tensor
     gram: torch.Tensor
     inner: torch.Tensor
 
     @classmethod
-    def of(cls, matern: Matern, noise: float, inputs: torch.Tensor, rank: int, seed: int) -> Nystrom:
-        """On `rank` rows of `inputs` [n, 9] (all of them, where there are fewer), drawn by `seed`."""
+    def of(cls, matern: Matern, noise: torch.Tensor, inputs: torch.Tensor, rank: int, seed: int) -> Nystrom:
+        """On `rank` rows of `inputs` [n, 9] (all of them, where there are fewer), drawn by `seed`; noise [n]."""
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.randperm(len(inputs), generator=generator)[:rank]
         landmarks = inputs[chosen.to(inputs.device)].double()
         k = matern(landmarks, landmarks)
         # Duplicate rows would leave nothing to divide by; P stays below K, since K(Z, Z) only grows.
         k.diagonal().add_(1e-7 * matern.variance)
-        empty = inputs.new_zeros(len(landmarks), 0, dtype=torch.float64)
-        gram = noise * torch.eye(len(landmarks), dtype=torch.float64, device=inputs.device)
-        bare = cls(matern, noise, landmarks, torch.linalg.cholesky(k), empty, gram, gram)
-        return bare.extended(inputs)
+        gram = torch.eye(len(landmarks), dtype=torch.float64, device=inputs.device)
+        bare = cls(matern, landmarks, torch.linalg.cholesky(k), gram[0, :0], gram[:, :0], gram, gram)
+        return bare.extended(inputs, noise)
 
-    def extended(self, inputs: torch.Tensor) -> Nystrom:
-        """The same landmarks over more rows, float32 [m, 9]."""
+    def extended(self, inputs: torch.Tensor, noise: torch.Tensor) -> Nystrom:
+        """The same landmarks over more rows, float32 [m, 9], with noise, float64 [m]."""
         new = torch.linalg.solve_triangular(self.factor, self.matern(self.landmarks, inputs.double()), upper=False)
-        gram = torch.addmm(self.gram, new, new.mT)
-        a = torch.cat([self.a, new], dim=1)
-        inner = torch.linalg.cholesky(gram)
-        return Nystrom(self.matern, self.noise, self.landmarks, self.factor, a, gram, inner)
+        gram = torch.addmm(self.gram, new / noise, new.mT)
+        return Nystrom(
+            self.matern,
+            self.landmarks,
+            self.factor,
+            torch.cat([self.noise, noise]),
+            torch.cat([self.a, new], dim=1),
+            gram,
+            torch.linalg.cholesky(gram),
+        )
 
     def solve(self, v: torch.Tensor) -> torch.Tensor:
-        return (v - self.a.mT @ torch.cholesky_solve(self.a @ v, self.inner)) / self.noise
+        scaled = v / self.noise.unsqueeze(-1)
+        return scaled - (self.a.mT @ torch.cholesky_solve(self.a @ scaled, self.inner)) / self.noise.unsqueeze(-1)
 
 
 @dataclass(frozen=True)
 class Solution:
-    """x with (K + noise I) x = b - r.
+    """x with (K + diag(noise)) x = b - r.
 
     Attributes:
         x, residual: float64 [n, k].
-        error: float64 [k], r' P^-1 r, a bound of the squared error in the norm of K + noise I.
+        error: float64 [k], r' P^-1 r, a bound of the squared error in the matrix's norm.
         products: products with the matrix that it took.
     """
 
@@ -106,7 +111,7 @@ def solve(
     start: torch.Tensor | None = None,
     precision: torch.dtype = torch.float32,
 ) -> Solution:
-    """Solve (K + noise I) x = b for vectors b [n, k], all at once.
+    """Solve (K + diag(noise)) x = b for vectors b [n, k], all at once.
 
     Args:
         tolerance: what `error` of each vector has to fall to, a number or [k].
