@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import yaml
 
 from caligo.dataset import LONG_NAMES, UNITS, CampaignDataset, as_text, import_library
 from caligo.errors import AlreadyExists, InvalidArgument
@@ -62,6 +61,8 @@ def export(
 
 def _write_csv(dataset: CampaignDataset, phase: Phase | None, path: Path) -> int:
     frame = dataset.to_pandas(phase)
+    import yaml  # version 1.1, in which ECSV is; of the same extra as pandas
+
     header = {
         "delimiter": ",",
         "datatype": [_ecsv_column(name, column.dtype) for name, column in frame.items()],

@@ -1,6 +1,6 @@
 """The commands and their options. What they do lives in the modules beside this one.
 
-Each command imports what it uses: a module of the command line takes a second where all of it is loaded.
+Each command imports what it uses, for all of it together takes a second to load.
 """
 
 from __future__ import annotations
