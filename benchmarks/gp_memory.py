@@ -2,8 +2,9 @@
 
 A step is the loss of the exact marginal likelihood by conjugate gradients and its gradient, as
 `caligo_surrogate.regressor` takes it. Counted are the bytes of live tensors, since the resident set of a process hides
-what an allocator keeps. KeOps works inside one kernel without tensors, so little is left to count. The ratio is that of the checkpointed step
-to the plain one; the aim is at most a half at 8,000 rows. The gradients of a quadratic form are compared.
+what an allocator keeps. KeOps works inside one kernel without tensors, so little is left to count. The ratio is that of
+the checkpointed step to the plain one; the aim is at most a half at 8,000 rows. The gradients of a quadratic form are
+compared.
 
     python -m benchmarks.gp_memory --rows 8000 --device cpu --json
 """

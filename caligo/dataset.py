@@ -97,8 +97,8 @@ class SurrogateFindings:
         length_scales: float32 [9], fraction of each column's range in model coordinates; small means relevant.
         noise: noise standard deviation, units of the target.
         secure_fraction: share of the space that is secure, and the half width of its 95 % interval.
-        history: float32 [h, 6], a line a fit: rows, rmse, f1, brier, coverage90, secure_fraction, the errors
-            being those on the held-out rows.
+        history: float32 [h, 8], a line a fit, `HISTORY_COLUMNS`: the errors are those on the held-out rows, and the
+            last two those of the closed form alone on the same rows, NaN where the surrogate did not start from it.
         cliff: a slice in the two most relevant dimensions.
         calibration: how what it foretold of the rows of the active phase fared.
         guardrail: how far the guardrail can be trusted.
@@ -115,7 +115,10 @@ class SurrogateFindings:
 
 GUARDRAIL_COLUMNS: Final = ("threshold", "false_skip_bound")
 GUARDRAIL_ROWS: Final = ("evidence", "false_skips", "audits", "false_audits")
-HISTORY_COLUMNS: Final = ("rows", "rmse", "f1", "brier", "coverage90", "secure_fraction")
+HISTORY_COLUMNS: Final = (
+    "rows", "rmse", "f1", "brier", "coverage90", "secure_fraction", "closed_form_rmse", "closed_form_brier",
+)  # fmt: skip
+"""New ones are added at the end."""
 
 
 def open_campaign(path: str | Path) -> CampaignDataset:
@@ -247,6 +250,8 @@ class CampaignDataset:
         """What the surrogate has learned so far."""
         group = self._file["surrogate"]
         history = group["history"][:]
+        missing = len(HISTORY_COLUMNS) - history.shape[1]  # in a file of an earlier release
+        history = np.pad(history, ((0, 0), (0, missing)), constant_values=np.nan)
         scales, secure = _known(group["length_scales"][:]), _known(group["secure_fraction"][:])
         noise, margin = _known(group["noise"][:]), group["cliff_margin"][:]
         is_cut = bool(np.isfinite(margin).all(axis=(1, 2, 3)).any())  # for a strategy that the space has

@@ -311,6 +311,10 @@ def learning(history: NDArray[np.float32], target: str, claim: str) -> Figure:
     )
     for panel, (name, label, wanted) in zip(panels.flat, contents, strict=True):
         panel.plot(column["rows"], column[name], color=BLUE, marker="o", markersize=4, linewidth=1.6)
+        alone = column.get(f"closed_form_{name}")
+        if alone is not None and np.isfinite(alone).any():
+            panel.plot(column["rows"], alone, color=VERMILION, linestyle="dotted", label="closed form alone")
+            panel.legend(frameon=False, fontsize=9)
         panel.set_title(label, fontsize=11)
         panel.grid(alpha=0.25)
         if wanted is not None:

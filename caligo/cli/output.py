@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Mapping
 from json import dumps
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from google.protobuf.descriptor import FieldDescriptor
@@ -211,6 +211,10 @@ def counts_line(progress: campaign_pb2.Progress) -> str:
     )
 
 
+_PRIORS: Final = {"closed_form": "the closed form of a run", "constant": "nothing"}
+"""What a surrogate knows before its first row."""
+
+
 def findings_pairs(findings: campaign_pb2.Findings) -> list[tuple[str, str]]:
     """The numbers that matter, as label and text."""
     measured = findings.simulated - findings.faults
@@ -232,6 +236,7 @@ def findings_pairs(findings: campaign_pb2.Findings) -> list[tuple[str, str]]:
             f"best {findings.best_efficiency:.3g}, median {findings.median_efficiency:.3g} key bits a pair",
         ),
         ("secure share", f"{findings.secure_fraction:.1%} ± {findings.secure_fraction_error:.1%} of the space"),
+        ("starts from", _PRIORS.get(findings.prior, "-")),
         ("matter most", ", ".join(relevant[:4]) or "-"),
     ]
     if findings.faults:
@@ -239,7 +244,8 @@ def findings_pairs(findings: campaign_pb2.Findings) -> list[tuple[str, str]]:
     for label, field in (("held-out rows", "validation"), ("cross-validation", "cross_validation")):
         if findings.HasField(field):
             v = getattr(findings, field)
-            pairs.append((label, f"F1 {v.f1:.3f}, Brier {v.brier:.3f} on {v.rows:,} rows"))
+            alone = f"; the closed form alone {v.closed_form_brier:.3f}" if v.HasField("closed_form_brier") else ""
+            pairs.append((label, f"F1 {v.f1:.3f}, Brier {v.brier:.3f}{alone}, on {v.rows:,} rows"))
     if findings.HasField("convergence"):
         pairs.append(("boundary", convergence_text(findings.convergence)))
     if findings.HasField("calibration"):

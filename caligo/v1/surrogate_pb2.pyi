@@ -269,12 +269,18 @@ class ProposeBatchRequest(_message.Message):
     def __init__(self, campaign: _Optional[str] = ..., batch: _Optional[int] = ..., size: _Optional[int] = ..., pending: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ...) -> None: ...
 
 class ProposeBatchResponse(_message.Message):
-    __slots__ = ("inputs", "posterior")
+    __slots__ = ("inputs", "posterior", "skip", "tensors", "metadata")
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     POSTERIOR_FIELD_NUMBER: _ClassVar[int]
+    SKIP_FIELD_NUMBER: _ClassVar[int]
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
     inputs: _types_pb2.Tensor
     posterior: _types_pb2.Tensor
-    def __init__(self, inputs: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., posterior: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ...) -> None: ...
+    skip: _types_pb2.Tensor
+    tensors: bytes
+    metadata: str
+    def __init__(self, inputs: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., posterior: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., skip: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., tensors: _Optional[bytes] = ..., metadata: _Optional[str] = ...) -> None: ...
 
 class ScreenRowsRequest(_message.Message):
     __slots__ = ("campaign", "rows")

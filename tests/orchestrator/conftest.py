@@ -224,19 +224,17 @@ class StandInSurrogate(surrogate_pb2_grpc.SurrogateServiceServicer):
         # Foretold as it is, give or take: the mean is the closed form's margin, a standard deviation of 1 too high.
         mean = np.concatenate([closed_form_row(0, row)["metrics"][:, 1] for row in inputs]) + np.float32(0.5)
         posterior = np.stack([mean, np.full(len(mean), 0.5, dtype=np.float32)], axis=1)
-        return surrogate_pb2.ProposeBatchResponse(
-            inputs=wire.encode(inputs, wire.INPUTS), posterior=wire.encode(posterior, wire.POSTERIOR)
-        )
-
-    def ScreenRows(self, request, context):
-        index, _ = wire.decode_design(request.rows)
+        index = request.batch * request.size + np.arange(request.size)
         skip = np.zeros(len(index), dtype=np.uint8)
         for code, every in ((1, self.skip_every), (2, self.audit_every)):
             if every:
                 skip[index % every == 0] = code
-        return surrogate_pb2.ScreenRowsResponse(
-            failure_probability=wire.encode((skip > 0).astype(np.float32), wire.FAILURE),
+        return surrogate_pb2.ProposeBatchResponse(
+            inputs=wire.encode(inputs, wire.INPUTS),
+            posterior=wire.encode(posterior, wire.POSTERIOR),
             skip=wire.encode(skip, wire.CODE),
+            tensors=model.fitted.encode(),
+            metadata=str(model.fitted_to),
         )
 
     def PredictRows(self, request, context):

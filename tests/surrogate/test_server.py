@@ -119,10 +119,13 @@ def test_propose_screen_predict(stub, ready, cliff, space):
     assert rows.shape == (5, 9)
     assert call(stub.ProposeBatch, request) == proposal
 
-    index = np.arange(5, dtype=np.int64)
+    state = call(stub.ExportModel, pb.ExportModelRequest(campaign=NAME))
+    assert (proposal.tensors, proposal.metadata) == (state.tensors, state.metadata)
+    index = 2 * 5 + np.arange(5, dtype=np.int64)
     screened = call(stub.ScreenRows, pb.ScreenRowsRequest(campaign=NAME, rows=wire.encode_design(index, rows)))
     probability = wire.decode(screened.failure_probability, wire.FAILURE, 5)
     skip = wire.decode(screened.skip, wire.CODE, 5)
+    assert proposal.skip == screened.skip
     assert probability.dtype == np.float32
     assert ((probability >= 0) & (probability <= 1)).all()
     assert not skip[probability <= 0.99].any()
@@ -136,7 +139,7 @@ def test_propose_screen_predict(stub, ready, cliff, space):
 
 def test_export_and_import_between_campaigns(stub, ready, cliff):
     other = "campaigns/two"
-    call(stub.CreateModel, pb.CreateModelRequest(campaign=other, seed=7))
+    call(stub.CreateModel, pb.CreateModelRequest(campaign=other, seed=7, surrogate=NOTHING_KNOWN))
     call(stub.Observe, batches(cliff.rows(cliff.design(150, seed=1)), campaign=other))
     exported = call(stub.ExportModel, pb.ExportModelRequest(campaign=NAME))
     call(

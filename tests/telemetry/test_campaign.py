@@ -118,7 +118,7 @@ def test_gauges_say_how_things_stand(observed) -> None:
 
 
 def test_calls_are_timed_on_both_sides(observed) -> None:
-    for method in ("ProposeBatch", "ScreenRows", "FitModel", "Observe"):
+    for method in ("ProposeBatch", "FitModel", "Observe"):
         labels = {"grpc_method": f"caligo.v1.SurrogateService/{method}"}
         count = observed.value("surrogate", "grpc_server_call_duration_seconds_count", grpc_status="OK", **labels)
         assert count > 0

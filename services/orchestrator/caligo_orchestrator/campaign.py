@@ -21,7 +21,7 @@ import numpy as np
 
 from caligo import tracing, wire
 from caligo.calibration import calibrate
-from caligo.dataset import GROUPS
+from caligo.dataset import GROUPS, HISTORY_COLUMNS
 from caligo.errors import FailedPrecondition
 from caligo.results import ProtocolOutcome, ResultRows
 from caligo.seeds import Phase
@@ -48,6 +48,8 @@ ENDED: Final = frozenset({SUCCEEDED, FAILED, CANCELLED})
 PREFIX: Final = "campaigns/"
 _RATE_WINDOW_SECONDS: Final = 60.0
 _VALIDATIONS: Final = ("validation", "cross_validation")
+_SCORES: Final = tuple(name for name in HISTORY_COLUMNS if name not in ("rows", "secure_fraction"))
+"""What the history takes from a validation."""
 """What phase 2 says of the model's quality: fields of `FitSummary` and of `Findings`, and keys in the journal."""
 
 
@@ -221,10 +223,6 @@ class CampaignRunner:
             if response.HasField("progress"):
                 self.progress.step(response.progress.step, response.progress.steps)
             else:
-                for kind in _VALIDATIONS:
-                    if response.summary.HasField(kind):
-                        self._validations[kind] = getattr(response.summary, kind)
-                        self._journal.put_checkpoint(self.id, kind, self._validations[kind].SerializeToString())
                 self._record_fit(0, response.summary)
         surrogate.save(model, self._journal, self.id, self._directory)
 
@@ -307,9 +305,15 @@ class CampaignRunner:
                 self.progress.count(rows, recovered=True)
 
     def _record_fit(self, line: int, summary: surrogate_pb2.FitSummary) -> None:
-        scores = dict.fromkeys(("rmse", "f1", "brier", "coverage90"), math.nan)
+        for kind in _VALIDATIONS:
+            if summary.HasField(kind):
+                self._validations[kind] = getattr(summary, kind)
+                self._journal.put_checkpoint(self.id, kind, self._validations[kind].SerializeToString())
+        scores = dict.fromkeys(_SCORES, math.nan)
         if summary.HasField("validation"):
-            scores = {name: getattr(summary.validation, name) for name in scores}
+            found, fields = summary.validation, summary.validation.DESCRIPTOR.fields_by_name
+            # The closed form's own are there only where the surrogate started from it.
+            scores |= {c: getattr(found, c) for c in _SCORES if not fields[c].has_presence or found.HasField(c)}
         values = {"rows": summary.rows, **scores, "secure_fraction": summary.secure_fraction}
         self._journal.put_checkpoint(self.id, f"fit/{line}", json.dumps(values).encode())
         self._writer.write_history({line: values})

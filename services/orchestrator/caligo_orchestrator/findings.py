@@ -52,6 +52,7 @@ def summarise(
         secure_fraction=model.secure_fraction,
         secure_fraction_error=model.secure_fraction_error,
         guardrail=model.guardrail,
+        prior=model.prior,
         convergence=convergence,
     )
     for field, validation in validations.items():

@@ -48,14 +48,23 @@ class DesignRows:
 
 @dataclasses.dataclass(frozen=True)
 class Proposed:
-    """A joint batch: inputs float32 [q, 9], and mean and standard deviation of the target there, float32 [q, 2]."""
+    """A joint batch.
+
+    Attributes:
+        inputs: float32 [q, 9].
+        posterior: mean and standard deviation of the target there, float32 [q, 2].
+        screening: the guardrail's verdict, codes of `Screening`, uint8 [q].
+        state: of the model that proposed it: tensors as safetensors bytes, the rest as JSON text.
+    """
 
     inputs: NDArray[np.float32]
     posterior: NDArray[np.float32]
+    screening: NDArray[np.uint8]
+    state: tuple[bytes, str]
 
 
 class Screening(enum.IntEnum):
-    """What the guardrail says of a candidate; the codes are those of `ScreenRowsResponse.skip`."""
+    """What the guardrail says of a candidate; the codes are those of `ProposeBatchResponse.skip`."""
 
     SIMULATE = 0
     SKIP = 1
@@ -221,15 +230,11 @@ class Surrogate(_Remote):
         with self._calling():
             response = self._stub.ProposeBatch(request)
             return Proposed(
-                wire.decode_inputs(response.inputs), wire.decode(response.posterior, wire.POSTERIOR, size, 2)
+                wire.decode_inputs(response.inputs),
+                wire.decode(response.posterior, wire.POSTERIOR, size, 2),
+                wire.decode(response.skip, wire.CODE, size),
+                (response.tensors, response.metadata),
             )
-
-    def screen(self, index: NDArray[np.int64], inputs: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """The guardrail's verdict, codes of `Screening`, uint8 [n]."""
-        request = surrogate_pb2.ScreenRowsRequest(campaign=self._campaign, rows=wire.encode_design(index, inputs))
-        with tracing.working_on(Phase.ACTIVE), self._calling():
-            response = self._stub.ScreenRows(request)
-            return wire.decode(response.skip, wire.CODE, len(index))
 
     def predict(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Mean, standard deviation and probability of a key, float32 [n, 3].

@@ -24,7 +24,7 @@ from caligo.spec import CampaignSpec
 from caligo.v1 import surrogate_pb2
 from caligo_orchestrator.phases.convergence import Convergence
 from caligo_orchestrator.pipeline import AUDIT, SIMULATE, Pipeline
-from caligo_orchestrator.remote import BackgroundFit, Sampler, Screening, Surrogate
+from caligo_orchestrator.remote import BackgroundFit, Proposed, Sampler, Screening, Surrogate
 from caligo_orchestrator.store.journal import Journal, Proposal
 
 
@@ -119,25 +119,23 @@ class ActivePhase:
     def _propose(self) -> None:
         batch = len(self._proposals)
         pending = [p.inputs for p in self._proposals[self._learned :]]
-        state = self._surrogate.export()
         # The last one as large as the others, whatever the budget leaves of it: a larger budget then goes on from here.
         size = self._spec.active.batch_size
         with tracing.working_on(Phase.ACTIVE, batch * size):
             proposed = self._surrogate.propose(
                 batch, size, np.concatenate([np.empty((0, 9), dtype=np.float32), *pending])
             )
-            verdict = self._screen(batch, proposed.inputs)
+            verdict = self._verdict(proposed)
         proposal = Proposal(batch, proposed.inputs, verdict, proposed.posterior)
-        self._journal.append_proposal(self._campaign, proposal, state)
+        self._journal.append_proposal(self._campaign, proposal, proposed.state)
         self._proposals.append(proposal)
 
-    def _screen(self, batch: int, inputs: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """The verdict on each candidate: the closed form's first, then the guardrail's."""
-        verdict = np.full(len(inputs), SIMULATE, dtype=np.uint8)
-        screened = self._surrogate.screen(self._index(batch, len(inputs)), inputs)
-        verdict[screened == Screening.SKIP] = ProtocolOutcome.SKIPPED_PREDICTED_FAILURE
-        verdict[screened == Screening.AUDIT] = AUDIT
-        verdict[~self._sampler.feasible(self._spec, inputs)] = ProtocolOutcome.SKIPPED_INFEASIBLE
+    def _verdict(self, proposed: Proposed) -> NDArray[np.uint8]:
+        """What becomes of each candidate: the closed form's word counts before the guardrail's."""
+        verdict = np.full(len(proposed.inputs), SIMULATE, dtype=np.uint8)
+        verdict[proposed.screening == Screening.SKIP] = ProtocolOutcome.SKIPPED_PREDICTED_FAILURE
+        verdict[proposed.screening == Screening.AUDIT] = AUDIT
+        verdict[~self._sampler.feasible(self._spec, proposed.inputs)] = ProtocolOutcome.SKIPPED_INFEASIBLE
         return verdict
 
     def _submit(self, proposal: Proposal, done: NDArray[np.int64]) -> Iterator[ResultRows]:
