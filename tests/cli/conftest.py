@@ -136,7 +136,7 @@ def _write_surrogate(group: h5py.Group, space: Space, fitted: bool) -> None:
     fits, used = 14, 13
     history = np.full((fits, len(HISTORY_COLUMNS)), np.nan, dtype=np.float32)
     t = np.arange(used)
-    history[:used] = np.stack(
+    history[:used, :6] = np.stack(
         [
             240 + 8 * t,
             0.09 * np.exp(-t / 9) + 0.03,

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from caligo.cli import main
-from caligo.dataset import GROUPS, GuardrailFindings, open_campaign
+from caligo.dataset import GROUPS, HISTORY_COLUMNS, GuardrailFindings, open_campaign
 from caligo.errors import InvalidArgument
 from caligo.physics.claims import CLAIMS
 from caligo.recompute import KeyStatus, recompute
@@ -363,7 +363,7 @@ def test_surrogate_findings(campaign_file: Path, write_campaign: Callable[..., P
     with open_campaign(campaign_file) as campaign:
         found, active = campaign.surrogate, campaign.rows(Phase.ACTIVE)
     assert found.secure_fraction == pytest.approx((0.437, 0.021))
-    assert found.history.shape == (13, 6)
+    assert found.history.shape == (13, len(HISTORY_COLUMNS))
     assert found.guardrail == GuardrailFindings(pytest.approx(0.995), pytest.approx(0.0085), 412, 1, 23, 0)
     assert found.calibration is not None
     simulated = np.count_nonzero(active["outcome"] < 7)
