@@ -152,6 +152,18 @@ class Space:
         return np.clip(low + np.asarray(unit, dtype=np.float64) * (high - low), low, high).astype(np.float32)
 
 
+FEWEST_STEPS: Final = 256
+"""Values of float32 between two bounds below which they count as one: unit coordinates would be steps of their own."""
+
+
+def tell_apart(parameter: Parameter, low: float, high: float) -> bool:
+    """Whether rows, float32 in model coordinates, can have enough values of a parameter between two bounds."""
+    ends = np.array([low, high], dtype=np.float64)
+    ends = np.log10(ends) if parameter.is_log else ends
+    step = float(np.spacing(np.abs(ends).max().astype(np.float32)))
+    return float(ends[1] - ends[0]) >= FEWEST_STEPS * step
+
+
 _ROUNDING: Final = 1e-5
 """Relative. A float32 log10 loses up to 1e-6 of its value; a bound met exactly must not be refused for it."""
 

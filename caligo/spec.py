@@ -30,7 +30,7 @@ from pydantic import (
 from caligo import logs
 from caligo.errors import FieldViolation, InvalidArgument
 from caligo.physics import claims
-from caligo.space import PARAMETERS, PRESETS, Space
+from caligo.space import PARAMETERS, PRESETS, Space, tell_apart
 
 log = logs.get("spec")
 
@@ -108,7 +108,7 @@ class SpaceSpec(_Model):
         return bounds
 
     def resolve(self) -> Space:
-        """The box that this spec describes.
+        """The box that this spec describes; a parameter whose bounds rows cannot tell apart is fixed at the lower one.
 
         Raises:
             InvalidArgument: the preset is one of another release.
@@ -117,7 +117,9 @@ class SpaceSpec(_Model):
             raise InvalidArgument("space.preset", f"this release has {', '.join(PRESETS)}, not {self.preset!r}")
         preset = PRESETS[self.preset]
         own = {symbol: (b.low, b.high) for symbol, b in self.bounds.items()}
-        return Space({p.symbol: own.get(p.symbol, preset[p.symbol]) for p in PARAMETERS}, self.blind_fraction)
+        box = {p: own.get(p.symbol, preset[p.symbol]) for p in PARAMETERS}
+        bounds = {p.symbol: (low, high if tell_apart(p, low, high) else low) for p, (low, high) in box.items()}
+        return Space(bounds, self.blind_fraction)
 
 
 class PhysicsSpec(_Model):

@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from caligo_surrogate.conditioning import MIN_ROWS
 from caligo_surrogate.device import Device
 from caligo_surrogate.landscape import EfficiencyLandscape
 from caligo_surrogate.prior import DEEP, MARGIN_UNIT, ClosedForm, Constant, prior_of
-from caligo_surrogate.rows import Reading
+from caligo_surrogate.rows import MIN_ROWS, Reading
 from scipy.special import ndtr
 from sklearn.metrics import brier_score_loss
 
@@ -208,13 +207,32 @@ def test_without_a_simulated_row_there_is_no_fit(design, drain):
             drain(made.fit())
 
 
-def test_too_few_measured_margins(design, drain):
+@pytest.mark.parametrize("margins", [0, 1, MIN_ROWS - 1])
+def test_where_hardly_a_row_has_a_margin_the_closed_form_stands(design, drain, margins, held_out):
     made = landscape()
     rows = runs(design(60, seed=1), seed=1)
-    rows["reason"][MIN_ROWS - 1 :] = Reason.INSUFFICIENT_RAW
+    rows = rows[rows["reason"] != Reason.INSUFFICIENT_RAW]
+    rows["outcome"][margins:], rows["reason"][margins:] = ProtocolOutcome.FAILURE_SECURITY, Reason.INSUFFICIENT_RAW
     made.observe(Phase.LHS, rows)
-    with pytest.raises(FailedPrecondition, match=f"at least {MIN_ROWS}"):
-        drain(made.fit())
+    _, summary = drain(made.fit(0.2))
+    assert summary.rows <= margins
+    alone = expect(held_out, PHYSICS, PROTOCOL)
+    assert np.abs(made.predict(held_out).key - alone.key).mean() < 0.02
+    assert made.propose(0, 4, held_out[:0]).shape == (4, 9)
+    assert 0 < made.secure_fraction()[0] < 1
+
+
+def test_the_efficiency_is_not_decided_by_rounding(design, held_out, drain):
+    """Where most rows lie exactly at 0, the share of the space with a key is no coin."""
+    inputs = design(64, seed=1)
+    rows = runs(inputs, seed=1)
+    rows["outcome"], rows["reason"] = ProtocolOutcome.FAILURE_SECURITY, Reason.PREDICTED_NEGATIVE_KEY
+    rows["metrics"][:, METRIC["net_efficiency"]] = 0
+    best = np.argsort(-expect(inputs, PHYSICS, PROTOCOL).margin)[:3]
+    rows["outcome"][best], rows["metrics"][best, METRIC["net_efficiency"]] = ProtocolOutcome.SUCCESS, 0.05
+    made, _ = taught(rows, drain, target="efficiency")
+    assert made.secure_fraction()[0] < 0.2
+    assert (made.predict(inputs[best]).key > 0.5).all()
 
 
 # --- which prior ----------------------------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from caligo_surrogate.conditioning import MIN_ROWS
 from caligo_surrogate.findings import BOUNDARY_POINTS
+from caligo_surrogate.rows import MIN_ROWS
 from sklearn.metrics import brier_score_loss, f1_score
 
 from caligo.errors import FailedPrecondition, InvalidArgument

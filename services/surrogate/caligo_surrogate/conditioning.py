@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 
 from caligo import seeds
-from caligo.errors import FailedPrecondition
 from caligo.results import ResultRows
 from caligo.seeds import Phase, Purpose
 from caligo.space import DIMENSIONS, Space
@@ -29,8 +28,6 @@ Hyper = Mapping[str, torch.Tensor]
 """Hyper-parameters by name, on the host."""
 Result = TypeVar("Result")
 
-MIN_ROWS: Final = 8
-"""Rows below which there is nothing to fit."""
 BLOCK_ROWS: Final = 64
 """Rows of the active phase that extend a posterior for good; fewer are added anew each time."""
 
@@ -123,7 +120,13 @@ class Conditioner:
         """The scale on which the target of these rows is learned."""
         if isinstance(self.prior, ClosedForm):
             return TargetScale(0.0, MARGIN_UNIT, math.inf)
-        return TargetScale.of(self.reading.target(known), MARGIN_BEND if self.reading.by_margin else math.inf)
+        target = self.reading.target(known)
+        if self.reading.by_margin:
+            return TargetScale.of(target, MARGIN_BEND)
+        # Without a key the efficiency lies exactly at 0, where rounding would decide: a run counts as one with a key
+        # where it is foretold nearer to what such runs have.
+        with_key = target[target > 0]
+        return TargetScale.of(target, threshold=0.5 * float(np.median(with_key)) if len(with_key) else 0.0)
 
     def tensors(self, known: ResultRows, scale: TargetScale) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs [n, 9] and targets [n] of known rows on the device, float32."""
@@ -185,10 +188,10 @@ class Conditioner:
         """The process given rows, from the start.
 
         Raises:
-            FailedPrecondition: too few rows that the regressor can learn from.
+            FailedPrecondition: too few rows to learn from (`Reading.check_enough`).
         """
         known = rows[self.reading.known(rows)]
-        check_enough(known, rows)
+        self.reading.check_enough(rows)
         scale = self.scale(known)
         posterior = condition(
             self.bare_gp(hyper).process_on(self.device.torch_device),
@@ -229,21 +232,3 @@ class Conditioner:
         """A process without rows, on the host."""
         placeholder = torch.zeros(1, DIMENSIONS)
         return EfficiencyGP(placeholder, placeholder[:, 0], self.prior, self.solver.numerics)
-
-
-def check_enough(known: ResultRows, rows: ResultRows) -> None:
-    """Whether there is something to learn from.
-
-    Args:
-        known: those of `rows` that the regressor can read.
-
-    Raises:
-        FailedPrecondition: too few of them, or none that was simulated.
-    """
-    if len(known) < MIN_ROWS:
-        raise FailedPrecondition(
-            f"{len(known)} of {len(rows)} rows to learn from; at least {MIN_ROWS} must have been simulated far enough"
-            " to have a margin"
-        )
-    if not kinds.simulated(known).any():
-        raise FailedPrecondition(f"none of {len(rows)} rows was simulated: there is only the closed form to learn")

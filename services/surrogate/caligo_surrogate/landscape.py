@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Generator
 from typing import TypeVar
 
@@ -18,14 +19,14 @@ from caligo.space import Space
 from caligo.spec import GuardrailSpec, PhysicsSpec, ProtocolSpec, SurrogateSpec
 from caligo_surrogate import acquisition, findings, state, validation
 from caligo_surrogate import rows as kinds
-from caligo_surrogate.conditioning import MIN_ROWS, Conditioner, Fitted, Hyper, check_enough
+from caligo_surrogate.conditioning import Conditioner, Fitted, Hyper
 from caligo_surrogate.design import design_points, search_box
 from caligo_surrogate.device import Device
 from caligo_surrogate.escalation import Health, Method, Numerics, Solver
 from caligo_surrogate.guardrail import Guardrail
 from caligo_surrogate.prior import prior_of
 from caligo_surrogate.regressor import EfficiencyGP, Progress, train
-from caligo_surrogate.rows import Reading
+from caligo_surrogate.rows import MIN_ROWS, Reading
 from caligo_surrogate.validation import Validation
 
 Result = TypeVar("Result")
@@ -171,17 +172,17 @@ class EfficiencyLandscape:
         changes before the end.
 
         Raises:
-            FailedPrecondition: fewer than `MIN_ROWS` rows can be learnt from, or none of them was simulated.
+            FailedPrecondition: too few rows to learn from (`Reading.check_enough`).
         """
         every = self.rows()
         learned = every[self.reading.known(every)]
-        check_enough(learned, every)
+        self.reading.check_enough(every)
         hyper, validated, before = self._hyper, None, 0
         held_out = np.zeros(len(every), dtype=np.bool_)
         warm_up = len(self._rows[Phase.LHS])  # rows are sorted by phase: these come first
         held_out[:warm_up] = validation.held_out(every[:warm_up], holdout_fraction, self.seed)
         seen = every[~held_out]
-        if held_out.any() and np.count_nonzero(self.reading.known(seen)) >= MIN_ROWS:
+        if held_out.any() and self.reading.lack(seen) is None:
             gp = self._new_gp(seen[self.reading.known(seen)], hyper)
             first = yield from self._train(gp, offset=0)
             hyper, before = gp.hyper_parameters(), first.step
@@ -207,6 +208,9 @@ class EfficiencyLandscape:
         return gp
 
     def _train(self, gp: EfficiencyGP, offset: int) -> Generator[Progress, None, Progress]:
+        """Train, where there is enough to train on: a prior that knows the physics does without."""
+        if len(gp.targets) < MIN_ROWS:
+            return Progress(0, 0, math.nan)
         seed = seeds.key(self.seed, Phase.SURROGATE, 0, Purpose.PROBES) >> 1
         training = train(gp, self.spec.training_steps, self.spec.learning_rate, self.solver, seed)
         while True:

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from caligo.errors import FailedPrecondition
 from caligo.results import ProtocolOutcome, Reason, ResultRows, metric
 from caligo.space import Space
 from caligo.spec import SurrogateSpec
@@ -55,6 +56,10 @@ def infeasible(rows: ResultRows) -> NDArray[np.bool_]:
     return rows["outcome"] == ProtocolOutcome.SKIPPED_INFEASIBLE
 
 
+MIN_ROWS: Final = 8
+"""Simulated rows below which there is nothing to learn from; without the closed form, rows with a target as well."""
+
+
 class Reading:
     """How the regressor of a campaign reads rows."""
 
@@ -74,6 +79,25 @@ class Reading:
         if self._knows_physics:
             return measured(rows) & ~self._deep(rows)
         return measured(rows) | (infeasible(rows) & np.isfinite(metric(rows, "margin")))
+
+    def lack(self, rows: ResultRows) -> str | None:
+        """What is missing for these rows to be learned from, None where nothing is.
+
+        With the closed form, rows of which none has a margin can be: they never filled a frame.
+        """
+        ended, known = int(simulated(rows).sum()), int(self.known(rows).sum())
+        if ended < MIN_ROWS:
+            return f"{ended} of {len(rows)} rows were simulated to an end; at least {MIN_ROWS} are needed to learn from"
+        if known < MIN_ROWS and not self._knows_physics:
+            what = "margin" if self.by_margin else "result"
+            return f"{known} of {len(rows)} rows have a {what}; at least {MIN_ROWS} are needed to learn from"
+        return None
+
+    def check_enough(self, rows: ResultRows) -> None:
+        """Raise FailedPrecondition where there is a `lack`."""
+        lack = self.lack(rows)
+        if lack is not None:
+            raise FailedPrecondition(lack)
 
     def has_target(self, rows: ResultRows) -> NDArray[np.bool_]:
         """Simulated rows that predictions of the target can be held against, bool [n]."""

@@ -18,26 +18,29 @@ would set length scales and noise for everywhere (docs/decisions/0013-margin-on-
 class TargetScale:
     """The map from the target t to what is learned: (bend asinh(t / bend) - shift) / scale.
 
-    It is increasing, so quantiles go over into quantiles; the target 0 goes to `level`.
+    It is increasing, so quantiles go over into quantiles.
 
     Attributes:
         bend: infinite where nothing is bent.
+        threshold: of the target, above which a run counts as one with a key.
     """
 
     shift: float
     scale: float
     bend: float
+    threshold: float = 0.0
 
     @classmethod
-    def of(cls, target: NDArray[np.float32], bend: float = math.inf) -> TargetScale:
+    def of(cls, target: NDArray[np.float32], bend: float = math.inf, threshold: float = 0.0) -> TargetScale:
         """The map to mean 0 and standard deviation 1 of a target, float32 [n]; one value everywhere keeps its scale."""
         bent = _bent(target, bend)
         spread = float(bent.std())
-        return cls(float(bent.mean()), spread if spread > 1e-6 else 1.0, bend)
+        return cls(float(bent.mean()), spread if spread > 1e-6 else 1.0, bend, threshold)
 
     @property
     def level(self) -> float:
-        return -self.shift / self.scale
+        """Where the threshold lies on the scale."""
+        return float(self.apply(np.array([self.threshold], dtype=np.float32))[0])
 
     def apply(self, target: NDArray[np.float32]) -> NDArray[np.float32]:
         """Targets on the scale that is learned, float32 [n]."""

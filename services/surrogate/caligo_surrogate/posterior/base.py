@@ -184,7 +184,7 @@ class Posterior(Model):
 
     def bytes_per_row(self) -> int:
         """Memory that a row takes at the peak of `mean` or `moments`: its covariances, with temporaries."""
-        return 8 * 6 * len(self.matrix)
+        return 8 * 6 * (1 + len(self.matrix))
 
     # --- rows -----------------------------------------------------------------------------------------------------
 
