@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
 import ldpc
 import numpy as np
 import pytest
 import scipy.sparse as sp
 from caligo_simulator.protocol.reconciliation import codes
+from caligo_simulator.protocol.reconciliation.check_update import AHEAD, LANES, UNIT, update_check
 from caligo_simulator.protocol.reconciliation.decoder import ITERATIONS, KNOWN, RETRY_ITERATIONS, decode
+from numba import njit
 
 CODE = codes.load(4096, 0.75)
 MATRIX = sp.csr_matrix(
@@ -92,6 +101,50 @@ def test_a_frame_does_not_depend_on_its_neighbours() -> None:
     assert np.array_equal(together.iterations[order], shuffled.iterations)
     alone = decode(CODE, received[7:8], syndromes[7:8], reliability)
     assert np.array_equal(alone.bits[0], together.bits[7])
+
+
+def fingerprint() -> str:
+    """Of what is decoded near the waterfall, races included."""
+    sent, received, reliability = transmit(40, 0.0305, 11)
+    found = decode(CODE, received, CODE.syndromes(sent), reliability)
+    return hashlib.sha256(found.bits.tobytes() + found.iterations.tobytes()).hexdigest()
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="names a CPU of this kind")
+def test_a_frame_does_not_depend_on_the_cpu(tmp_path: Path) -> None:
+    """Here and on the least of x86-64, whose vectors are of 128 bits."""
+    environment = os.environ | {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": str(tmp_path)}
+    printed = f"import runpy; print(runpy.run_path({__file__!r})['fingerprint']())"
+    elsewhere = subprocess.run([sys.executable, "-c", printed], env=environment, capture_output=True, text=True)
+    assert elsewhere.stdout.strip() == fingerprint(), elsewhere.stderr
+
+
+@njit
+def one_check(
+    posterior: np.ndarray, message: np.ndarray, variables: np.ndarray, targets: np.ndarray, scratch: np.ndarray
+) -> None:
+    update_check(posterior, message, np.uint32(0), variables, 0, posterior.shape[0], targets, 0, scratch)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("degree", [2, 3, 9, 30, 120])
+def test_messages_of_a_check(degree: int) -> None:
+    """Close to 2 atanh of the product of tanh(q / 2), at error rates for which codes have checks of this degree."""
+    rng = np.random.default_rng(degree)
+    prior = np.log(3 * degree)
+    sizes = rng.normal(prior, 0.5, (degree, LANES)) * rng.choice([-1, 1], (degree, LANES))
+    posterior = np.rint(UNIT * sizes).astype(np.int16)
+    posterior[0, 0] = 0
+    inputs = np.tanh(posterior / UNIT / 2)
+    message = np.zeros_like(posterior)
+    variables = np.r_[np.arange(degree), np.zeros(AHEAD)].astype(np.int32)
+    targets = np.array([1 << 5], np.uint32)
+    one_check(posterior.copy(), message, variables, targets, np.zeros((4 * degree, LANES), np.int16))
+    exact = np.array([2 * np.arctanh(np.delete(inputs, i, axis=0).prod(axis=0)) for i in range(degree)])
+    exact[:, 5] *= -1
+    assert (message[1:, 0] == 0).all(), "what comes from an unknown position says nothing"
+    assert message / UNIT == pytest.approx(exact, rel=0.04, abs=0.05)
+    size = np.abs(exact).sum()
+    assert abs(np.abs(message).sum() / UNIT / size - 1) < 0.02, "without a bias that adds up"
 
 
 def test_no_errors_one_iteration() -> None:

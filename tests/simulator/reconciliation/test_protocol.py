@@ -19,6 +19,7 @@ from caligo_simulator.protocol.reconciliation import (
     correct,
     describe,
     payload_bits,
+    protocol,
 )
 from caligo_simulator.protocol.reconciliation.plans import (
     BLIND_ATTEMPTS,
@@ -264,7 +265,9 @@ def test_perfect_correlation() -> None:
         assert found.corrected.met.all() and np.array_equal(found.corrected.bits, found.alice)
 
 
-def test_deterministic_by_seed_and_without_regard_to_how_often_it_is_looked_at() -> None:
+def test_deterministic_by_seed_and_without_regard_to_how_often_it_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     plan = plan_for("blind", 0.03)
     first, second = run(plan, 0.03, 140), run(plan, 0.03, 140)
     assert np.array_equal(first.corrected.bits, second.corrected.bits)
@@ -272,6 +275,7 @@ def test_deterministic_by_seed_and_without_regard_to_how_often_it_is_looked_at()
     alice = rng.integers(0, 2, (140, plan.payload), dtype=np.uint8)
     bob = alice ^ (rng.random(alice.shape) < 0.03).astype(np.uint8)
     looked: list[None] = []
+    monkeypatch.setattr(protocol, "_BITS_AT_ONCE", 64 * 4096)
     again = correct(plan, first.said, first.point, bob, lambda: looked.append(None))
     assert np.array_equal(again.bits, first.corrected.bits) and len(looked) == 3
 

@@ -22,8 +22,8 @@ from ..verification import tags
 from .decoder import KNOWN, decode
 from .plans import Plan
 
-_FRAMES_AT_ONCE: Final = 64
-"""Decoded between two calls of `pause`."""
+_BITS_AT_ONCE: Final = 2**22
+"""Decoded between two calls of `pause`: seconds, and enough short frames that the decoder's lanes are seldom idle."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +80,7 @@ def _correct_at_once(
     met, stage = np.zeros(count, np.bool_), np.zeros(count, np.uint8)
     for attempt, (most, part) in enumerate(zip(restored, plan.parts, strict=True)):
         reliability = _reliability(plan, plan.revealed[attempt])
-        for batch in _batches(np.flatnonzero(~met)):
+        for batch in _batches(plan, np.flatnonzero(~met)):
             decoding = decode(plan.code, words[batch], said.syndromes[batch], reliability)
             found[batch], met[batch] = decoding.bits, decoding.converged
             if plan.check_bits:
@@ -102,7 +102,7 @@ def _correct_blind(plan: Plan, said: Syndromes, point: int, frames: Bits, pause:
     order, ends = plan.reveal_order, np.array(plan.revealed, np.int64)
     reliability = _reliability(plan, 0)
     bits, met, stage = np.empty_like(frames), np.zeros(len(frames), np.bool_), np.zeros(len(frames), np.uint8)
-    for batch in _batches(np.arange(len(frames))):
+    for batch in _batches(plan, np.arange(len(frames))):
         words = np.zeros((batch.size, plan.code.n), np.uint8)
         words[:, order] = said.disclosed[batch]  # the decoder reads one only once it is disclosed
         words[:, plan.code.payload] = frames[batch]
@@ -127,7 +127,8 @@ def _reliability(plan: Plan, revealed: int) -> NDArray[np.float32]:
     return reliability
 
 
-def _batches(index: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
+def _batches(plan: Plan, index: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
     """Frames that are decoded between two calls of `pause`."""
-    for first in range(0, index.size, _FRAMES_AT_ONCE):
-        yield index[first : first + _FRAMES_AT_ONCE]
+    at_once = _BITS_AT_ONCE // plan.code.n
+    for first in range(0, index.size, at_once):
+        yield index[first : first + at_once]
