@@ -39,6 +39,8 @@ NEAR: Final = 3.0
 BAND: Final = (0.7, 1.4)
 FEWEST: Final = 5
 """Runs with a frame that a standard deviation is taken of."""
+DETERMINED: Final = 1e-4
+"""Standard deviation below which nothing is random: blind runs that end before a frame is corrected."""
 LEVEL: Final = 0.01
 """Two-sided level of the binomial tests."""
 _MARGIN: Final = METRIC["margin"]
@@ -108,11 +110,13 @@ def probability(successes: int, runs: int, share: float) -> float:
 
 def summary(table: list[dict[str, Any]], runs: int) -> dict[str, float]:
     """What holds of all points together."""
-    ratio = np.array([p["measured_sd"] / p["sd"] for p in table if p["measured_sd"] is not None])
-    pull = np.array([(p["measured_margin"] - p["margin"]) / p["sd"] for p in table if p["measured_sd"] is not None])
-    found = {
+    random = [p for p in table if p["measured_sd"] is not None and p["measured_sd"] > DETERMINED]
+    ratio = np.array([p["measured_sd"] / p["sd"] for p in random])
+    pull = np.array([(p["measured_margin"] - p["margin"]) / p["sd"] for p in random])
+    found: dict[str, float] = {
         "points": len(table),
         "runs": runs,
+        "random": len(random),
         "sd_in_band": float(np.mean((ratio >= BAND[0]) & (ratio <= BAND[1]))),
         "sd_ratio_median": float(np.median(ratio)),
         "mean_off_rms": float(np.sqrt(np.mean(pull**2))),

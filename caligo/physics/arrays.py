@@ -64,3 +64,8 @@ def double(values: Any, xp: Any) -> Any:
 def held(values: Any) -> Any:
     """The same values, through which no gradient passes."""
     return values.detach() if hasattr(values, "detach") else values
+
+
+def integers(values: Any) -> Any:
+    """Indices from numbers of at least 0, cut off."""
+    return values.long() if hasattr(values, "long") else values.astype(np.int64)

@@ -1,5 +1,4 @@
-"""What reconciliation discloses a bit, over arrays: the tables of `efficiency` for NumPy and PyTorch, and how much one
-frame of the blind protocol differs from another."""
+"""What the baseline discloses a bit, over arrays: the tables of `efficiency` for NumPy and PyTorch."""
 
 from functools import cache
 from math import log
@@ -8,22 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .efficiency import BLIND_EFFICIENCY, FRAMES, LEAST_LEAKAGE, QBER, baseline_efficiency
+from .efficiency import FRAME_SIZES, FRAMES, LEAST_LEAKAGE, QBER, baseline_efficiency
 from .entropy_arrays import binary_entropy
 
-# fmt: off
-BLIND_DEVIATION = (
-    (0.00004, 0.00006, 0.00013, 0.00049, 0.00021, 0.00131, 0.00421, 0.00271, 0.00625,
-     0.00571, 0.01598, 0.0168, 0.01746, 0.01725, 0.01819, 0.01904, 0.01777, 0.01839),
-    (0.0, 0.0, 0.0, 0.0, 0.0, 0.00191, 0.00278, 0.00111, 0.00462,
-     0.00474, 0.00373, 0.00352, 0.00547, 0.00439, 0.00625, 0.00578, 0.00633, 0.00428),
-)
-"""By frame size and point of efficiency.QBER: standard deviation, from frame to frame, of the public bits per bit of a
-frame of the blind protocol."""
-# fmt: on
-
 _LN10 = log(10.0)
-_BLIND_ROW = len(FRAMES)
 _POINTS = len(QBER)
 
 
@@ -52,24 +39,23 @@ def place(q: Any, xp: Any) -> Place:
 
 
 class Rows(NamedTuple):
-    """Which rows of a table are meant: by the number of frames, or that of the blind protocol."""
+    """Where numbers of frames lie in the tables."""
 
     start: Any
-    """Of the row, in the flattened table."""
+    """Of the row below, in the flattened table."""
     along: Any
-    """Weight of the next row."""
+    """Weight of the row above."""
 
 
-def rows(frames: Any, is_blind: Any, xp: Any) -> Rows:
-    """frames: of one string, at least 1; is_blind: which are of the blind protocol."""
+def rows(frames: Any, xp: Any) -> Rows:
+    """Where an array of numbers of frames of one string, at least 1, lies in the tables."""
     along = xp.clip(xp.log(frames) / _LN10, 0.0, len(FRAMES) - 1.0)
     row = sum((frames >= number for number in FRAMES[2:-1]), 0 + (frames >= FRAMES[1]))
-    start = xp.where(is_blind, _BLIND_ROW + 0 * row, row) * _POINTS
-    return Rows(start, xp.where(is_blind, 0.0 * along, along - row))
+    return Rows(row * _POINTS, along - row)
 
 
 def leakage_rate(at: Place, of: Rows, size: int, failure: float, xp: Any) -> Any:
-    """prediction.expected_leakage_rate of arrays at the error rates that decide it: public bits per reconciled bit.
+    """prediction.expected_leakage_rate of the baseline at the error rates that its codes are chosen for, over arrays.
 
     size: place in efficiency.FRAME_SIZES.
     """
@@ -82,13 +68,6 @@ def leakage_rate(at: Place, of: Rows, size: int, failure: float, xp: Any) -> Any
     return xp.clip(xp.exp(low + of.along * (high - low)) * at.entropy, LEAST_LEAKAGE[size], 1.0)
 
 
-def blind_deviation(at: Place, size: int, xp: Any) -> Any:
-    """BLIND_DEVIATION between its points, linear in the logarithm of the error rate."""
-    table = xp.asarray(BLIND_DEVIATION[size], dtype=xp.float64)
-    low = xp.take(table, at.index)
-    return low + at.weight * (xp.take(table, at.index + 1) - low)
-
-
 @cache
 def _log_points() -> NDArray[np.float64]:
     return np.log(np.array(QBER))
@@ -96,11 +75,6 @@ def _log_points() -> NDArray[np.float64]:
 
 @cache
 def _log_efficiency(failure: float) -> NDArray[np.float64]:
-    """ln f [size, rows * points] at one failure probability: the baseline's by frames, then twice that of the blind."""
-    sizes = ((4096, BLIND_EFFICIENCY[0]), (65536, BLIND_EFFICIENCY[1]))
-    return np.array(
-        [
-            np.log([*([baseline_efficiency(q, n, failure, size) for q in QBER] for n in FRAMES), blind, blind]).ravel()
-            for size, blind in sizes
-        ]
-    )
+    """ln f at one failure probability, by size, frames and error rate: [2, 90]."""
+    found = [[[baseline_efficiency(q, n, failure, size) for q in QBER] for n in FRAMES] for size in FRAME_SIZES]
+    return np.log(found).reshape(len(FRAME_SIZES), -1)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Self
 
 from . import claims, detection, entropy_arrays
 from .arrays import NUMPY, Arrays, double
+from .blind import Disclosed, disclosed
 from .claims import Claim, Partition
 from .detection import Convention
 from .efficiency import (
@@ -20,7 +21,7 @@ from .efficiency import (
 )
 from .entropy import binary_entropy
 from .finite_key import Penalty
-from .leakage import Place, Rows, blind_deviation, leakage_rate, place, rows
+from .leakage import Place, Rows, leakage_rate, place, rows
 from .security import REFERENCE_WAIT_NS, MemoryModel
 from .tags import TAG_BITS
 
@@ -34,9 +35,16 @@ LEAK_ERROR = 1e-3
 
 _BLOCK = 8192
 """Points computed at once, so that what lies between fits the cache."""
+_LONG_BLOCK = 32_768
+"""The same for PyTorch, whose calls cost more."""
 _NODES = ((-sqrt(3.0), 1.0 / 6.0), (0.0, 2.0 / 3.0), (sqrt(3.0), 1.0 / 6.0))
 """Gauss-Hermite nodes and weights of the error rate that the baseline sees."""
 _LEAST_SD = 1e-5
+_LAST_QBER = (0.1015, 0.108)
+"""By frame size: where the codes of the baseline end. Beyond, so many frames are restored that about all of the string
+is public."""
+_QBER_LIMIT = 0.11
+"""Error rates seen beyond it end a run before a code is chosen."""
 _LEGENDRE = (
     (0.06943184420297371, 0.17392742256872692),
     (0.33000947820757187, 0.32607257743127307),
@@ -194,10 +202,11 @@ def predict(
     shape = columns[0].shape
     flat = [column.reshape(-1) for column in columns]
     size = flat[0].shape[0]
-    if size <= _BLOCK:
+    block = _BLOCK if arrays is NUMPY else _LONG_BLOCK
+    if size <= block:
         found = _predict(rules, arrays, *flat)
     else:
-        parts = [_predict(rules, arrays, *(c[i : i + _BLOCK] for c in flat)) for i in range(0, size, _BLOCK)]
+        parts = [_predict(rules, arrays, *(c[i : i + block] for c in flat)) for i in range(0, size, block)]
         found = Prediction(*(xp.concatenate(part) for part in zip(*parts, strict=True)))
     return Prediction(*(values.reshape(shape) for values in found))
 
@@ -231,32 +240,54 @@ def _predict(
         _Frames.of(i, rules, key_rounds, p_click * share, share, sifted, r_eff, nu, is_blind, arrays) for i in range(2)
     ]
 
+    k = xp.clip(slots, 1.0, None)
+    blind, has_large = disclosed(error_rate, xp), frames[1].filled
     seen = []
-    for rate, weight in _seen_rates(error_rate, xp.clip(slots, 1.0, None), sifted, rules, xp):
-        at = place(xp.where(is_blind, error_rate, rate), xp)
-        (low, low_leak), (high, high_leak) = (f.margin(at, rules, xp) for f in frames)
+    for rate, weight in _seen_rates(error_rate, k, sifted, rules, xp):
+        at = place(rate, xp)
+        (low, low_leak), (high, high_leak) = (
+            f.margin(at, is_blind, of.mean, rules, xp) for f, of in zip(frames, blind, strict=True)
+        )
         # Of the frame sizes that the run fills, the one that leaves the most key is taken: on average over what whole
         # frames leave over, whose standard deviation is that of a uniform number; a logistic function is near enough.
         unit = PAYLOADS[1] / sqrt(12.0) * (xp.abs(high) + 0.01)
         more = xp.clip((high * frames[1].m - low * frames[0].m) / unit, -20.0, 20.0)
-        large = frames[1].filled / (1.0 + xp.exp(-1.7 * more))
-        seen.append((weight, large, low, high, low_leak + large * (high_leak - low_leak)))
-    margin = sum(weight * (low + large * (high - low)) for weight, large, low, high, _ in seen)
+        chosen = 1.0 / (1.0 + xp.exp(-1.7 * more))
+        either, either_leak = low + chosen * (high - low), low_leak + chosen * (high_leak - low_leak)
+        seen.append((weight, chosen, low, either, low_leak + has_large * (either_leak - low_leak)))
+    margin = sum(weight * (low + has_large * (either - low)) for weight, _, low, either, _ in seen)
     variance = sum(
-        weight * ((1.0 - large) * (low - margin) ** 2 + large * (high - margin) ** 2)
-        for weight, large, low, high, _ in seen
+        weight * ((1.0 - has_large) * (low - margin) ** 2 + has_large * (either - margin) ** 2)
+        for weight, _, low, either, _ in seen
     )
     leak = sum(weight * rate for weight, *_, rate in seen)
-    large = sum(weight * share for weight, share, *_ in seen)
-    at = place(error_rate, xp)
+    large = has_large * sum(weight * chosen for weight, chosen, *_ in seen)
     rate = entropy_arrays.entropy_rate(rules.under.name, r_eff, nu, xp)
-    small, big = (f.variance(rate, key_rounds, p_click * share, at, is_blind, rules, xp) for f in frames)
-    sd = xp.sqrt(variance + small + large * (big - small) + _LEAST_SD**2)
+    small, big = (f.length_variance(rate, key_rounds, p_click * share, rules, xp) for f in frames)
+    variance = variance + small + large * (big - small) + _LEAST_SD**2
+
+    # The blind protocol ends before a frame is corrected where not even the least that is disclosed would leave a key.
+    few, many = (f.asked_variance(of, rules, xp) for f, of in zip(frames, blind, strict=True))
+    rooms = [of.mean - of.least for of in blind]
+    room = rooms[0] + large * (rooms[1] - rooms[0])
+    goes_on = xp.where(is_blind, arrays.special.ndtr((margin + room) / (xp.sqrt(variance) + 1e-3)), 1.0 + 0.0 * margin)
+    asked = xp.where(is_blind, few + large * (many - few), 0.0 * few)
+    likely = goes_on * arrays.special.ndtr(margin / xp.sqrt(variance + asked))
+    variance = variance + goes_on * asked
+    ended = [of.mean - of.planned for of in blind]
+    margin = margin + (1.0 - goes_on) * (ended[0] + large * (ended[1] - ended[0]))
+
+    # Where the slots show more than the codes serve, the run has no key, and its margin lies far below.
+    unserved, unserved_large = (_unserved(error_rate, k, sifted, last, rules, arrays) for last in _LAST_QBER)
+    unserved = xp.where(is_blind, 0.0 * unserved, unserved + large * (unserved_large - unserved))
+    fall = xp.clip(1.0 - leak, 0.0, None)
+    sd = xp.sqrt(variance + unserved * (1.0 - unserved) * fall * fall)
+    margin = margin - unserved * fall
 
     filled = frames[0].filled * xp.where(is_blind, 1.0 + 0.0 * slots, -xp.expm1(-slots))
     decoded = xp.where(is_blind, 1.0 + 0.0 * slots, 1.0 - 0.5 * rules.reconciliation_failure)
     reconciled = frames[0].m + large * (frames[1].m - frames[0].m)
-    key = filled * decoded * arrays.special.ndtr(margin / sd)
+    key = filled * decoded * (1.0 - unserved) * likely
     margin = xp.clip(margin, MARGIN_FLOOR, None)
     return Prediction(p_click, error_rate, r_eff, rate, detected, reconciled, leak, margin, sd, filled, decoded, key)
 
@@ -301,25 +332,23 @@ class _Frames(NamedTuple):
         )
         tags = rules.tag_bits * xp.where(is_blind, m / payload, 1.0 + 0.0 * m)
         fixed = rules.under.hashing_cost(rules.eps) + tags
-        return cls(
-            size, m, entropy, rows(m / payload, is_blind, xp), fixed, _filled(key_rounds, p_key, payload, arrays)
-        )
+        return cls(size, m, entropy, rows(m / payload, xp), fixed, _filled(key_rounds, p_key, payload, arrays))
 
-    def margin(self, at: Place, rules: _Rules, xp: Any) -> tuple[Any, Any]:
-        """Key bits and public bits, tags included, per bit of one string."""
+    def margin(self, at: Place, is_blind: Any, asked: Any, rules: _Rules, xp: Any) -> tuple[Any, Any]:
+        """Key bits and public bits, tags included, per bit of one string.
+
+        at: the rate that the baseline's codes are chosen for; asked: what the blind protocol discloses a bit.
+        """
         failure = 0.5 * rules.reconciliation_failure
-        rate = leakage_rate(at, self.rows, self.size, failure, xp)
+        rate = xp.where(is_blind, asked, leakage_rate(at, self.rows, self.size, failure, xp))
         tags = (self.fixed - rules.under.hashing_cost(rules.eps)) / self.m
         return (self.entropy - self.fixed) / self.m - rate, rate + tags
 
-    def variance(
-        self, entropy_rate: Any, key_rounds: Any, p_key: Any, at: Place, is_blind: Any, rules: _Rules, xp: Any
-    ) -> Any:
-        """Of the margin, for other reasons than the estimate of the error rate.
+    def length_variance(self, entropy_rate: Any, key_rounds: Any, p_key: Any, rules: _Rules, xp: Any) -> Any:
+        """Of the margin, since the number of bits varies and whole frames are taken of it.
 
-        The number of bits varies, of which whole frames are taken, and so does what a frame of the blind protocol asks
-        for. A finite form is nearly A m - B sqrt(m), A the claim's rate; where Bob names the sets, a bit left over is
-        one bit of entropy less.
+        A finite form is nearly A m - B sqrt(m), A the claim's rate; where Bob names the sets, a bit left over is one
+        bit of entropy less.
         """
         m, payload = self.m, PAYLOADS[self.size]
         if rules.partition == "alice":
@@ -331,10 +360,13 @@ class _Frames(NamedTuple):
         lacking = xp.where(self.entropy > 0.0, lacking, 0.0 * m)
         slope = (lacking + self.fixed) / (m * m)
         left_over = xp.clip(m - payload, 0.0, payload / sqrt(12.0))  # nothing of that is open where one frame fills
-        bits = slope * slope * (length + left_over * left_over)
-        deviation = blind_deviation(at, self.size, xp)
-        decoded = decoded_frames(m / payload, deviation, self.size, rules.max_decoded_frames, xp)
-        return bits + xp.where(is_blind, deviation * deviation / decoded, 0.0 * m)
+        return slope * slope * (length + left_over * left_over)
+
+    def asked_variance(self, blind: Disclosed, rules: _Rules, xp: Any) -> Any:
+        """Of the margin, since frames of the blind protocol differ in what they ask for."""
+        total = self.m / PAYLOADS[self.size]
+        decoded = decoded_frames(total, blind.deviation, self.size, rules.max_decoded_frames, xp)
+        return blind.deviation * blind.deviation / decoded
 
 
 def _qber(
@@ -387,6 +419,25 @@ def _seen_rates(error_rate: Any, k: Any, n: Any, rules: _Rules, xp: Any) -> Iter
         else:
             design = seen + xp.sqrt((n + k) / (n * k) * (k + 1.0) / k * log(4.0 / failure))
         yield xp.clip(design, None, 0.5), weight
+
+
+def _unserved(error_rate: Any, k: Any, n: Any, last: float, rules: _Rules, arrays: Arrays) -> Any:
+    """Probability that k slots show a rate whose limit lies beyond `last`, but none that ends the run at once.
+
+    Wilson's limit is the rate whose own deviation reaches down to what was seen.
+    """
+    xp, failure = arrays.xp, 0.5 * rules.reconciliation_failure
+    if rules.pe_penalty == "binomial":
+        seen = last - NormalDist().inv_cdf(1.0 - failure) * xp.sqrt(last * (1.0 - last) / k)
+    else:
+        seen = last - xp.sqrt((n + k) / (n * k) * (k + 1.0) / k * log(4.0 / failure))
+    scale = 2.0 / xp.sqrt(xp.clip(1.0 - error_rate, 1e-3, None))
+    root = xp.sqrt(k * error_rate + 0.375)
+    low, high = (
+        arrays.special.ndtr(scale * (root - xp.sqrt(xp.clip(k * rate, 0.0, None) + 0.375)))
+        for rate in (seen, _QBER_LIMIT)
+    )
+    return xp.clip(low - high, 0.0, 1.0)
 
 
 def _filled(key_rounds: Any, p_key: Any, payload: int, arrays: Arrays) -> Any:

@@ -78,11 +78,10 @@ def test_leakage(size, failure) -> None:
     rng = np.random.default_rng(7)
     q, frames = 10.0 ** rng.uniform(-5.0, -0.2, POINTS), 10.0 ** rng.uniform(0.0, 5.0, POINTS)
     q[:4], frames[:5] = (0.0, 1e-4, 0.1, 0.5), (1.0, 10.0, 100.0, 1000.0, 10_000.0)
-    is_blind = rng.random(POINTS) < 0.5
-    found = leakage.leakage_rate(leakage.place(q, np), leakage.rows(frames, is_blind, np), size, failure, np)
+    found = leakage.leakage_rate(leakage.place(q, np), leakage.rows(frames, np), size, failure, np)
     expected = [
-        expected_leakage_rate(min(a, 0.5), min(a, 0.5), int(blind), n, failure, efficiency.FRAME_SIZES[size])
-        for a, n, blind in zip(q, frames, is_blind, strict=True)
+        expected_leakage_rate(0.0, min(a, 0.5), efficiency.BASELINE, n, failure, efficiency.FRAME_SIZES[size])
+        for a, n in zip(q, frames, strict=True)
     ]
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import special, stats
 
 from caligo.physics import feasibility_margin, is_feasible, predict, vectorized
+from caligo.physics.blind import disclosed
 from caligo.physics.claims import CLAIMS, LEGACY, Counts, Partition, claim
 from caligo.physics.detection import click_probability, qber
 from caligo.physics.efficiency import (
@@ -109,10 +110,10 @@ def test_worked_points(point, rates, strategy, partition) -> None:
     assert by_hand(point, strategy, partition) == pytest.approx(bits, abs=2 + 1e-6 * point[7])
     expected = predict(*point, strategy, partition=partition)
     assert (expected.p_click, expected.qber, expected.min_entropy_rate) == pytest.approx(rates, abs=2e-5)
-    # On average over part-frames, and over what the slots show: no more than three standard deviations away.
+    # On average over part-frames and what the slots show, and between the points of the table of f.
     assert expected.filled > 0.999
-    assert expected.margin == pytest.approx(bits / m, abs=3 * expected.sd)
-    if abs(bits / m) > 4 * expected.sd:
+    assert expected.margin == pytest.approx(bits / m, abs=3 * expected.sd + 0.006)
+    if abs(bits / m) > 4 * expected.sd + 0.006:
         assert (expected.key > 0.9) == (bits > 0)
 
 
@@ -155,7 +156,9 @@ def test_margin_reaches_the_asymptotic_rate() -> None:
     expected = predict(*point, 1e14, BLIND, tag_bits=0)
     surplus = feasibility_margin(*point)
     shannon = expected.min_entropy_rate - surplus
-    assert expected.margin == pytest.approx(surplus - (blind_efficiency(expected.qber, 65536) - 1) * shannon, abs=1e-5)
+    leak = disclosed(expected.qber, np)[1].mean
+    assert leak == pytest.approx(blind_efficiency(expected.qber, 65536) * shannon, abs=0.003)
+    assert expected.margin == pytest.approx(expected.min_entropy_rate - leak, abs=1e-5)
     assert expected.key == 1.0
 
 
@@ -165,7 +168,7 @@ def test_no_steps(strategy) -> None:
     sizes = np.geomspace(200, 1e6, 200_001)
     expected = predict(0.75, 0.1, 1e9, 0.995, 1.0, 0.001, 0.0, sizes, strategy)
     few = sizes < 1e5  # from there on frames of 65,536 bits serve, if they fill
-    assert np.abs(np.diff(expected.margin[few])).max() < 2e-5
+    assert np.abs(np.diff(expected.margin[few])).max() < 1e-4
     assert np.all(np.diff(expected.margin[few]) >= -1e-12)
     assert np.abs(np.diff(expected.margin)).max() < 1e-3
     assert np.all(np.diff(expected.filled) >= -1e-13)
@@ -203,6 +206,16 @@ def test_shapes() -> None:
         alone = predict(0.75, 0.5, 1e9, 0.99, 0.9, 0.01, 1e-6, pairs[i], BLIND)
         np.testing.assert_allclose([values[i, 1] for values in together], list(alone), rtol=1e-13)
     assert predict(0.75, 0.5, 1e9, 0.99, 0.9, 0.01, 1e-6, pairs[:0], BLIND).key.shape == (0,)
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_the_asymptotic_rate_has_the_same_parts(name) -> None:
+    """What is feasible at all and what a run gives rest on one entropy rate and one error rate."""
+    columns = _columns(200, np.float64)
+    expected = predict(*columns, 1e6, BLIND, claim=name)
+    surplus = [feasibility_margin(*row, claim=name) for row in zip(*columns, strict=True)]
+    shannon = [binary_entropy(min(q, 0.5)) for q in expected.qber]
+    np.testing.assert_allclose(expected.min_entropy_rate - shannon, surplus, atol=1e-9)
 
 
 def test_unknown_strategy() -> None:
