@@ -9,7 +9,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from caligo.results import ProtocolOutcome, ResultRows, metric
+from caligo.results import ResultRows, measured, metric, simulated
 
 Target = Literal["margin", "efficiency"]
 """What is foretold."""
@@ -35,16 +35,17 @@ class Calibration:
 def calibrate(rows: ResultRows, forecast: NDArray[np.float32], target: Target) -> Calibration | None:
     """How the forecasts of rows fared (prequential: each was made before its row was known).
 
-    Only simulated rows count that ended by the protocol's own decision; where none is, there is no answer.
+    Only simulated rows count, for the margin those that have counted one; where there are none, there is no answer.
 
     Args:
         rows: [n].
         forecast: float32 [n, 2], mean and standard deviation of each row's target; NaN where there is none.
     """
-    outcome = metric(rows, "margin" if target == "margin" else "net_efficiency")
-    simulated = [kind for kind in ProtocolOutcome if kind.is_physical and not kind.is_skipped]
+    by_margin = target == "margin"
+    outcome = metric(rows, "margin" if by_margin else "net_efficiency")
     with np.errstate(invalid="ignore", divide="ignore"):
-        z = ((outcome - forecast[:, 0]) / forecast[:, 1])[np.isin(rows["outcome"], simulated)].astype(np.float64)
+        z = (outcome - forecast[:, 0]) / forecast[:, 1]
+    z = z[measured(rows) if by_margin else simulated(rows)].astype(np.float64)
     z = z[np.isfinite(z)]
     if not len(z):
         return None

@@ -241,3 +241,27 @@ def metric(rows: ResultRows, name: str) -> NDArray[np.float32]:
 def count(rows: ResultRows, name: str) -> NDArray[np.int64]:
     """One count column of a batch, a view, int64 [n]."""
     return rows["counts"][:, COUNT[name]]
+
+
+_WITHOUT_MARGIN: Final = (
+    Reason.INSUFFICIENT_RAW,
+    Reason.DETECTION_INTERVAL,
+    Reason.NO_FRAME_VERIFIED,
+    Reason.REFUSED_SETS,
+)
+"""Ends of simulated rows that have counted no margin; what their column says is the closed form's."""
+
+
+def simulated(rows: ResultRows) -> NDArray[np.bool_]:
+    """Rows that a simulator ended by the protocol's own decision, bool [n]."""
+    return np.isin(rows["outcome"], [kind for kind in ProtocolOutcome if kind.is_physical and not kind.is_skipped])
+
+
+def succeeded(rows: ResultRows) -> NDArray[np.bool_]:
+    """Rows with a key, bool [n]."""
+    return rows["outcome"] == ProtocolOutcome.SUCCESS
+
+
+def measured(rows: ResultRows) -> NDArray[np.bool_]:
+    """Simulated rows whose margin was counted, bool [n]."""
+    return simulated(rows) & ~np.isin(rows["reason"], _WITHOUT_MARGIN) & np.isfinite(metric(rows, "margin"))

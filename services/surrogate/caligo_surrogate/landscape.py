@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from caligo import logs, seeds
 from caligo.errors import FailedPrecondition
-from caligo.results import ResultRows, empty_rows
+from caligo.results import ResultRows, empty_rows, simulated, succeeded
 from caligo.seeds import Phase, Purpose
 from caligo.space import Space
 from caligo.spec import GuardrailSpec, PhysicsSpec, ProtocolSpec, SurrogateSpec
@@ -240,7 +240,7 @@ class EfficiencyLandscape:
         Raises:
             FailedPrecondition: not fitted.
         """
-        tested = np.flatnonzero(kinds.simulated(self._rows[Phase.LHS]))  # rows are sorted by phase: these come first
+        tested = np.flatnonzero(simulated(self._rows[Phase.LHS]))  # rows are sorted by phase: these come first
         if folds < 2 or len(tested) < max(folds, MIN_ROWS):
             return None
         hyper, every = self._in_force()[0], self.rows()
@@ -278,13 +278,13 @@ class EfficiencyLandscape:
         return guardrail
 
     def _new_guardrail(self, rows: ResultRows, audited: NDArray[np.bool_]) -> Guardrail:
-        chosen = kinds.simulated(rows)
-        simulated = rows[chosen]
+        chosen = simulated(rows)
+        ended = rows[chosen]
         return Guardrail(
             self.guardrail_spec,
             self.seed,
-            kinds.unit_inputs(self.space, simulated),
-            ~kinds.succeeded(simulated),
+            kinds.unit_inputs(self.space, ended),
+            ~succeeded(ended),
             audited[chosen],
             kinds.unit_inputs(self.space, rows[kinds.infeasible(rows)]),
         )

@@ -22,33 +22,10 @@ import torch
 from numpy.typing import NDArray
 
 from caligo.errors import FailedPrecondition
-from caligo.results import ProtocolOutcome, Reason, ResultRows, metric
+from caligo.results import ProtocolOutcome, ResultRows, measured, metric, simulated, succeeded
 from caligo.space import Space
 from caligo.spec import SurrogateSpec
 from caligo_surrogate.prior import DEEP, MARGIN_UNIT, ClosedForm, Prior
-
-_WITHOUT_MARGIN: Final = (
-    Reason.INSUFFICIENT_RAW,
-    Reason.DETECTION_INTERVAL,
-    Reason.NO_FRAME_VERIFIED,
-    Reason.REFUSED_SETS,
-)
-"""Ends of simulated rows that have counted no margin; what their column says is the closed form's."""
-
-
-def simulated(rows: ResultRows) -> NDArray[np.bool_]:
-    """Rows that a simulator ended for a reason of physics, bool [n]."""
-    return np.isin(rows["outcome"], [kind for kind in ProtocolOutcome if kind.is_physical and not kind.is_skipped])
-
-
-def succeeded(rows: ResultRows) -> NDArray[np.bool_]:
-    """Rows with a key, bool [n]."""
-    return rows["outcome"] == ProtocolOutcome.SUCCESS
-
-
-def measured(rows: ResultRows) -> NDArray[np.bool_]:
-    """Simulated rows whose margin was counted, bool [n]."""
-    return simulated(rows) & ~np.isin(rows["reason"], _WITHOUT_MARGIN) & np.isfinite(metric(rows, "margin"))
 
 
 def infeasible(rows: ResultRows) -> NDArray[np.bool_]:

@@ -13,7 +13,7 @@ from scipy.stats import norm
 from sklearn.metrics import brier_score_loss, f1_score
 
 from caligo import seeds
-from caligo.results import ResultRows
+from caligo.results import ResultRows, simulated, succeeded
 from caligo.seeds import Phase, Purpose
 from caligo.space import Space
 from caligo_surrogate import rows as kinds
@@ -53,7 +53,7 @@ def held_out(rows: ResultRows, fraction: float, seed: int) -> NDArray[np.bool_]:
     Rows of the active phase would be a sample of the cliff's neighbourhood, harder from batch to batch.
     """
     rng = seeds.generator(seed, Phase.SURROGATE, 0, Purpose.HOLD_OUT)
-    candidates = np.flatnonzero(kinds.simulated(rows))
+    candidates = np.flatnonzero(simulated(rows))
     mask = np.zeros(len(rows), dtype=np.bool_)
     mask[rng.permutation(candidates)[: round(fraction * len(candidates))]] = True
     return mask
@@ -75,7 +75,7 @@ def forecast(fitted: Fitted, rows: ResultRows, space: Space, reading: Reading) -
     found["error"] = target - median
     found["z"] = (fitted.scale.apply(target) - moments.mean.numpy()) / spread
     found["key"] = moments.key(fitted.scale.level)
-    found["success"] = kinds.succeeded(rows)
+    found["success"] = succeeded(rows)
     found["known"] = reading.has_target(rows)
     return found
 
@@ -105,7 +105,7 @@ def forecast_by(prior: Prior, rows: ResultRows, space: Space, reading: Reading) 
     found["error"] = reading.target(rows) - MARGIN_UNIT * mean
     found["z"] = found["error"] / (MARGIN_UNIT * sd)
     found["key"] = gate * ndtr(mean / sd)
-    found["success"] = kinds.succeeded(rows)
+    found["success"] = succeeded(rows)
     found["known"] = reading.has_target(rows)
     return found
 
