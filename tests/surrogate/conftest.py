@@ -171,3 +171,17 @@ def _drain() -> Callable[[Generator[Any, None, Any]], tuple[list[Any], Any]]:
 @pytest.fixture(name="MockGPUBackend")
 def _mock_gpu_backend() -> type[MockGPUBackend]:
     return MockGPUBackend
+
+
+@pytest.fixture(
+    params=[
+        "mock",
+        pytest.param(
+            "cuda",
+            marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")],
+        ),
+    ]
+)
+def gpu(request: pytest.FixtureRequest) -> Device:
+    """A GPU: played by the CPU, and the one that there is."""
+    return MockGPUBackend() if request.param == "mock" else Device("cuda")

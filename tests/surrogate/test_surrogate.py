@@ -359,13 +359,9 @@ def test_bad_exports_are_refused(make, fitted, spoil, field):
 # --- on a GPU -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("solver", ["cholesky", "cg", "auto"])
-def test_cuda_agrees_with_the_cpu(make, fitted, cliff, drain, solver):
-    from caligo_surrogate.device import Device
-
-    on_gpu = make(200, device=Device("cuda"), solver=solver)
+def test_a_gpu_agrees_with_the_cpu(make, fitted, cliff, drain, gpu, solver):
+    on_gpu = make(200, device=gpu, solver=solver)
     on_gpu.load(*fitted.export())
     query = cliff.design(3000, seed=8)
     expected, got = fitted.predict(query), on_gpu.predict(query)
@@ -374,6 +370,7 @@ def test_cuda_agrees_with_the_cpu(make, fitted, cliff, drain, solver):
     _, summary = drain(on_gpu.fit(0.2))
     assert summary.validation.f1 > 0.85
     assert on_gpu.propose(0, 4, query[:3]).shape == (4, 9)
-    state = on_gpu._fitted().gp
-    assert {p.device.type for p in state.parameters()} == {"cuda"}
-    assert {p.dtype for p in state.parameters()} == {torch.float32}
+    posterior = on_gpu._soundly(lambda fitted: fitted.posterior)
+    held = {"inputs": posterior.matrix.inputs, "length scales": posterior.matrix.matern.length_scales}
+    assert {value.device.type for value in held.values()} == {gpu.torch_device.type}
+    assert {value.dtype for value in held.values()} == {torch.float32}
