@@ -270,7 +270,8 @@ def _predict(
     few, many = (f.asked_variance(of, rules, xp) for f, of in zip(frames, blind, strict=True))
     rooms = [of.mean - of.least for of in blind]
     room = rooms[0] + large * (rooms[1] - rooms[0])
-    goes_on = xp.where(is_blind, arrays.special.ndtr((margin + room) / (xp.sqrt(variance) + 1e-3)), 1.0 + 0.0 * margin)
+    hope = xp.clip((margin + room) / (xp.sqrt(variance) + 1e-3), -20.0, 20.0)
+    goes_on = xp.where(is_blind, 1.0 / (1.0 + xp.exp(-1.7 * hope)), 1.0 + 0.0 * hope)
     asked = xp.where(is_blind, few + large * (many - few), 0.0 * few)
     likely = goes_on * arrays.special.ndtr(margin / xp.sqrt(variance + asked))
     variance = variance + goes_on * asked
@@ -278,8 +279,7 @@ def _predict(
     margin = margin + (1.0 - goes_on) * (ended[0] + large * (ended[1] - ended[0]))
 
     # Where the slots show more than the codes serve, the run has no key, and its margin lies far below.
-    unserved, unserved_large = (_unserved(error_rate, k, sifted, last, rules, arrays) for last in _LAST_QBER)
-    unserved = xp.where(is_blind, 0.0 * unserved, unserved + large * (unserved_large - unserved))
+    unserved = xp.where(is_blind, 0.0 * large, _unserved(error_rate, k, sifted, large, rules, arrays))
     fall = xp.clip(1.0 - leak, 0.0, None)
     sd = xp.sqrt(variance + unserved * (1.0 - unserved) * fall * fall)
     margin = margin - unserved * fall
@@ -421,12 +421,13 @@ def _seen_rates(error_rate: Any, k: Any, n: Any, rules: _Rules, xp: Any) -> Iter
         yield xp.clip(design, None, 0.5), weight
 
 
-def _unserved(error_rate: Any, k: Any, n: Any, last: float, rules: _Rules, arrays: Arrays) -> Any:
-    """Probability that k slots show a rate whose limit lies beyond `last`, but none that ends the run at once.
+def _unserved(error_rate: Any, k: Any, n: Any, large: Any, rules: _Rules, arrays: Arrays) -> Any:
+    """Probability that k slots show a rate beyond whose limit no code is, but none that ends the run at once.
 
-    Wilson's limit is the rate whose own deviation reaches down to what was seen.
+    Wilson's limit is the rate whose own deviation reaches down to what was seen. large: share of the long frames.
     """
     xp, failure = arrays.xp, 0.5 * rules.reconciliation_failure
+    last = _LAST_QBER[0] + large * (_LAST_QBER[1] - _LAST_QBER[0])
     if rules.pe_penalty == "binomial":
         seen = last - NormalDist().inv_cdf(1.0 - failure) * xp.sqrt(last * (1.0 - last) / k)
     else:
@@ -452,8 +453,9 @@ def _filled(key_rounds: Any, p_key: Any, payload: int, arrays: Arrays) -> Any:
     z = xp.clip(z, -30.0, 30.0)
     slope = xp.sqrt(alone)
     scaled = z / slope
-    owen, angle = 0.0, xp.arctan(slope)
+    owen = 0.0
     for node, weight in _LEGENDRE:
-        owen = owen + weight * xp.exp(-0.5 * (scaled / xp.cos(node * angle)) ** 2)
-    owen = owen * angle / (2.0 * pi)
+        stretched = 1.0 + (node * slope) ** 2
+        owen = owen + weight * xp.exp(-0.5 * scaled * scaled * stretched) / stretched
+    owen = owen * slope / (2.0 * pi)
     return xp.clip(ndtr(scaled) * (2.0 * ndtr(z) - 1.0) + 2.0 * owen, 0.0, 1.0)
