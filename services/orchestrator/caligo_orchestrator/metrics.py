@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from caligo_orchestrator.farm.base import Farm, Job
 
 ROWS: Final = Counter("caligo_rows", "Rows that became durable.", ["phase", "outcome"])
+CANDIDATES: Final = Counter(
+    "caligo_candidates",
+    "Candidates of the active phase, by what the closed form says: decided where a key, or none, is surer than 99 %.",
+    ["closed_form"],
+)
 QUEUED: Final = Histogram(
     "caligo_row_queue_seconds", "From a row's submission to the farm to its sending.", buckets=SECONDS
 )

@@ -18,10 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caligo import tracing
+from caligo.closed_form import expect
 from caligo.results import ProtocolOutcome, ResultRows
 from caligo.seeds import Phase
 from caligo.spec import CampaignSpec
 from caligo.v1 import surrogate_pb2
+from caligo_orchestrator import metrics
 from caligo_orchestrator.phases.convergence import Convergence
 from caligo_orchestrator.pipeline import AUDIT, SIMULATE, Pipeline
 from caligo_orchestrator.remote import BackgroundFit, Proposed, Sampler, Screening, Surrogate
@@ -129,6 +131,7 @@ class ActivePhase:
         proposal = Proposal(batch, proposed.inputs, verdict, proposed.posterior)
         self._journal.append_proposal(self._campaign, proposal, proposed.state)
         self._proposals.append(proposal)
+        self._count_decided(proposed.inputs)
 
     def _verdict(self, proposed: Proposed) -> NDArray[np.uint8]:
         """What becomes of each candidate: the closed form's word counts before the guardrail's."""
@@ -137,6 +140,13 @@ class ActivePhase:
         verdict[proposed.screening == Screening.AUDIT] = AUDIT
         verdict[~self._sampler.feasible(self._spec, proposed.inputs)] = ProtocolOutcome.SKIPPED_INFEASIBLE
         return verdict
+
+    def _count_decided(self, inputs: NDArray[np.float32]) -> None:
+        """Count the candidates whose answer the closed form is sure to know: none should be spent on these."""
+        key = expect(inputs, self._spec.physics, self._spec.protocol).key
+        decided = int(((key < 0.01) | (key > 0.99)).sum())
+        metrics.CANDIDATES.labels("decided").inc(decided)
+        metrics.CANDIDATES.labels("open").inc(len(key) - decided)
 
     def _submit(self, proposal: Proposal, done: NDArray[np.int64]) -> Iterator[ResultRows]:
         index = self._index(proposal.batch, self._size(proposal.batch))
