@@ -21,6 +21,7 @@ import numpy as np
 from caligo_simulator.harness import Setup
 from caligo_simulator.simulation import Simulator
 from numpy.typing import NDArray
+from scipy.special import ndtr
 from scipy.stats import binom, chi2
 
 from caligo.closed_form import expect
@@ -35,7 +36,7 @@ PHYSICS: Final = PhysicsSpec()
 PROTOCOL: Final = ProtocolSpec()
 CANDIDATES: Final = 300_000
 NEAR: Final = 3.0
-"""Foretold standard deviations between a point and the cliff, at most."""
+"""Foretold standard deviations between a point and the cliff, at most, by the probability of a key."""
 BAND: Final = (0.7, 1.4)
 FEWEST: Final = 5
 """Runs with a frame that a standard deviation is taken of."""
@@ -53,7 +54,8 @@ def points(count: int, seed: int) -> NDArray[np.float32]:
     unit[:, STRATEGY_COLUMN] = unit[:, STRATEGY_COLUMN] < 0.5
     rows = SPACE.from_unit(unit)
     found = expect(rows, PHYSICS, PROTOCOL)
-    near = np.abs(found.margin) < NEAR * found.sd
+    share = found.key / np.maximum(found.filled * found.decoded, 1e-9)
+    near = (share > ndtr(-NEAR)) & (share < ndtr(NEAR))
     sometimes = (found.filled > 0.05) & (found.filled < 0.95)
     chosen: list[int] = []
     for j in range(count):

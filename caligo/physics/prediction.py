@@ -41,8 +41,8 @@ _NODES = ((-sqrt(3.0), 1.0 / 6.0), (0.0, 2.0 / 3.0), (sqrt(3.0), 1.0 / 6.0))
 """Gauss-Hermite nodes and weights of the error rate that the baseline sees."""
 _LEAST_SD = 1e-5
 _LAST_QBER = (0.1015, 0.108)
-"""By frame size: where the codes of the baseline end. Beyond, so many frames are restored that about all of the string
-is public."""
+"""By frame size: where the codes of the baseline end. Beyond, frames are restored whole: about all of the string is
+public, and of many short frames about one."""
 _QBER_LIMIT = 0.11
 """Error rates seen beyond it end a run before a code is chosen."""
 _LEGENDRE = (
@@ -270,7 +270,7 @@ def _predict(
     few, many = (f.asked_variance(of, rules, xp) for f, of in zip(frames, blind, strict=True))
     rooms = [of.mean - of.least for of in blind]
     room = rooms[0] + large * (rooms[1] - rooms[0])
-    hope = xp.clip((margin + room) / (xp.sqrt(variance) + 1e-3), -20.0, 20.0)
+    hope = xp.clip((margin + room) / (xp.sqrt(variance) + 2e-3), -20.0, 20.0)
     goes_on = xp.where(is_blind, 1.0 / (1.0 + xp.exp(-1.7 * hope)), 1.0 + 0.0 * hope)
     asked = xp.where(is_blind, few + large * (many - few), 0.0 * few)
     likely = goes_on * arrays.special.ndtr(margin / xp.sqrt(variance + asked))
@@ -280,7 +280,7 @@ def _predict(
 
     # Where the slots show more than the codes serve, the run has no key, and its margin lies far below.
     unserved = xp.where(is_blind, 0.0 * large, _unserved(error_rate, k, sifted, large, rules, arrays))
-    fall = xp.clip(1.0 - leak, 0.0, None)
+    fall = xp.clip(1.0 - leak, 0.0, None) * (large + (1.0 - large) * PAYLOADS[0] / frames[0].m)
     sd = xp.sqrt(variance + unserved * (1.0 - unserved) * fall * fall)
     margin = margin - unserved * fall
 

@@ -82,6 +82,7 @@ def design(space: Space, count: int, rng: np.random.Generator) -> np.ndarray:
 def make_rows(space: Space, lhs: int, active: int, rng: np.random.Generator) -> dict[Phase, ResultRows]:
     first = np.concatenate([closed_form(i, row, rng) for i, row in enumerate(design(space, lhs, rng))])
     pool = np.concatenate([closed_form(i, row, rng) for i, row in enumerate(design(space, 6 * active, rng))])
+    pool = pool[pool["reason"] != Reason.INSUFFICIENT_RAW]  # their margin says nothing
     near = pool[np.argsort(np.abs(pool["metrics"][:, 1]))[:active]]
     near["index"] = np.arange(active)
     doomed = near["outcome"] == ProtocolOutcome.SKIPPED_INFEASIBLE
