@@ -38,8 +38,8 @@ CANDIDATES: Final = 300_000
 NEAR: Final = 3.0
 """Foretold standard deviations between a point and the cliff, at most, by the probability of a key."""
 BAND: Final = (0.7, 1.4)
-FEWEST: Final = 5
-"""Runs with a frame that a standard deviation is taken of."""
+FEWEST: Final = 20
+"""Runs with a frame that a standard deviation is taken of, which it then is to a sixth."""
 DETERMINED: Final = 1e-4
 """Standard deviation below which nothing is random: blind runs that end before a frame is corrected."""
 LEVEL: Final = 0.01

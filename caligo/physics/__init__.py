@@ -1,12 +1,14 @@
 """Closed forms of the simulated protocol: detection, security, finite-size key length, prediction.
 
-Plain scalar `math`, importing nothing else of caligo; `claims` says what a key length claims. The functions of LEAVES
-take and return floats only (`frame_size` and `memory` are integers, a table is a tuple) and can be compiled by numba:
+They import nothing else of caligo; `claims` says what a key length claims. What one run is expected to give, and how
+far it may be from it, `predict` says over arrays of NumPy or PyTorch; `entropy_arrays`, `leakage` and `blind` are its
+parts. What a real run gives is judged by scalar functions of plain `math`. Those of LEAVES take and return floats only
+(`frame_size` and `memory` are integers, a table is a tuple) and can be compiled by numba:
 
     for leaf in LEAVES:
         numba.extending.register_jitable(leaf)
 
-`caligo.physics.vectorized` broadcasts over arrays. docs/physics.md holds the derivations.
+`caligo.physics.vectorized` calls them once an element. docs/physics.md holds the derivations.
 """
 
 from collections.abc import Callable

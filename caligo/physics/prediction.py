@@ -236,34 +236,38 @@ def _predict(
     key_rounds = xp.clip(detected * share, 1e-9, None)
     sifted = xp.clip(0.5 * key_rounds - xp.sqrt(key_rounds / (2.0 * pi)), 1.0, None)
     slots = xp.clip(0.5 * rules.test_fraction * detected, 1e-9, None)
+    rate = entropy_arrays.entropy_rate(rules.under.name, r_eff, nu, xp)
     frames = [
-        _Frames.of(i, rules, key_rounds, p_click * share, share, sifted, r_eff, nu, is_blind, arrays) for i in range(2)
+        _Frames.of(i, rules, key_rounds, p_click * share, share, sifted, r_eff, nu, rate, is_blind, arrays)
+        for i in range(2)
     ]
 
     k = xp.clip(slots, 1.0, None)
     blind, has_large = disclosed(error_rate, xp), frames[1].filled
     seen = []
-    for rate, weight in _seen_rates(error_rate, k, sifted, rules, xp):
-        at = place(rate, xp)
+    for design, weight in _seen_rates(error_rate, k, sifted, rules, xp):
+        at = place(design, xp)
         (low, low_leak), (high, high_leak) = (
             f.margin(at, is_blind, of.mean, rules, xp) for f, of in zip(frames, blind, strict=True)
         )
-        # Of the frame sizes that the run fills, the one that leaves the most key is taken: on average over what whole
-        # frames leave over, whose standard deviation is that of a uniform number; a logistic function is near enough.
-        unit = PAYLOADS[1] / sqrt(12.0) * (xp.abs(high) + 0.01)
+        # Of the frame sizes that the run fills, the one that leaves the most key is taken, on average over what the
+        # long frames leave over: as if that were normal, by E max(0, d) = d P(d > 0) + unit phi(d/unit).
+        unit = PAYLOADS[1] / sqrt(12.0) * (xp.abs(high + frames[1].m * frames[1].slope) + 1e-3)
         more = xp.clip((high * frames[1].m - low * frames[0].m) / unit, -20.0, 20.0)
         chosen = 1.0 / (1.0 + xp.exp(-1.7 * more))
-        either, either_leak = low + chosen * (high - low), low_leak + chosen * (high_leak - low_leak)
-        seen.append((weight, chosen, low, either, low_leak + has_large * (either_leak - low_leak)))
-    margin = sum(weight * (low + has_large * (either - low)) for weight, _, low, either, _ in seen)
+        gained = unit * xp.exp(-0.5 * more * more) / (sqrt(2.0 * pi) * frames[1].m)
+        gained = gained * frames[1].left_over(xp) * (sqrt(12.0) / PAYLOADS[1])
+        either, either_leak = low + chosen * (high - low) + gained, low_leak + chosen * (high_leak - low_leak)
+        apart = chosen * (1.0 - chosen) * (high - low) ** 2
+        seen.append((weight, chosen, low, either, apart, low_leak + has_large * (either_leak - low_leak)))
+    margin = sum(weight * (low + has_large * (either - low)) for weight, _, low, either, *_ in seen)
     variance = sum(
-        weight * ((1.0 - has_large) * (low - margin) ** 2 + has_large * (either - margin) ** 2)
-        for weight, _, low, either, _ in seen
+        weight * ((1.0 - has_large) * (low - margin) ** 2 + has_large * ((either - margin) ** 2 + apart))
+        for weight, _, low, either, apart, _ in seen
     )
-    leak = sum(weight * rate for weight, *_, rate in seen)
+    leak = sum(weight * public for weight, *_, public in seen)
     large = has_large * sum(weight * chosen for weight, chosen, *_ in seen)
-    rate = entropy_arrays.entropy_rate(rules.under.name, r_eff, nu, xp)
-    small, big = (f.length_variance(rate, key_rounds, p_click * share, rules, xp) for f in frames)
+    small, big = (f.length_variance(key_rounds, p_click * share, rules, xp) for f in frames)
     variance = variance + small + large * (big - small) + _LEAST_SD**2
 
     # The blind protocol ends before a frame is corrected where not even the least that is disclosed would leave a key.
@@ -304,6 +308,8 @@ class _Frames(NamedTuple):
     """Of the tables of leakage."""
     fixed: Any
     """What hashing and tags take of it."""
+    slope: Any
+    """d margin/dm."""
     filled: Any
     """Probability that there is a frame."""
 
@@ -318,6 +324,7 @@ class _Frames(NamedTuple):
         sifted: Any,
         r_eff: Any,
         nu: Any,
+        entropy_rate: Any,
         is_blind: Any,
         arrays: Arrays,
     ) -> Self:
@@ -332,7 +339,12 @@ class _Frames(NamedTuple):
         )
         tags = rules.tag_bits * xp.where(is_blind, m / payload, 1.0 + 0.0 * m)
         fixed = rules.under.hashing_cost(rules.eps) + tags
-        return cls(size, m, entropy, rows(m / payload, xp), fixed, _filled(key_rounds, p_key, payload, arrays))
+        # A finite form is nearly A m - B sqrt(m), A the claim's rate; where Bob names the sets, a bit left over is one
+        # bit of entropy less.
+        lacking = 0.5 * (entropy_rate * m - entropy) if rules.partition == "alice" else m - entropy
+        slope = (xp.where(entropy > 0.0, lacking, 0.0 * m) + fixed) / (m * m)
+        filled = _filled(key_rounds, p_key, payload, arrays)
+        return cls(size, m, entropy, rows(m / payload, xp), fixed, slope, filled)
 
     def margin(self, at: Place, is_blind: Any, asked: Any, rules: _Rules, xp: Any) -> tuple[Any, Any]:
         """Key bits and public bits, tags included, per bit of one string.
@@ -344,23 +356,16 @@ class _Frames(NamedTuple):
         tags = (self.fixed - rules.under.hashing_cost(rules.eps)) / self.m
         return (self.entropy - self.fixed) / self.m - rate, rate + tags
 
-    def length_variance(self, entropy_rate: Any, key_rounds: Any, p_key: Any, rules: _Rules, xp: Any) -> Any:
-        """Of the margin, since the number of bits varies and whole frames are taken of it.
+    def left_over(self, xp: Any) -> Any:
+        """Standard deviation of the bits left over by whole frames; nothing of that is open where one frame fills."""
+        payload = PAYLOADS[self.size]
+        return xp.clip(self.m - payload, 0.0, payload / sqrt(12.0))
 
-        A finite form is nearly A m - B sqrt(m), A the claim's rate; where Bob names the sets, a bit left over is one
-        bit of entropy less.
-        """
-        m, payload = self.m, PAYLOADS[self.size]
-        if rules.partition == "alice":
-            lacking = 0.5 * (entropy_rate * m - self.entropy)
-            length = 0.25 * key_rounds * (1.0 - p_key + 1.0 - 2.0 / pi)
-        else:
-            lacking = m - self.entropy
-            length = 0.25 * key_rounds * (1.0 - 2.0 / pi)
-        lacking = xp.where(self.entropy > 0.0, lacking, 0.0 * m)
-        slope = (lacking + self.fixed) / (m * m)
-        left_over = xp.clip(m - payload, 0.0, payload / sqrt(12.0))  # nothing of that is open where one frame fills
-        return slope * slope * (length + left_over * left_over)
+    def length_variance(self, key_rounds: Any, p_key: Any, rules: _Rules, xp: Any) -> Any:
+        """Of the margin, since the number of bits varies and whole frames are taken of it."""
+        rounds = 1.0 - p_key if rules.partition == "alice" else 0.0
+        length = 0.25 * key_rounds * (rounds + 1.0 - 2.0 / pi)
+        return self.slope**2 * (length + self.left_over(xp) ** 2)
 
     def asked_variance(self, blind: Disclosed, rules: _Rules, xp: Any) -> Any:
         """Of the margin, since frames of the blind protocol differ in what they ask for."""

@@ -11,8 +11,8 @@ from benchmarks.run_distribution import compare, points, simulate, summary
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_runs_scatter_as_foretold() -> None:
-    table = compare(simulate(points(10, seed=11), runs=16, seed=11))
-    found = summary(table, 16)
+    table = compare(simulate(points(10, seed=11), runs=24, seed=11))
+    found = summary(table, 24)
     assert found["filled_rejected"] == 0
     assert found["sd_ratio_median"] == pytest.approx(1.0, abs=0.35)
     assert found["mean_off_rms"] < 1.2
