@@ -25,10 +25,11 @@ def probabilities(space: Space, inputs: np.ndarray) -> np.ndarray:
     """Distribution function of each continuous coordinate by scipy, float64 [n, 8]."""
     low, high = space.model_bounds()[:, :8]
     columns = [
-        (stats.beta(2, 1, low[j], high[j] - low[j]) if p.scale is Scale.BETA21
-         else stats.uniform(low[j], high[j] - low[j])).cdf(inputs[:, j].astype(np.float64))
+        stats.beta.cdf(inputs[:, j].astype(np.float64), 2, 1, low[j], high[j] - low[j])
+        if p.scale is Scale.BETA21
+        else stats.uniform.cdf(inputs[:, j].astype(np.float64), low[j], high[j] - low[j])
         for j, p in enumerate(PARAMETERS)
-    ]  # fmt: skip
+    ]
     return np.column_stack(columns)
 
 
