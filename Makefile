@@ -29,11 +29,16 @@ $(READY): requirements.txt pyproject.toml $(SERVICES:%=services/%/pyproject.toml
 campaign: $(READY)  ## the example campaign: four services, a progress display, results and a report
 	$(BIN)/caligo run examples/cliff.yaml --output results/$$(date +%Y%m%d-%H%M%S)
 
-test: $(READY)  ## the test suite; no GPU needed
-	$(BIN)/python -m pytest -m "not slow and not docker"
+# Two processes, a file's tests in one of them, which share its fixtures. A thread each: more would only get in the way.
+TEST_PROCESSES ?= 2
+PYTEST_PARALLEL := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 \
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
+
+test: $(READY)  ## the test suite; no GPU needed; make test TEST_PROCESSES=8 on more cores
+	$(PYTEST_PARALLEL) -m "not slow and not docker"
 
 test-long: $(READY)  ## the slow tests as well
-	$(BIN)/python -m pytest -m "not docker"
+	$(PYTEST_PARALLEL) -m "not docker"
 
 test-docker: $(READY)  ## images and a campaign on a real Docker engine: root, docker.io, docker-compose and debootstrap
 	$(BIN)/python -m pytest -m docker tests/docker --timeout 3600
