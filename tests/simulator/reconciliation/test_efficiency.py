@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from caligo_simulator.protocol.reconciliation import baseline_plan, blind_plan, codes, payload_bits
-from caligo_simulator.protocol.reconciliation.plans import expected_leak
+from caligo_simulator.protocol.reconciliation.plans import expected_leak, least_failure
 
 from caligo.physics import efficiency
 from caligo.physics.entropy import binary_entropy
@@ -44,3 +44,20 @@ def test_least_leakage(size: int) -> None:
     code = codes.load(codes.FRAME_SIZES[size], max(codes.RATES))
     least = (code.m - code.punctured) / efficiency.PAYLOADS[size]
     assert efficiency.LEAST_LEAKAGE[size] == pytest.approx(least, rel=1e-12)
+
+
+@pytest.mark.parametrize(("qber", "frames"), [(0.02, 1), (0.08, 1), (0.1, 1), (0.112, 1), (0.1, 100)])
+def test_least_failure(qber: float, frames: int) -> None:
+    """It can be had, and half of it leaves nothing of the strings; an outer code always restores a frame more."""
+    least = least_failure(qber, 4096, frames)
+    assert least is not None and (least < 1e-11 or frames == 1)
+    plan = baseline_plan(qber, 4096, frames, least)
+    assert plan is not None and plan.leak(frames) < frames * plan.payload
+    if least > 1e-11:
+        plan = baseline_plan(qber, 4096, frames, 0.5 * least)
+        assert plan is None or plan.leak(frames) >= frames * plan.payload
+
+
+def test_no_failure_is_low_enough_where_no_code_serves() -> None:
+    assert least_failure(0.2, 4096, 1) is None
+    assert least_failure(0.112, 4096, 100) is None

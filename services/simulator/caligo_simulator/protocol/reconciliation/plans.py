@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import combinations, pairwise
-from math import log, sqrt
+from math import exp, log, sqrt
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,7 @@ interpolation."""
 FIT_DEVIATION = {4096: 0.05, 65536: 0.12}
 """Standard deviation of ln(width) in the table, by frame size: how well so many measured frames place a waterfall."""
 _LOWEST_QBER = 1e-4
+_LEAST_ASKED = 1e-12
 _STEPS = 24
 """Into which the punctured bits are divided where the attempts of the blind protocol are placed."""
 _SCHEDULES = np.array([(*steps, _STEPS) for steps in combinations(range(_STEPS), BLIND_ATTEMPTS - 1)])
@@ -165,6 +166,29 @@ def baseline_plan(design_qber: float, n: int, frames: int, failure: float) -> Pl
                 least = leak
                 best = Plan(code, design_qber, int(punctured[0]), revealed, tuple(map(int, restored)))
     return best
+
+
+@lru_cache(maxsize=1024)
+def least_failure(design_qber: float, n: int, frames: int) -> float | None:
+    """Least failure probability that `baseline_plan` can be asked for if its leak shall leave something of the strings.
+
+    None where it leaves nothing even if every second run may be lost. To within 1 %; never below `_LEAST_ASKED`, where
+    the table is not to be trusted.
+    """
+
+    def serves(failure: float) -> bool:
+        plan = baseline_plan(design_qber, n, frames, failure)
+        return plan is not None and plan.leak(frames) < frames * plan.payload
+
+    low, high = log(_LEAST_ASKED), log(0.5)
+    if not serves(exp(high)):
+        return None
+    if serves(exp(low)):
+        return _LEAST_ASKED
+    while high - low > 0.01:
+        middle = 0.5 * (low + high)
+        low, high = (low, middle) if serves(exp(middle)) else (middle, high)
+    return exp(high)
 
 
 def _least_leak(
