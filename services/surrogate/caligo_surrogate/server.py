@@ -220,10 +220,12 @@ class SurrogateServicer(surrogate_pb2_grpc.SurrogateServiceServicer):
         with self._holding(request.campaign) as landscape:
             inputs = landscape.propose(request.batch, request.size, pending)
             prediction = landscape.predict(inputs)
+            proposed = tracing.now()
             index = request.batch * request.size + np.arange(request.size, dtype=np.int64)
             _, verdicts = landscape.screen(inputs, index)
             tensors, metadata = landscape.export()
-        tracing.add_row_spans("propose", range(request.size), began)
+        tracing.add_row_spans("propose", range(request.size), began, proposed)
+        tracing.add_row_spans("screen", range(request.size), proposed)
         return surrogate_pb2.ProposeBatchResponse(
             inputs=wire.encode(inputs, wire.INPUTS),
             posterior=wire.encode(np.stack([prediction.mean, prediction.sd], axis=1), wire.POSTERIOR),
