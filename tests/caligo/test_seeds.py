@@ -28,6 +28,8 @@ def test_purposes_are_never_renumbered() -> None:
     assert {p.name: int(p) for p in Purpose} == {
         "DESIGN": 1, "QUANTUM": 2, "PROTOCOL": 3, "RECONCILIATION": 4, "AMPLIFICATION": 5,
         "TRAINING": 6, "ACQUISITION": 7, "AUDIT": 8, "EXTRAPOLATION": 9, "PERMUTATION": 10,
+        "HOLD_OUT": 11, "PROBES": 12, "TRAINING_ROWS": 13, "LANDMARKS": 14, "FOLDS": 15, "BOUNDARY": 16, "VOLUME": 17,
+        "SURFACES": 18,
     }  # fmt: skip
 
 

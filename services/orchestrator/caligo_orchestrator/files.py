@@ -98,7 +98,8 @@ def finish_file(name: str, spec: CampaignSpec, directory: Path, journal: Journal
 def _fits(journal: Journal, id: str, lines: int) -> Mapping[int, Mapping[str, float]]:
     found = {line: journal.checkpoint(id, f"fit/{line}") for line in range(lines)}
     unused = dict.fromkeys(HISTORY_COLUMNS, math.nan)
-    return {line: unused if values is None else json.loads(values) for line, values in found.items()}
+    # What an earlier release kept of a fit has fewer columns.
+    return {line: unused | json.loads(values or b"{}") for line, values in found.items()}
 
 
 def _versions() -> dict[str, str]:
