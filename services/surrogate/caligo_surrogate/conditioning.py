@@ -15,7 +15,6 @@ from caligo import seeds
 from caligo.results import ResultRows
 from caligo.seeds import Phase, Purpose
 from caligo.space import DIMENSIONS, Space
-from caligo_surrogate import rows as kinds
 from caligo_surrogate.device import Device
 from caligo_surrogate.escalation import Ladder, Plan, Solver
 from caligo_surrogate.posterior import Moments, Posterior, condition
@@ -31,6 +30,9 @@ Result = TypeVar("Result")
 BLOCK_ROWS: Final = 64
 """Rows of the active phase that extend a posterior for good; fewer are added anew each time."""
 
+CLOSED_FORM_SCALE: Final = TargetScale(0.0, MARGIN_UNIT, math.inf)
+"""Of the margin where the prior is the closed form, which no rows need to set."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Fitted:
@@ -42,22 +44,19 @@ class Fitted:
 
     def moments(self, unit: NDArray[np.float32]) -> Moments:
         """What is expected of runs at unit coordinates [n, 9], on the host, float32 [n] each."""
+        return self._in_chunks(self.posterior.moments, unit)
+
+    def means(self, unit: NDArray[np.float32]) -> Moments:
+        """The same with the variance left out, which is what costs."""
+        return self._in_chunks(self.posterior.central, unit)
+
+    def _in_chunks(self, compute: Callable[[torch.Tensor], Moments], unit: NDArray[np.float32]) -> Moments:
         if not len(unit):
             return Moments(*(torch.zeros(0) for _ in Moments._fields))
 
         def chunk(x: torch.Tensor) -> torch.Tensor:
-            return torch.stack(self.posterior.moments(x), dim=-1)
-
-        found = self.device.in_chunks(chunk, unit, self.posterior.bytes_per_row())
-        return Moments(*torch.from_numpy(found).unbind(-1))
-
-    def means(self, unit: NDArray[np.float32]) -> Moments:
-        """The same with the variance left out, which is what costs."""
-
-        def chunk(x: torch.Tensor) -> torch.Tensor:
             with torch.no_grad():
-                known = self.posterior.process(x)
-                return torch.stack([self.posterior.mean(x), torch.zeros_like(known.noise), *known[1:]], dim=-1)
+                return torch.stack(compute(x), dim=-1)
 
         found = self.device.in_chunks(chunk, unit, self.posterior.bytes_per_row())
         return Moments(*torch.from_numpy(found).unbind(-1))
@@ -119,7 +118,7 @@ class Conditioner:
     def scale(self, known: ResultRows) -> TargetScale:
         """The scale on which the target of these rows is learned."""
         if isinstance(self.prior, ClosedForm):
-            return TargetScale(0.0, MARGIN_UNIT, math.inf)
+            return CLOSED_FORM_SCALE
         target = self.reading.target(known)
         if self.reading.by_margin:
             return TargetScale.of(target, MARGIN_BEND)
@@ -131,7 +130,7 @@ class Conditioner:
     def tensors(self, known: ResultRows, scale: TargetScale) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs [n, 9] and targets [n] of known rows on the device, float32."""
         to_device = self.device.to_device
-        return to_device(kinds.unit_inputs(self.space, known)), to_device(scale.apply(self.reading.lesson(known)))
+        return to_device(self.space.to_unit(known["inputs"])), to_device(scale.apply(self.reading.lesson(known)))
 
     # --- the process ----------------------------------------------------------------------------------------------
 
@@ -188,10 +187,9 @@ class Conditioner:
         """The process given rows, from the start.
 
         Raises:
-            FailedPrecondition: too few rows to learn from (`Reading.check_enough`).
+            FailedPrecondition: too few rows to learn from (`Reading.learnable`).
         """
-        known = rows[self.reading.known(rows)]
-        self.reading.check_enough(rows)
+        known = self.reading.learnable(rows)
         scale = self.scale(known)
         posterior = condition(
             self.bare_gp(hyper).process_on(self.device.torch_device),
@@ -216,7 +214,7 @@ class Conditioner:
         imputed = rows[self.reading.imputed(rows)]
         if not len(imputed):
             return fitted
-        unit = kinds.unit_inputs(self.space, imputed)
+        unit = self.space.to_unit(imputed["inputs"])
         moments = fitted.moments(unit)
         values = torch.minimum(moments.mean, fitted.scale.level - moments.noise.sqrt())
         inputs, targets = self.device.to_device(unit), values.to(self.device.torch_device)

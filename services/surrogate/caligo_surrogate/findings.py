@@ -68,7 +68,8 @@ def _share_uncertainty(fitted: Fitted, unit: NDArray[np.float32], seed: int) -> 
     normal = to_device(rng.standard_normal((len(unit), VOLUME_SAMPLES), dtype=np.float32))
     x, posterior = to_device(unit), fitted.posterior
     with torch.no_grad():
-        known, mean, covariance = posterior.process(x), posterior.mean(x), posterior.covariance(x)
+        central, covariance = posterior.central(x), posterior.covariance(x)
+        mean = central.mean
         # By eigenvectors: rounding leaves the covariance of a thousand points slightly indefinite, and the jitter
         # that a Cholesky factor needs would be uncertainty of our own making.
         values, vectors = torch.linalg.eigh(covariance)
@@ -76,6 +77,6 @@ def _share_uncertainty(fitted: Fitted, unit: NDArray[np.float32], seed: int) -> 
         if not bool(surfaces.isfinite().all()):
             raise UnsoundError("posterior samples are not finite")
         every = torch.cat([mean[:, None], surfaces], dim=1)
-        z = (every - fitted.scale.level) / known.noise.sqrt()[:, None]
-        share = (known.gate[:, None] * torch.special.ndtr(z) > 0.5).double().mean(0)
+        z = (every - fitted.scale.level) / central.noise.sqrt()[:, None]
+        share = (central.gate[:, None] * torch.special.ndtr(z) > 0.5).double().mean(0)
     return float((share[1:] - share[0]).square().mean().sqrt())

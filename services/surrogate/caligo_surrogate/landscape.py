@@ -18,7 +18,6 @@ from caligo.seeds import Phase, Purpose
 from caligo.space import Space
 from caligo.spec import GuardrailSpec, PhysicsSpec, ProtocolSpec, SurrogateSpec
 from caligo_surrogate import acquisition, findings, state, validation
-from caligo_surrogate import rows as kinds
 from caligo_surrogate.conditioning import Conditioner, Fitted, Hyper
 from caligo_surrogate.design import design_points, search_box
 from caligo_surrogate.device import Device
@@ -26,7 +25,7 @@ from caligo_surrogate.escalation import Health, Method, Numerics, Solver
 from caligo_surrogate.guardrail import Guardrail
 from caligo_surrogate.prior import prior_of
 from caligo_surrogate.regressor import EfficiencyGP, Progress, train
-from caligo_surrogate.rows import MIN_ROWS, Reading
+from caligo_surrogate.rows import MIN_ROWS, Reading, infeasible
 from caligo_surrogate.validation import Validation
 
 Result = TypeVar("Result")
@@ -172,18 +171,18 @@ class EfficiencyLandscape:
         changes before the end.
 
         Raises:
-            FailedPrecondition: too few rows to learn from (`Reading.check_enough`).
+            FailedPrecondition: too few rows to learn from (`Reading.learnable`).
         """
         every = self.rows()
-        learned = every[self.reading.known(every)]
-        self.reading.check_enough(every)
+        learned = self.reading.learnable(every)
         hyper, validated, before = self._hyper, None, 0
         held_out = np.zeros(len(every), dtype=np.bool_)
         warm_up = len(self._rows[Phase.LHS])  # rows are sorted by phase: these come first
         held_out[:warm_up] = validation.held_out(every[:warm_up], holdout_fraction, self.seed)
         seen = every[~held_out]
-        if held_out.any() and self.reading.lack(seen) is None:
-            gp = self._new_gp(seen[self.reading.known(seen)], hyper)
+        known = seen[self.reading.known(seen)]
+        if held_out.any() and self.reading.lack(seen, len(known)) is None:
+            gp = self._new_gp(known, hyper)
             first = yield from self._train(gp, offset=0)
             hyper, before = gp.hyper_parameters(), first.step
             validated = self._validate(hyper, seen, every[held_out])
@@ -283,10 +282,10 @@ class EfficiencyLandscape:
         return Guardrail(
             self.guardrail_spec,
             self.seed,
-            kinds.unit_inputs(self.space, ended),
+            self.space.to_unit(ended["inputs"]),
             ~succeeded(ended),
             audited[chosen],
-            kinds.unit_inputs(self.space, rows[kinds.infeasible(rows)]),
+            self.space.to_unit(rows[infeasible(rows)]["inputs"]),
         )
 
     def screen(

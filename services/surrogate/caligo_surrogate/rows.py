@@ -7,10 +7,10 @@ knows. Time-outs and faults say nothing about the physics.
 
 Where the prior is the closed form, its own margins (rows that were never simulated) are no news either. Nor is a margin
 far below the cliff where the closed form says the same: how far is no question of the cliff, and one that is far below
-where the closed form says otherwise counts as just that. Where it is
-constant, they are data like any other, and rows without a margin but without a key as well are imputed: 0 would say
-"on the cliff", so the regressor is conditioned on its own mean there, capped one standard deviation of the noise below
-it. For the target `efficiency` a row without a key has the efficiency 0, whatever ended it.
+where the closed form says otherwise counts as just that. Where the prior is constant, the closed form's margins are
+data like any other, and rows without a margin but without a key as well are imputed: 0 would say "on the cliff", so the
+regressor is conditioned on its own mean there, capped one standard deviation of the noise below it. For the target
+`efficiency` a row without a key has the efficiency 0, whatever ended it.
 """
 
 from __future__ import annotations
@@ -27,14 +27,13 @@ from caligo.space import Space
 from caligo.spec import SurrogateSpec
 from caligo_surrogate.prior import DEEP, MARGIN_UNIT, ClosedForm, Prior
 
+MIN_ROWS: Final = 8
+"""Simulated rows below which there is nothing to learn from; without the closed form, rows with a target as well."""
+
 
 def infeasible(rows: ResultRows) -> NDArray[np.bool_]:
     """Rows that the closed form excluded, bool [n]."""
     return rows["outcome"] == ProtocolOutcome.SKIPPED_INFEASIBLE
-
-
-MIN_ROWS: Final = 8
-"""Simulated rows below which there is nothing to learn from; without the closed form, rows with a target as well."""
 
 
 class Reading:
@@ -57,12 +56,12 @@ class Reading:
             return measured(rows) & ~self._deep(rows)
         return measured(rows) | (infeasible(rows) & np.isfinite(metric(rows, "margin")))
 
-    def lack(self, rows: ResultRows) -> str | None:
-        """What is missing for these rows to be learned from, None where nothing is.
+    def lack(self, rows: ResultRows, known: int) -> str | None:
+        """What is missing for these rows, of which so many are known, to be learned from; None where nothing is.
 
         With the closed form, rows of which none has a margin can be: they never filled a frame.
         """
-        ended, known = int(simulated(rows).sum()), int(self.known(rows).sum())
+        ended = int(simulated(rows).sum())
         if ended < MIN_ROWS:
             return f"{ended} of {len(rows)} rows were simulated to an end; at least {MIN_ROWS} are needed to learn from"
         if known < MIN_ROWS and not self._knows_physics:
@@ -70,11 +69,17 @@ class Reading:
             return f"{known} of {len(rows)} rows have a {what}; at least {MIN_ROWS} are needed to learn from"
         return None
 
-    def check_enough(self, rows: ResultRows) -> None:
-        """Raise FailedPrecondition where there is a `lack`."""
-        lack = self.lack(rows)
+    def learnable(self, rows: ResultRows) -> ResultRows:
+        """The known ones among rows.
+
+        Raises:
+            FailedPrecondition: there is a `lack`.
+        """
+        known = rows[self.known(rows)]
+        lack = self.lack(rows, len(known))
         if lack is not None:
             raise FailedPrecondition(lack)
+        return known
 
     def has_target(self, rows: ResultRows) -> NDArray[np.bool_]:
         """Simulated rows that predictions of the target can be held against, bool [n]."""
@@ -89,7 +94,7 @@ class Reading:
 
     def _deep(self, rows: ResultRows) -> NDArray[np.bool_]:
         """Rows that lie far below the cliff by what they say and by what the closed form does."""
-        known = self._prior(torch.from_numpy(unit_inputs(self._space, rows)))
+        known = self._prior(torch.from_numpy(self._space.to_unit(rows["inputs"])))
         return (metric(rows, "margin") < DEEP) & (MARGIN_UNIT * known.mean.numpy() < DEEP)
 
     def lesson(self, rows: ResultRows) -> NDArray[np.float32]:
@@ -102,8 +107,3 @@ class Reading:
         if self.by_margin:
             return metric(rows, "margin")
         return np.where(succeeded(rows), metric(rows, "net_efficiency"), np.float32(0))
-
-
-def unit_inputs(space: Space, rows: ResultRows) -> NDArray[np.float32]:
-    """Unit coordinates of rows, float32 [n, 9]."""
-    return space.to_unit(rows["inputs"])

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy.special import ndtr
 from scipy.stats import norm
 from sklearn.metrics import brier_score_loss, f1_score
 
@@ -16,10 +16,11 @@ from caligo import seeds
 from caligo.results import ResultRows, simulated, succeeded
 from caligo.seeds import Phase, Purpose
 from caligo.space import Space
-from caligo_surrogate import rows as kinds
-from caligo_surrogate.conditioning import Fitted
-from caligo_surrogate.prior import MARGIN_UNIT, TORCH, ClosedForm, Prior
+from caligo_surrogate.conditioning import CLOSED_FORM_SCALE, Fitted
+from caligo_surrogate.posterior import Moments
+from caligo_surrogate.prior import ClosedForm, Prior
 from caligo_surrogate.rows import Reading
+from caligo_surrogate.target import TargetScale
 
 _INTERVALS: Final = (0.50, 0.90, 0.95)
 _FORECAST: Final = np.dtype([("error", "f4"), ("z", "f4"), ("key", "f4"), ("success", "?"), ("known", "?")])
@@ -67,14 +68,26 @@ def folds(tested: NDArray[np.intp], count: int, seed: int) -> list[NDArray[np.in
 
 def forecast(fitted: Fitted, rows: ResultRows, space: Space, reading: Reading) -> NDArray[np.void]:
     """What the process says of simulated rows that it has not seen: an array [n] of `_FORECAST`."""
-    moments = fitted.moments(kinds.unit_inputs(space, rows))
-    spread = moments.spread.numpy()
-    median, _ = fitted.scale.invert(moments.mean.numpy(), spread)
+    return _forecast(fitted.moments(space.to_unit(rows["inputs"])), fitted.scale, rows, reading)
+
+
+def forecast_by(prior: Prior, rows: ResultRows, space: Space, reading: Reading) -> NDArray[np.void] | None:
+    """What the closed form alone says of simulated rows; None where it is not the prior."""
+    if not isinstance(prior, ClosedForm):
+        return None
+    known = prior(torch.from_numpy(space.to_unit(rows["inputs"])))
+    moments = Moments(known.mean, torch.zeros_like(known.mean), known.noise, known.gate)
+    return _forecast(moments, CLOSED_FORM_SCALE, rows, reading)
+
+
+def _forecast(moments: Moments, scale: TargetScale, rows: ResultRows, reading: Reading) -> NDArray[np.void]:
+    mean, spread = moments.mean.numpy(), moments.spread.numpy()
+    median, _ = scale.invert(mean, spread)
     target = reading.target(rows)
     found = np.empty(len(rows), dtype=_FORECAST)
     found["error"] = target - median
-    found["z"] = (fitted.scale.apply(target) - moments.mean.numpy()) / spread
-    found["key"] = moments.key(fitted.scale.level)
+    found["z"] = (scale.apply(target) - mean) / spread
+    found["key"] = moments.key(scale.level)
     found["success"] = succeeded(rows)
     found["known"] = reading.has_target(rows)
     return found
@@ -93,21 +106,6 @@ def score(forecasts: NDArray[np.void], by_closed_form: NDArray[np.void] | None) 
         coverage=tuple(inside.mean(axis=0).tolist()) if len(known) else (float("nan"),) * len(_INTERVALS),
         closed_form=closed_form,
     )
-
-
-def forecast_by(prior: Prior, rows: ResultRows, space: Space, reading: Reading) -> NDArray[np.void] | None:
-    """What the closed form alone says of simulated rows; None where it is not the prior."""
-    if not isinstance(prior, ClosedForm):
-        return None
-    known = prior(TORCH.xp.from_numpy(kinds.unit_inputs(space, rows)))
-    mean, sd, gate = known.mean.numpy(), known.noise.sqrt().numpy(), known.gate.numpy()
-    found = np.empty(len(rows), dtype=_FORECAST)
-    found["error"] = reading.target(rows) - MARGIN_UNIT * mean
-    found["z"] = found["error"] / (MARGIN_UNIT * sd)
-    found["key"] = gate * ndtr(mean / sd)
-    found["success"] = succeeded(rows)
-    found["known"] = reading.has_target(rows)
-    return found
 
 
 def in_parts(

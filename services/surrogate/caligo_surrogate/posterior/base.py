@@ -133,6 +133,12 @@ class Posterior(Model):
         known = self.process(x)
         return Moments(known.mean + self._learned(x), self._quick_variance(x), known.noise, known.gate)
 
+    def central(self, x: torch.Tensor) -> Moments:
+        """`marginal` with the variance left at 0: that is what costs."""
+        known = self.process(x)
+        mean = known.mean + self._learned(x)
+        return Moments(mean, torch.zeros_like(mean), known.noise, known.gate)
+
     @abstractmethod
     def _quick_variance(self, x: torch.Tensor) -> torch.Tensor:
         """Variance of each row of x [..., n, 9], differentiable: for choosing."""
