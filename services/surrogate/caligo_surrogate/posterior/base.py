@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import torch
 from botorch.models.model import Model
@@ -20,6 +20,8 @@ from caligo_surrogate.posterior.kernel import KernelMatrix, Matern
 from caligo_surrogate.prior import Known, Prior
 
 log = logs.get("surrogate.posterior")
+
+Inverse = TypeVar("Inverse", bound=Preconditioner)
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Moments(NamedTuple):
         return self.gate * torch.special.ndtr((self.mean - level) / self.spread)
 
 
-class Posterior(Model):
+class Posterior(Model, Generic[Inverse]):
     """Posterior over unit coordinates, float32, in units of the target.
 
     Two kinds: exact by a Cholesky factor, or by conjugate gradients. Both are kept between calls and extended by new
@@ -80,6 +82,7 @@ class Posterior(Model):
         matrix: K + diag(noise) of every row it is conditioned on, pending ones included.
         residuals: float64 [n, 1], targets less the process's mean; what they are for pending rows makes no difference.
         weights: float64 [n, 1], K^-1 residuals, 0 for pending rows.
+        inverse: what systems of the matrix are solved with.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class Posterior(Model):
         weights: torch.Tensor,
         plan: Plan,
         numerics: Numerics,
+        inverse: Inverse,
     ) -> None:
         super().__init__()
         self.process = process
@@ -98,6 +102,7 @@ class Posterior(Model):
         self.weights = weights
         self.plan = plan
         self.numerics = numerics
+        self.inverse = inverse
 
     # --- what acquisition functions see ---------------------------------------------------------------------------
 
@@ -194,18 +199,29 @@ class Posterior(Model):
 
     # --- rows -----------------------------------------------------------------------------------------------------
 
-    @abstractmethod
     def extended(self, inputs: torch.Tensor, targets: torch.Tensor) -> Self:
         """Conditioned on more rows, float32 [m, 9] and [m]; the work done for the present ones is used again."""
+        known, matrix, inverse = self._with(inputs)
+        residuals = torch.cat([self.residuals, (targets - known.mean).unsqueeze(-1)])
+        start = padded(self.weights, len(matrix))
+        weights = solved_weights(matrix, residuals, self.plan, self.numerics, inverse, start)
+        return type(self)(self.process, matrix, residuals, weights, self.plan, self.numerics, inverse)
 
-    @abstractmethod
     def believe(self, pending: torch.Tensor) -> Self:
         """Conditioned on rows [m, 9] that are under way, at their posterior means."""
+        _, matrix, inverse = self._with(pending)
+        residuals, weights = padded(self.residuals, len(matrix)), padded(self.weights, len(matrix))
+        return type(self)(self.process, matrix, residuals, weights, self.plan, self.numerics, inverse)
 
-    def _weights(self, matrix: KernelMatrix, residuals: torch.Tensor, preconditioner: Preconditioner) -> torch.Tensor:
-        """Those of a larger matrix, whose first rows are the present ones."""
-        start = padded(self.weights, len(matrix))
-        return solved_weights(matrix, residuals, self.plan, self.numerics, preconditioner, start)
+    def _with(self, inputs: torch.Tensor) -> tuple[Known, KernelMatrix, Inverse]:
+        """What is known of more rows [m, 9], float64, and matrix and inverse with them."""
+        with torch.no_grad():
+            known = self.process(inputs.double())
+        return known, self.matrix.extended(inputs, known.noise), self._inverse_with(inputs, known.noise)
+
+    @abstractmethod
+    def _inverse_with(self, inputs: torch.Tensor, noise: torch.Tensor) -> Inverse:
+        """The inverse with more rows, float32 [m, 9], with noise, float64 [m]."""
 
 
 def solved_weights(

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from caligo_surrogate.escalation import Numerics, Plan, UnsoundError
-from caligo_surrogate.posterior.base import Posterior, Process, padded
+from caligo_surrogate.escalation import Plan, UnsoundError
+from caligo_surrogate.posterior.base import Posterior
 from caligo_surrogate.posterior.kernel import KernelMatrix
 
 
@@ -77,21 +77,12 @@ class Factor:
         return torch.cat([first, last]).double()
 
 
-class FactorPosterior(Posterior):
+class FactorPosterior(Posterior[Factor]):
     """By a Cholesky factor, the weights refined with float64 residuals."""
 
-    def __init__(
-        self,
-        process: Process,
-        matrix: KernelMatrix,
-        residuals: torch.Tensor,
-        weights: torch.Tensor,
-        plan: Plan,
-        numerics: Numerics,
-        factor: Factor,
-    ) -> None:
-        super().__init__(process, matrix, residuals, weights, plan, numerics)
-        self.factor = factor
+    @property
+    def factor(self) -> Factor:
+        return self.inverse
 
     def whitened(self, x: torch.Tensor) -> torch.Tensor:
         """L^-1 k(X, x), [..., n, q] at x [..., q, 9]."""
@@ -119,23 +110,8 @@ class FactorPosterior(Posterior):
     def bytes_held(self) -> int:
         return self.factor.base.nbytes + self.factor.coupling.nbytes + self.matrix.bytes_held()
 
-    def extended(self, inputs: torch.Tensor, targets: torch.Tensor) -> FactorPosterior:
-        matrix, factor, mean = self._with(inputs)
-        residuals = torch.cat([self.residuals, (targets - mean).unsqueeze(-1)])
-        weights = self._weights(matrix, residuals, factor)
-        return FactorPosterior(self.process, matrix, residuals, weights, self.plan, self.numerics, factor)
-
-    def believe(self, pending: torch.Tensor) -> FactorPosterior:
-        matrix, factor, _ = self._with(pending)
-        residuals, weights = padded(self.residuals, len(matrix)), padded(self.weights, len(matrix))
-        return FactorPosterior(self.process, matrix, residuals, weights, self.plan, self.numerics, factor)
-
-    def _with(self, inputs: torch.Tensor) -> tuple[KernelMatrix, Factor, torch.Tensor]:
-        """Matrix and factor with more rows [m, 9], and the process's mean there, float64 [m]."""
-        with torch.no_grad():
-            known = self.process(inputs.double())
+    def _inverse_with(self, inputs: torch.Tensor, noise: torch.Tensor) -> Factor:
         matern, precise = self.matrix.matern, self._precise(inputs)
         corner = matern(precise, precise)
-        corner.diagonal().add_(known.noise.to(corner.dtype))
-        factor = self.factor.extended(matern(self.matrix.inputs.to(precise.dtype), precise), corner)
-        return self.matrix.extended(inputs, known.noise), factor, known.mean
+        corner.diagonal().add_(noise.to(corner.dtype))
+        return self.factor.extended(matern(self.matrix.inputs.to(precise.dtype), precise), corner)

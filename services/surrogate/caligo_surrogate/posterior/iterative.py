@@ -6,11 +6,9 @@ from typing import Final
 
 import torch
 
-from caligo_surrogate.escalation import Numerics, Plan
 from caligo_surrogate.posterior import cg
-from caligo_surrogate.posterior.base import Posterior, Process, padded
+from caligo_surrogate.posterior.base import Posterior
 from caligo_surrogate.posterior.cg import Nystrom
-from caligo_surrogate.posterior.kernel import KernelMatrix
 
 NEIGHBOURS: Final = 256
 """Nearest rows that decide the variance of a candidate where there is no factor."""
@@ -18,25 +16,16 @@ RIGHT_HAND_SIDES: Final = 64
 """Variances solved for at once."""
 
 
-class IterativePosterior(Posterior):
+class IterativePosterior(Posterior[Nystrom]):
     """By conjugate gradients with a Nystrom preconditioner, for more rows than can be factorised.
 
     Means are exact to `Numerics.mean_tolerance`. For choosing, variances are conditioned on the nearest rows alone
     (never too small; about 5 to 15 % too large at 4,000 rows); for reporting they are solved for, one system a row.
     """
 
-    def __init__(
-        self,
-        process: Process,
-        matrix: KernelMatrix,
-        residuals: torch.Tensor,
-        weights: torch.Tensor,
-        plan: Plan,
-        numerics: Numerics,
-        preconditioner: Nystrom,
-    ) -> None:
-        super().__init__(process, matrix, residuals, weights, plan, numerics)
-        self.preconditioner = preconditioner
+    @property
+    def preconditioner(self) -> Nystrom:
+        return self.inverse
 
     def _quick_variance(self, x: torch.Tensor) -> torch.Tensor:
         return self._local_covariance(x.unsqueeze(-2)).squeeze(-1).squeeze(-1)
@@ -102,20 +91,5 @@ class IterativePosterior(Posterior):
     def bytes_held(self) -> int:
         return self.preconditioner.a.nbytes + self.matrix.bytes_held()
 
-    def extended(self, inputs: torch.Tensor, targets: torch.Tensor) -> IterativePosterior:
-        matrix, preconditioner, mean = self._with(inputs)
-        residuals = torch.cat([self.residuals, (targets - mean).unsqueeze(-1)])
-        weights = self._weights(matrix, residuals, preconditioner)
-        return IterativePosterior(self.process, matrix, residuals, weights, self.plan, self.numerics, preconditioner)
-
-    def believe(self, pending: torch.Tensor) -> IterativePosterior:
-        matrix, preconditioner, _ = self._with(pending)
-        residuals, weights = padded(self.residuals, len(matrix)), padded(self.weights, len(matrix))
-        return IterativePosterior(self.process, matrix, residuals, weights, self.plan, self.numerics, preconditioner)
-
-    def _with(self, inputs: torch.Tensor) -> tuple[KernelMatrix, Nystrom, torch.Tensor]:
-        """Matrix and preconditioner with more rows [m, 9], and the process's mean there, float64 [m]."""
-        with torch.no_grad():
-            known = self.process(inputs.double())
-        preconditioner = self.preconditioner.extended(inputs, known.noise)
-        return self.matrix.extended(inputs, known.noise), preconditioner, known.mean
+    def _inverse_with(self, inputs: torch.Tensor, noise: torch.Tensor) -> Nystrom:
+        return self.preconditioner.extended(inputs, noise)
