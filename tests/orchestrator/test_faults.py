@@ -24,7 +24,7 @@ from caligo_orchestrator import files
 from caligo_orchestrator.manager import GONE
 from caligo_orchestrator.store.journal import Journal, JournalError
 
-from caligo import rpc
+from caligo import rpc, wire
 from caligo.dataset import open_campaign
 from caligo.errors import FailedPrecondition, NotFound, ResourceExhausted
 from caligo.seeds import Phase
@@ -379,6 +379,27 @@ def test_a_delete_that_was_cut_off_leaves_nothing_to_a_namesake(start, spec, tmp
     other = spec.model_copy(update={"seed": 99})
     assert create(orchestrator, other).name == name
     until(orchestrator, name, pb.CAMPAIGN_STATE_SUCCEEDED)
+    orchestrator.close()
+    fresh = start(tmp_path / "fresh")
+    until(fresh, create(fresh, other).name, pb.CAMPAIGN_STATE_SUCCEEDED)
+    assert_same(table(directory), table(tmp_path / "fresh"))
+
+
+def test_a_namesake_has_nothing_of_the_model_of_one_that_was_deleted(start, spec, tmp_path, services) -> None:
+    """A cancelled campaign's model stays with the surrogate; who asks about the next of that name is not told its."""
+    services.simulator.delay_seconds = 0.02
+    orchestrator = start(tmp_path / "data")
+    name = create(orchestrator, spec).name
+    while not services.surrogate.proposals:
+        time.sleep(0.01)
+    orchestrator.stub.CancelCampaign(pb.CancelCampaignRequest(name=name))
+    inputs = wire.encode(spec.space.resolve().from_unit(np.zeros((1, 9))), wire.INPUTS)
+    request = pb.PredictCampaignRequest(name=name, inputs=inputs)
+    assert wire.decode(orchestrator.stub.PredictCampaign(request).prediction, wire.PREDICTION, 1, 3)[0, 0] >= 40
+    orchestrator.stub.DeleteCampaign(pb.DeleteCampaignRequest(name=name))
+    assert create(orchestrator, spec.model_copy(update={"seed": 99})).name == name
+    with pytest.raises(FailedPrecondition, match="has not been fitted yet"), rpc.calling("x"):
+        orchestrator.stub.PredictCampaign(request)
 
 
 def test_a_delete_that_fails_can_be_asked_for_again(start, spec, tmp_path, monkeypatch) -> None:

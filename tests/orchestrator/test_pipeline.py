@@ -10,7 +10,7 @@ import pytest
 from caligo_orchestrator.farm.replicas import ReplicaFarm
 from caligo_orchestrator.pipeline import SIMULATE, Pipeline, Stopped
 
-from caligo.errors import CaligoError, Unreachable
+from caligo.errors import InvalidArgument, Unreachable
 from caligo.results import ProtocolOutcome, Reason, ResultRows, metric
 from caligo.seeds import Phase
 from caligo.space import DIMENSIONS
@@ -116,9 +116,10 @@ def test_a_refused_row_fails_the_campaign_and_names_the_field(services, spec) ->
     with Desk(services, spec) as pipeline:
         index, inputs = candidates(2)
         inputs[1, 3] = 7.0  # a fidelity
-        with pytest.raises(CaligoError):
+        with pytest.raises(InvalidArgument) as refused:
             list(pipeline.submit(index, inputs, np.full(2, SIMULATE)))
             list(pipeline.drain())
+    assert [violation.field for violation in refused.value.violations] == ["rows.inputs[F]"]
 
 
 def test_a_stop_ends_every_wait(services, spec) -> None:

@@ -6,8 +6,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import math
+import pickle
 import secrets
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,8 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+import torch
+import yaml
 from caligo_orchestrator import access
 from caligo_orchestrator.manager import Campaigns
 from caligo_orchestrator.server import service as campaign_service
@@ -425,3 +430,69 @@ def test_no_request_breaks_a_service(target: Target) -> None:
 @pytest.mark.timeout(1800)
 def test_no_request_breaks_a_service_long(target: Target) -> None:
     fuzz(target, 5000)
+
+
+# --- what would run -------------------------------------------------------------------------------------------------
+
+
+class Bomb:
+    """Makes a file where it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = str(file)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (self.file, "w")
+
+
+def armed(file: Path) -> dict[str, tuple[bytes, Callable[[bytes], object]]]:
+    """Contents that make a file of this name, each with what must not be done to it."""
+    array, tensor = io.BytesIO(), io.BytesIO()
+    np.save(array, np.array([Bomb(file)], dtype=object))
+    torch.save(Bomb(file), tensor)
+    bomb = Bomb(file)
+    return {
+        "pickle": (pickle.dumps(bomb), pickle.loads),
+        "pickle as text": (pickle.dumps(bomb, protocol=0), pickle.loads),
+        "array": (array.getvalue(), lambda content: np.load(io.BytesIO(content), allow_pickle=True)),
+        "tensor": (tensor.getvalue(), lambda content: torch.load(io.BytesIO(content), weights_only=False)),
+        "expression": (f"open({str(file)!r}, 'w')".encode(), lambda content: eval(content.decode())),
+        "command": (f"touch {file}".encode(), lambda content: subprocess.run(content.decode(), shell=True)),
+        "substitution": (f"$(touch {file})".encode(), lambda content: subprocess.run(b": " + content, shell=True)),
+        "YAML": (
+            f"!!python/object/apply:builtins.open [{file}, w]".encode(),
+            lambda content: yaml.unsafe_load(content.decode()),
+        ),
+    }
+
+
+def with_content(message: Message, content: bytes, depth: int = 4) -> Iterator[Message]:
+    """The message again and again, each time with the content in another of its fields, however deep."""
+    for field in message.DESCRIPTOR.fields:
+        other = type(message)()
+        other.CopyFrom(message)
+        if field.message_type is not None:
+            if depth and not field.is_repeated:
+                for part in with_content(getattr(message, field.name), content, depth - 1):
+                    getattr(other, field.name).CopyFrom(part)
+                    yield other
+        elif field.type in (FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_STRING):
+            value = content if field.type == FieldDescriptor.TYPE_BYTES else content.decode(errors="replace")
+            getattr(other, field.name).append(value) if field.is_repeated else setattr(other, field.name, value)
+            yield other
+
+
+def test_nothing_in_a_request_is_unpickled_evaluated_or_run(target: Target, tmp_path: Path) -> None:
+    """Every text and every bytes of every method's request, with contents that tell where it happens."""
+    file = tmp_path / "made"
+    for name, (content, act) in armed(file).items():
+        act(content)
+        assert file.exists(), name  # it would be seen
+        file.unlink()
+        for method in target.service.methods:
+            good = target.good[method.name]
+            for place, message in enumerate(good):
+                for changed in with_content(message, content):
+                    stream = [*good[:place], changed, *good[place + 1 :]] if method.client_streaming else [changed]
+                    target.ask(method, [each.SerializeToString() for each in stream])
+                    assert not file.exists(), (method.name, name, changed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from caligo.errors import FailedPrecondition
+from caligo.errors import FailedPrecondition, NotFound
 from caligo_orchestrator.remote import Surrogate
 from caligo_orchestrator.store.journal import Journal
 
@@ -26,8 +26,18 @@ def save(surrogate: Surrogate, journal: Journal, campaign: str, directory: Path)
 
 
 def model_name(journal: Journal, campaign: str) -> str:
-    """What the surrogate calls a campaign's model: orchestrators may share it and each have a campaign of this name."""
-    return f"campaigns/{campaign}@{journal.identity}"
+    """What the surrogate calls a campaign's model.
+
+    Orchestrators may share it and each have a campaign of this name, and one may have several, each after the last was
+    deleted: none is ever answered for by another's model.
+
+    Raises:
+        NotFound: the campaign has been deleted.
+    """
+    record = journal.campaign(campaign)
+    if record is None:
+        raise NotFound(f"campaigns/{campaign}: no such campaign")
+    return f"campaigns/{campaign}@{journal.identity}.{record.create_time:.6f}"
 
 
 def kept(journal: Journal, campaign: str) -> tuple[bytes, str] | None:
