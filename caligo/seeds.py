@@ -59,6 +59,10 @@ class Purpose(enum.IntEnum):
     """Points of the secure share."""
     SURFACES = 18
     """Posterior samples for its uncertainty."""
+    DISCREPANCY = 19
+    """Points, signs and posterior samples of what a device differs by from the closed form (index: which of these)."""
+    RELEVANCE = 20
+    """Points of the Sobol indices (index: number of the set)."""
 
 
 def sequence(seed: int, phase: Phase, index: int, purpose: Purpose) -> np.random.SeedSequence:

@@ -29,7 +29,7 @@ def test_purposes_are_never_renumbered() -> None:
         "DESIGN": 1, "QUANTUM": 2, "PROTOCOL": 3, "RECONCILIATION": 4, "AMPLIFICATION": 5,
         "TRAINING": 6, "ACQUISITION": 7, "AUDIT": 8, "EXTRAPOLATION": 9, "PERMUTATION": 10,
         "HOLD_OUT": 11, "PROBES": 12, "TRAINING_ROWS": 13, "LANDMARKS": 14, "FOLDS": 15, "BOUNDARY": 16, "VOLUME": 17,
-        "SURFACES": 18,
+        "SURFACES": 18, "DISCREPANCY": 19, "RELEVANCE": 20,
     }  # fmt: skip
 
 

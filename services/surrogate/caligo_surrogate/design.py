@@ -12,7 +12,13 @@ from caligo.space import DIMENSIONS, PARAMETERS, STRATEGY_COLUMN, Scale, Space
 
 def design_points(space: Space, n: int, seed: int) -> NDArray[np.float32]:
     """A scrambled Sobol set by the design's own measure, unit coordinates float32 [n, 9]."""
-    points = qmc.Sobol(DIMENSIONS, scramble=True, rng=seed).random(n)
+    return by_measure(space, qmc.Sobol(DIMENSIONS, scramble=True, rng=seed).random(n))
+
+
+def by_measure(space: Space, uniform: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Points spread evenly over the unit cube, float64 [n, 9], to points spread by the design's own measure, unit
+    coordinates float32 [n, 9]."""
+    points = uniform.copy()
     for j, parameter in enumerate(PARAMETERS):
         if parameter.scale is Scale.BETA21:
             points[:, j] = np.sqrt(points[:, j])  # inverse of the distribution function x^2

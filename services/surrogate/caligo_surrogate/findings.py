@@ -13,7 +13,6 @@ from caligo.seeds import Phase, Purpose
 from caligo.space import Space
 from caligo_surrogate.conditioning import Fitted
 from caligo_surrogate.design import design_points
-from caligo_surrogate.escalation import UnsoundError
 
 VOLUME_POINTS: Final = 2**14
 """Sobol points of the secure share of the space: they find it within half a per cent."""
@@ -68,15 +67,9 @@ def _share_uncertainty(fitted: Fitted, unit: NDArray[np.float32], seed: int) -> 
     normal = to_device(rng.standard_normal((len(unit), VOLUME_SAMPLES), dtype=np.float32))
     x, posterior = to_device(unit), fitted.posterior
     with torch.no_grad():
-        central, covariance = posterior.central(x), posterior.covariance(x)
-        mean = central.mean
-        # By eigenvectors: rounding leaves the covariance of a thousand points slightly indefinite, and the jitter
-        # that a Cholesky factor needs would be uncertainty of our own making.
-        values, vectors = torch.linalg.eigh(covariance)
-        surfaces = mean[:, None] + vectors @ (values.clamp_min(0).sqrt()[:, None] * normal)
-        if not bool(surfaces.isfinite().all()):
-            raise UnsoundError("posterior samples are not finite")
-        every = torch.cat([mean[:, None], surfaces], dim=1)
+        central = posterior.central(x)
+        mean = central.mean[:, None]
+        every = torch.cat([mean, mean + posterior.deviations(posterior.covariance(x), normal)], dim=1)
         z = (every - fitted.scale.level) / central.noise.sqrt()[:, None]
         share = (central.gate[:, None] * torch.special.ndtr(z) > 0.5).double().mean(0)
     return float((share[1:] - share[0]).square().mean().sqrt())

@@ -189,6 +189,24 @@ class Posterior(Model, Generic[Inverse]):
     def covariance(self, x: torch.Tensor) -> torch.Tensor:
         """Posterior covariance of rows x [n, 9], float32 [n, n], as exact as `moments`."""
 
+    def deviations(self, covariance: torch.Tensor, normal: torch.Tensor) -> torch.Tensor:
+        """Joint samples of the posterior less its mean, [n, s].
+
+        Args:
+            covariance: of the n points, [n, n], as `covariance` gives it.
+            normal: standard normal numbers, [n, s].
+
+        Raises:
+            UnsoundError: they are not finite.
+        """
+        # By eigenvectors: rounding leaves the covariance of a thousand points slightly indefinite, and the jitter
+        # that a Cholesky factor needs would be uncertainty of our own making.
+        values, vectors = torch.linalg.eigh(covariance)
+        found = vectors @ (values.clamp_min(0).sqrt()[:, None] * normal)
+        if not bool(found.isfinite().all()):
+            raise UnsoundError("posterior samples are not finite")
+        return found
+
     @abstractmethod
     def bytes_held(self) -> int:
         """Memory of what is kept."""

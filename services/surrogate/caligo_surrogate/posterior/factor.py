@@ -105,7 +105,7 @@ class FactorPosterior(Posterior[Factor]):
         return self.prior_variance - self.whitened(x).square().sum(-2)
 
     def covariance(self, x: torch.Tensor) -> torch.Tensor:
-        return self.joint(x)[1]
+        return self.between(x, x).to(x.dtype)
 
     def bytes_held(self) -> int:
         return self.factor.base.nbytes + self.factor.coupling.nbytes + self.matrix.bytes_held()
