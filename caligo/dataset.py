@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from caligo import statement
 from caligo.calibration import Calibration, Target, calibrate
+from caligo.discrepancy import Discrepancy, steepest
 from caligo.errors import InvalidArgument
 from caligo.results import (
     COUNT_NAMES,
@@ -102,6 +103,10 @@ class SurrogateFindings:
         cliff: a slice in the two most relevant dimensions.
         calibration: how what it foretold of the rows of the active phase fared.
         guardrail: how far the guardrail can be trusted.
+        relevance: Sobol indices of the target, float32 [9, 4], a row a column of the inputs, `RELEVANCE_COLUMNS`; None
+            in files of earlier releases too, as are the next two.
+        discrepancy: where the simulator differs from the closed form; None where the surrogate did not start from it.
+        profiles: the difference along each parameter, float32 [9, 17, 3], `PROFILE_COLUMNS`.
     """
 
     length_scales: NDArray[np.float32] | None
@@ -111,8 +116,12 @@ class SurrogateFindings:
     cliff: CliffSlice | None
     calibration: Calibration | None
     guardrail: GuardrailFindings | None
+    relevance: NDArray[np.float32] | None
+    discrepancy: Discrepancy | None
+    profiles: NDArray[np.float32] | None
 
 
+DISCREPANCY_COLUMNS: Final = ("p_value", "bound", "difference", "deviation")
 GUARDRAIL_COLUMNS: Final = ("threshold", "false_skip_bound")
 GUARDRAIL_ROWS: Final = ("evidence", "false_skips", "audits", "false_audits")
 HISTORY_COLUMNS: Final = (
@@ -272,6 +281,8 @@ class CampaignDataset:
             ),
             calibration=self._calibration(),
             guardrail=self._guardrail(),
+            relevance=_known(group["relevance"][:]) if "relevance" in group else None,
+            **self._discrepancy(),
         )
 
     def _calibration(self) -> Calibration | None:
@@ -281,6 +292,20 @@ class CampaignDataset:
         if forecast is None or target not in get_args(Target):
             return None
         return calibrate(rows, forecast[:][rows["index"]], target)
+
+    def _discrepancy(self) -> dict[str, Any]:
+        """The fields `discrepancy` and `profiles`."""
+        group = self._file["surrogate"]
+        if "discrepancy" not in group or np.isnan(group["discrepancy_along"][:, 0, 0]).all():
+            return {"discrepancy": None, "profiles": None}
+        profiles = group["discrepancy_along"][:]
+        found = Discrepancy(
+            rows=int(group["discrepancy_rows"][0]),
+            point=group["discrepancy_point"][:].tolist(),
+            parameter=steepest(profiles),
+            **dict(zip(DISCREPANCY_COLUMNS, map(float, group["discrepancy"][:]), strict=True)),
+        )
+        return {"discrepancy": found, "profiles": profiles}
 
     def _guardrail(self) -> GuardrailFindings | None:
         group = self._file["surrogate"]

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Self
 
-from caligo.space import PARAMETERS, STRATEGY_COLUMN, Strategy
+import numpy as np
+from numpy.typing import NDArray
+
+from caligo.space import COLUMN_SYMBOLS, PARAMETERS, STRATEGY_COLUMN, Strategy
+from caligo.v1 import surrogate_pb2
 
 SIGNIFICANCE: Final = 0.01
 """A deviation is claimed below this p value: in one of a hundred campaigns whose device is that of the closed form."""
 FEWEST_ROWS: Final = 8
 """Rows below which nothing is tested: with fewer, no pattern of signs is rarer than `SIGNIFICANCE`."""
+PROFILE_STEPS: Final = 17
+"""Values of a parameter at which a profile along it is known."""
 PROFILE_COLUMNS: Final = ("coordinate", "difference", "half_width")
 RELEVANCE_COLUMNS: Final = ("first_order", "first_order_error", "total", "total_error")
 
@@ -48,6 +55,34 @@ class Discrepancy:
     difference: float
     deviation: float
     parameter: str
+
+    @classmethod
+    def from_message(cls, message: surrogate_pb2.Discrepancy) -> Self:
+        """From the contract's message, NaN for what is absent there."""
+
+        def number(name: str) -> float:
+            return getattr(message, name) if message.HasField(name) else math.nan
+
+        return cls(
+            rows=message.rows,
+            p_value=number("p_value"),
+            bound=number("bound"),
+            point=list(message.point),
+            difference=number("difference"),
+            deviation=number("deviation"),
+            parameter=message.parameter,
+        )
+
+    def to_message(self) -> surrogate_pb2.Discrepancy:
+        """As the contract has it: what is NaN is absent."""
+        numbers = {name: getattr(self, name) for name in ("p_value", "bound", "difference", "deviation")}
+        return surrogate_pb2.Discrepancy(
+            verdict=self.verdict.value,
+            rows=self.rows,
+            point=self.point if self._is_known else (),
+            parameter=self.parameter or None,
+            **{name: value for name, value in numbers.items() if not math.isnan(value)},
+        )
 
     @property
     def verdict(self) -> Verdict:
@@ -90,3 +125,11 @@ class Discrepancy:
     @property
     def _most(self) -> str:
         return f"; |difference| below {self.bound:.2g} everywhere at 95 %" if self._is_known else ""
+
+
+def steepest(profiles: NDArray[np.float32]) -> str:
+    """Symbol of the parameter whose profile, of float32 [9, 17, 3], spans most; empty where there is none."""
+    there = np.isfinite(profiles[:, :, 1])
+    highest = np.where(there, profiles[:, :, 1], -np.inf).max(axis=1)
+    span = np.where(there.sum(axis=1) > 1, highest - np.where(there, profiles[:, :, 1], np.inf).min(axis=1), 0.0)
+    return COLUMN_SYMBOLS[int(np.argmax(span))] if span.any() else ""

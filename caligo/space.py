@@ -76,6 +76,8 @@ SYMBOLS: Final[tuple[str, ...]] = tuple(p.symbol for p in PARAMETERS)
 COLUMNS: Final[tuple[str, ...]] = (*(p.column for p in PARAMETERS), "strategy")
 DIMENSIONS: Final[int] = len(COLUMNS)
 STRATEGY_COLUMN: Final[int] = DIMENSIONS - 1
+COLUMN_SYMBOLS: Final[tuple[str, ...]] = (*SYMBOLS, COLUMNS[STRATEGY_COLUMN])
+"""What each column is about: the symbol of its parameter, or `strategy`."""
 LOG_COLUMNS: Final[tuple[int, ...]] = tuple(j for j, p in enumerate(PARAMETERS) if p.is_log)
 
 

@@ -28,6 +28,7 @@ FEASIBILITY: Final = "caligo.feasibility/1"
 POSTERIOR: Final = "caligo.posterior/1"
 PREDICTION: Final = "caligo.prediction/1"
 FAILURE: Final = "caligo.failure/1"
+PROFILES: Final = "caligo.profiles/1"
 
 CAPACITY_HEADER: Final = "caligo-capacity-bin"
 """Initial metadata of a stream of rows: a serialized `GetCapacityResponse`."""

@@ -1,7 +1,8 @@
 from caligo.v1 import types_pb2 as _types_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Mapping as _Mapping
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
@@ -149,6 +150,56 @@ class GetBoundaryResponse(_message.Message):
     sides: _types_pb2.Tensor
     expected_brier: float
     def __init__(self, sides: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., expected_brier: _Optional[float] = ...) -> None: ...
+
+class ExplainModelRequest(_message.Message):
+    __slots__ = ("campaign",)
+    CAMPAIGN_FIELD_NUMBER: _ClassVar[int]
+    campaign: str
+    def __init__(self, campaign: _Optional[str] = ...) -> None: ...
+
+class ExplainModelResponse(_message.Message):
+    __slots__ = ("relevance", "discrepancy", "profiles")
+    RELEVANCE_FIELD_NUMBER: _ClassVar[int]
+    DISCREPANCY_FIELD_NUMBER: _ClassVar[int]
+    PROFILES_FIELD_NUMBER: _ClassVar[int]
+    relevance: _containers.RepeatedCompositeFieldContainer[Relevance]
+    discrepancy: Discrepancy
+    profiles: _types_pb2.Tensor
+    def __init__(self, relevance: _Optional[_Iterable[_Union[Relevance, _Mapping]]] = ..., discrepancy: _Optional[_Union[Discrepancy, _Mapping]] = ..., profiles: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ...) -> None: ...
+
+class Relevance(_message.Message):
+    __slots__ = ("parameter", "first_order", "first_order_error", "total", "total_error")
+    PARAMETER_FIELD_NUMBER: _ClassVar[int]
+    FIRST_ORDER_FIELD_NUMBER: _ClassVar[int]
+    FIRST_ORDER_ERROR_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_ERROR_FIELD_NUMBER: _ClassVar[int]
+    parameter: str
+    first_order: float
+    first_order_error: float
+    total: float
+    total_error: float
+    def __init__(self, parameter: _Optional[str] = ..., first_order: _Optional[float] = ..., first_order_error: _Optional[float] = ..., total: _Optional[float] = ..., total_error: _Optional[float] = ...) -> None: ...
+
+class Discrepancy(_message.Message):
+    __slots__ = ("verdict", "rows", "p_value", "bound", "point", "difference", "deviation", "parameter")
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    P_VALUE_FIELD_NUMBER: _ClassVar[int]
+    BOUND_FIELD_NUMBER: _ClassVar[int]
+    POINT_FIELD_NUMBER: _ClassVar[int]
+    DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
+    DEVIATION_FIELD_NUMBER: _ClassVar[int]
+    PARAMETER_FIELD_NUMBER: _ClassVar[int]
+    verdict: str
+    rows: int
+    p_value: float
+    bound: float
+    point: _containers.RepeatedScalarFieldContainer[float]
+    difference: float
+    deviation: float
+    parameter: str
+    def __init__(self, verdict: _Optional[str] = ..., rows: _Optional[int] = ..., p_value: _Optional[float] = ..., bound: _Optional[float] = ..., point: _Optional[_Iterable[float]] = ..., difference: _Optional[float] = ..., deviation: _Optional[float] = ..., parameter: _Optional[str] = ...) -> None: ...
 
 class DeleteModelRequest(_message.Message):
     __slots__ = ("campaign",)

@@ -75,6 +75,11 @@ class SurrogateServiceStub:
                 request_serializer=caligo_dot_v1_dot_surrogate__pb2.GetBoundaryRequest.SerializeToString,
                 response_deserializer=caligo_dot_v1_dot_surrogate__pb2.GetBoundaryResponse.FromString,
                 _registered_method=True)
+        self.ExplainModel = channel.unary_unary(
+                '/caligo.v1.SurrogateService/ExplainModel',
+                request_serializer=caligo_dot_v1_dot_surrogate__pb2.ExplainModelRequest.SerializeToString,
+                response_deserializer=caligo_dot_v1_dot_surrogate__pb2.ExplainModelResponse.FromString,
+                _registered_method=True)
         self.PredictRows = channel.unary_unary(
                 '/caligo.v1.SurrogateService/PredictRows',
                 request_serializer=caligo_dot_v1_dot_surrogate__pb2.PredictRowsRequest.SerializeToString,
@@ -153,6 +158,13 @@ class SurrogateServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainModel(self, request, context):
+        """What decides the target, and where the simulated device differs from the closed form. Takes seconds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PredictRows(self, request, context):
         """Posterior of the target at any rows.
         """
@@ -217,6 +229,11 @@ def add_SurrogateServiceServicer_to_server(servicer, server):
                     servicer.GetBoundary,
                     request_deserializer=caligo_dot_v1_dot_surrogate__pb2.GetBoundaryRequest.FromString,
                     response_serializer=caligo_dot_v1_dot_surrogate__pb2.GetBoundaryResponse.SerializeToString,
+            ),
+            'ExplainModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainModel,
+                    request_deserializer=caligo_dot_v1_dot_surrogate__pb2.ExplainModelRequest.FromString,
+                    response_serializer=caligo_dot_v1_dot_surrogate__pb2.ExplainModelResponse.SerializeToString,
             ),
             'PredictRows': grpc.unary_unary_rpc_method_handler(
                     servicer.PredictRows,
@@ -451,6 +468,33 @@ class SurrogateService:
             '/caligo.v1.SurrogateService/GetBoundary',
             caligo_dot_v1_dot_surrogate__pb2.GetBoundaryRequest.SerializeToString,
             caligo_dot_v1_dot_surrogate__pb2.GetBoundaryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/caligo.v1.SurrogateService/ExplainModel',
+            caligo_dot_v1_dot_surrogate__pb2.ExplainModelRequest.SerializeToString,
+            caligo_dot_v1_dot_surrogate__pb2.ExplainModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -20,7 +20,7 @@ METHODS = {
     "caligo.v1.SimulatorService": {"Simulate", "GetCapacity"},
     "caligo.v1.SurrogateService": {
         "CreateModel", "GetModel", "DeleteModel", "Observe", "FitModel", "ProposeBatch", "ScreenRows", "PredictRows",
-        "ExportModel", "ImportModel", "GetBoundary",
+        "ExportModel", "ImportModel", "GetBoundary", "ExplainModel",
     },
     "caligo.v1.CampaignService": {
         "CreateCampaign", "GetCampaign", "ListCampaigns", "UpdateCampaign", "DeleteCampaign", "PauseCampaign",

@@ -23,9 +23,10 @@ from caligo_sampler.server import SamplerServicer
 
 from caligo import rpc, wire
 from caligo.closed_form import expect
+from caligo.discrepancy import PROFILE_STEPS, Discrepancy
 from caligo.errors import NotFound, ResourceExhausted
 from caligo.results import ProtocolOutcome, ProtocolResult, Reason, ResultRows
-from caligo.space import DIMENSIONS, ExplorationSample
+from caligo.space import COLUMN_SYMBOLS, DIMENSIONS, ExplorationSample
 from caligo.spec import CampaignSpec, PhysicsSpec, ProtocolSpec, SpaceSpec, from_proto, to_proto, validate
 from caligo.v1 import (
     campaign_pb2,
@@ -252,6 +253,11 @@ class StandInSurrogate(surrogate_pb2_grpc.SurrogateServiceServicer):
         answer[:] = len(model.rows), model.fitted_to, 0.5
         return surrogate_pb2.PredictRowsResponse(prediction=wire.encode(answer, wire.PREDICTION))
 
+    def ExplainModel(self, request, context):
+        """What is found is the same in every campaign."""
+        self._model(request.campaign)
+        return explained()
+
     def GetBoundary(self, request, context):
         """Of 64 points, one changes sides with every 4 active rows until there are 12; the score falls with rows."""
         active = self._model(request.campaign).active()
@@ -272,6 +278,20 @@ class StandInSurrogate(surrogate_pb2_grpc.SurrogateServiceServicer):
     def _import(self, model: _Model, fitted: str, fitted_to: int) -> None:
         model.fitted, model.fitted_to = fitted, fitted_to
         model.history = _hash(model.content())
+
+
+def explained() -> surrogate_pb2.ExplainModelResponse:
+    """A difference of 0.1 to 0.9 along every parameter, each a little more relevant than the one before it."""
+    steps = np.linspace(0.1, 0.9, PROFILE_STEPS, dtype=np.float32)
+    found = Discrepancy(40, 0.001, 0.95, [0.5, -1, 8, 0.9, -1, 0.01, -6, 6, 1], 0.5, 0.05, "F")
+    return surrogate_pb2.ExplainModelResponse(
+        relevance=[
+            surrogate_pb2.Relevance(parameter=symbol, first_order=0.01 * j, first_order_error=0.001, total=0.1 * j)
+            for j, symbol in enumerate(COLUMN_SYMBOLS)
+        ],
+        discrepancy=found.to_message(),
+        profiles=wire.encode(np.tile(steps[:, None], (DIMENSIONS, 1, 3)), wire.PROFILES),
+    )
 
 
 @dataclasses.dataclass

@@ -382,7 +382,7 @@ def surrogate(folder: Path) -> Iterator[Target]:
             ],
             "DeleteModel": [surrogate_pb2.DeleteModelRequest(campaign="campaigns/other")],
         }
-        for verb in ("GetModel", "ExportModel", "GetBoundary"):
+        for verb in ("GetModel", "ExportModel", "GetBoundary", "ExplainModel"):
             good[verb] = [getattr(surrogate_pb2, f"{verb}Request")(campaign=MODEL)]
         yield Target(surrogate_pb2.DESCRIPTOR.services_by_name["SurrogateService"], channel, good)
 

@@ -251,7 +251,7 @@ class CampaignRunner:
         surrogate.save(model, self._journal, self.id, self._directory)
 
     def _conclude(self, model: Surrogate) -> campaign_pb2.Findings:
-        described = model.describe()
+        described, explained = model.describe(), model.explain()
         length_scales = wire.decode(described.length_scales, wire.INPUTS, DIMENSIONS)
         guardrail = described.guardrail
         forecast = self._journal.forecasts(self.id, 0 if self.spec.active.skip else self.spec.active.samples)
@@ -268,13 +268,14 @@ class CampaignRunner:
                 "secure_fraction": np.array(
                     [described.secure_fraction, described.secure_fraction_error], dtype=np.float32
                 ),
-                **findings.cliff_slice(model, self.spec.space.resolve(), length_scales),
+                **findings.explanation(explained),
+                **findings.cliff_slice(model, self.spec.space.resolve(), explained),
             }
         )
         foretold = self._journal.rows(self.id, Phase.ACTIVE)
         calibration = calibrate(foretold, forecast[foretold["index"]], self.spec.surrogate.target)
         return findings.summarise(
-            self._all_rows(), described, length_scales, self._validations, calibration, self._convergence
+            self._all_rows(), described, explained, length_scales, self._validations, calibration, self._convergence
         )
 
     # --- results --------------------------------------------------------------------------------------------------

@@ -8,17 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caligo.calibration import Calibration
+from caligo.dataset import DISCREPANCY_COLUMNS
+from caligo.discrepancy import RELEVANCE_COLUMNS, Discrepancy
 from caligo.results import ProtocolOutcome, ResultRows, metric
 from caligo.slices import cut
-from caligo.space import COLUMNS, STRATEGY_COLUMN, Space
+from caligo.space import COLUMNS, DIMENSIONS, STRATEGY_COLUMN, Space
 from caligo.v1 import campaign_pb2, surrogate_pb2
-from caligo_orchestrator.remote import Surrogate
+from caligo_orchestrator.remote import Explained, Surrogate
 from caligo_orchestrator.store.hdf5 import GRID_POINTS
 
 
 def summarise(
     blocks: Iterable[ResultRows],
     model: surrogate_pb2.GetModelResponse,
+    explained: Explained,
     length_scales: NDArray[np.float32],
     validations: Mapping[str, surrogate_pb2.Validation],
     calibration: Calibration | None,
@@ -54,6 +57,8 @@ def summarise(
         guardrail=model.guardrail,
         prior=model.prior,
         convergence=convergence,
+        discrepancy=explained.discrepancy,
+        relevance=explained.relevance,
     )
     for field, validation in validations.items():
         getattr(found, field).CopyFrom(validation)
@@ -71,14 +76,30 @@ def summarise(
     return found
 
 
-def cliff_slice(surrogate: Surrogate, space: Space, length_scales: NDArray[np.float32]) -> Mapping[str, NDArray]:
+def explanation(explained: Explained) -> Mapping[str, NDArray]:
+    """What the surrogate says of the physics, as datasets of the `surrogate` group of the HDF5 file."""
+    relevance = [[getattr(one, column) for column in RELEVANCE_COLUMNS] for one in explained.relevance]
+    datasets: dict[str, NDArray] = {"relevance": np.array(relevance, dtype=np.float32)}
+    if explained.discrepancy is not None and explained.profiles is not None:
+        found = Discrepancy.from_message(explained.discrepancy)
+        datasets |= {
+            "discrepancy": np.array([getattr(found, column) for column in DISCREPANCY_COLUMNS], dtype=np.float32),
+            "discrepancy_rows": np.array([found.rows]),
+            "discrepancy_point": np.array(found.point or [np.nan] * DIMENSIONS, dtype=np.float32),
+            "discrepancy_along": explained.profiles,
+        }
+    return datasets
+
+
+def cliff_slice(surrogate: Surrogate, space: Space, explained: Explained) -> Mapping[str, NDArray]:
     """The posterior on a grid over the two most relevant continuous parameters, both strategies.
 
     The other parameters stand at the middle of their range in model coordinates. Datasets as in the `surrogate`
     group of the HDF5 file.
     """
     low, high = space.model_bounds()
-    free = [j for j in np.argsort(length_scales, kind="stable") if j != STRATEGY_COLUMN and high[j] > low[j]]
+    order = np.argsort([-one.total for one in explained.relevance], kind="stable")
+    free = [j for j in order if j != STRATEGY_COLUMN and high[j] > low[j]]
     x_axis, y_axis = free[:2] if len(free) >= 2 else (0, 1)
     piece = cut(space, (x_axis, y_axis), (low + high) / 2, GRID_POINTS, surrogate.predict)
     return {

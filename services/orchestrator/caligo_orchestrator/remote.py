@@ -15,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caligo import rpc, tracing, wire
+from caligo.discrepancy import PROFILE_COLUMNS, PROFILE_STEPS
 from caligo.errors import NotFound, Unreachable
 from caligo.instrumentation import Outgoing
 from caligo.results import ResultRows
 from caligo.seeds import Phase
+from caligo.space import DIMENSIONS
 from caligo.spec import CampaignSpec, to_proto
 from caligo.tls import Tls
 from caligo.v1 import (
@@ -69,6 +71,21 @@ class Screening(enum.IntEnum):
     SIMULATE = 0
     SKIP = 1
     AUDIT = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Explained:
+    """What a fitted surrogate says of the physics.
+
+    Attributes:
+        relevance: one a column of the inputs.
+        discrepancy: None where the surrogate started from nothing.
+        profiles: the difference along each column, float32 [9, 17, 3]; None in the same case.
+    """
+
+    relevance: list[surrogate_pb2.Relevance]
+    discrepancy: surrogate_pb2.Discrepancy | None
+    profiles: NDArray[np.float32] | None
 
 
 class ServiceLostError(Unreachable):
@@ -257,6 +274,18 @@ class Surrogate(_Remote):
     def describe(self) -> surrogate_pb2.GetModelResponse:
         with self._calling():
             return self._stub.GetModel(surrogate_pb2.GetModelRequest(campaign=self._campaign))
+
+    def explain(self) -> Explained:
+        """What decides the target, and where the simulator differs from the closed form; takes seconds."""
+        with self._calling():
+            response = self._stub.ExplainModel(surrogate_pb2.ExplainModelRequest(campaign=self._campaign))
+        profiles = None
+        if response.HasField("discrepancy"):
+            shape = DIMENSIONS, PROFILE_STEPS, len(PROFILE_COLUMNS)
+            profiles = wire.decode(response.profiles, wire.PROFILES, *shape)
+        return Explained(
+            list(response.relevance), response.discrepancy if response.HasField("discrepancy") else None, profiles
+        )
 
     def export(self) -> tuple[bytes, str]:
         """The fitted state: tensors as safetensors bytes, the rest as JSON text."""

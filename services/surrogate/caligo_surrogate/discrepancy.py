@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from scipy.stats import norm, rankdata
 
 from caligo import seeds
-from caligo.discrepancy import FEWEST_ROWS, PROFILE_COLUMNS, Discrepancy
+from caligo.discrepancy import FEWEST_ROWS, PROFILE_COLUMNS, PROFILE_STEPS, Discrepancy, steepest
 from caligo.results import ResultRows
 from caligo.seeds import Phase, Purpose
-from caligo.space import COLUMNS, DIMENSIONS, STRATEGY_COLUMN, SYMBOLS, Space
+from caligo.space import DIMENSIONS, STRATEGY_COLUMN, Space
 from caligo_surrogate.conditioning import Fitted
 from caligo_surrogate.design import design_points, search_box
 from caligo_surrogate.posterior import Matern
@@ -38,8 +38,6 @@ POINTS: Final = {"cholesky": 256, "cg": 64}
 """As many at most, by solver: without a factor each costs a system."""
 SAMPLES: Final = 1000
 """Posterior samples behind the simultaneous bound."""
-STEPS: Final = 17
-"""Values along a parameter."""
 AVERAGED: Final = {"cholesky": 128, "cg": 8}
 """Points averaged over at each of them, by solver."""
 FEWEST_AVERAGED: Final = 1 / 16
@@ -124,7 +122,7 @@ def discrepancy(
         point=space.from_unit(unit[clearest : clearest + 1])[0].tolist(),
         difference=float(mean[clearest]),
         deviation=float(deviation[clearest]),
-        parameter=_steepest(profiles),
+        parameter=steepest(profiles),
     )
     return found, profiles
 
@@ -143,7 +141,7 @@ def _test(prior: ClosedForm, rows: ResultRows, reading: Reading, space: Space, s
 
 
 def _profiles(fitted: Fitted, prior: ClosedForm, space: Space, seed: int) -> NDArray[np.float32]:
-    """d along each parameter, on average over the others, float32 [9, `STEPS`, 3]: `PROFILE_COLUMNS`.
+    """d along each parameter, on average over the others, float32 [9, `PROFILE_STEPS`, 3]: `PROFILE_COLUMNS`.
 
     The coordinate is a model coordinate; the average is by the measure of the design, over points that matter; the
     half width is that of the 95 % band of that average. NaN where hardly a point matters, along parameters that the
@@ -151,9 +149,9 @@ def _profiles(fitted: Fitted, prior: ClosedForm, space: Space, seed: int) -> NDA
     """
     low, high = space.model_bounds()
     box = search_box(space, torch.zeros(0)).numpy()
-    profiles = np.full((DIMENSIONS, STEPS, len(PROFILE_COLUMNS)), np.nan, dtype=np.float32)
+    profiles = np.full((DIMENSIONS, PROFILE_STEPS, len(PROFILE_COLUMNS)), np.nan, dtype=np.float32)
     for j in np.flatnonzero(box[1] > box[0]):
-        values = np.linspace(0.0, 1.0, 2 if j == STRATEGY_COLUMN else STEPS)
+        values = np.linspace(0.0, 1.0, 2 if j == STRATEGY_COLUMN else PROFILE_STEPS)
         profiles[j, : len(values), 0] = low[j] + values * (high[j] - low[j])
     places = np.argwhere(np.isfinite(profiles[:, :, 0]))
     others = design_points(space, AVERAGED[fitted.posterior.plan.method], _key(seed, _AVERAGED))
@@ -183,14 +181,6 @@ def _difference(fitted: Fitted, prior: ClosedForm, unit: NDArray[np.float32]) ->
     """d at unit coordinates [n, 9], margin, float64 [n]."""
     expected = prior(torch.from_numpy(unit)).mean
     return MARGIN_UNIT * (fitted.means(unit).mean - expected).double().numpy()
-
-
-def _steepest(profiles: NDArray[np.float32]) -> str:
-    """Symbol of the parameter whose profile spans most; empty where there is none."""
-    there = np.isfinite(profiles[:, :, 1])
-    highest = np.where(there, profiles[:, :, 1], -np.inf).max(axis=1)
-    span = np.where(there.sum(axis=1) > 1, highest - np.where(there, profiles[:, :, 1], np.inf).min(axis=1), 0.0)
-    return (*SYMBOLS, COLUMNS[STRATEGY_COLUMN])[int(np.argmax(span))] if span.any() else ""
 
 
 def _key(seed: int, branch: int) -> int:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from caligo import logs, seeds
+from caligo.discrepancy import Discrepancy
 from caligo.errors import FailedPrecondition
 from caligo.results import ResultRows, empty_rows, simulated, succeeded
 from caligo.seeds import Phase, Purpose
@@ -21,10 +22,12 @@ from caligo_surrogate import acquisition, findings, state, validation
 from caligo_surrogate.conditioning import Conditioner, Fitted, Hyper
 from caligo_surrogate.design import design_points, search_box
 from caligo_surrogate.device import Device
+from caligo_surrogate.discrepancy import discrepancy
 from caligo_surrogate.escalation import Health, Method, Numerics, Solver
 from caligo_surrogate.guardrail import Guardrail
-from caligo_surrogate.prior import prior_of
+from caligo_surrogate.prior import ClosedForm, prior_of
 from caligo_surrogate.regressor import EfficiencyGP, Progress, train
+from caligo_surrogate.relevance import relevance
 from caligo_surrogate.rows import MIN_ROWS, Reading, infeasible
 from caligo_surrogate.validation import Validation
 
@@ -58,6 +61,21 @@ class Summary:
     steps: int
     solver: str
     validation: Validation | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """What a fitted surrogate says of the physics.
+
+    Attributes:
+        relevance: `relevance.relevance`, float32 [9, 4].
+        discrepancy: what the device differs by from the closed form; None where that is not the prior.
+        profiles: along each parameter, float32 [9, 17, 3] (`discrepancy.discrepancy`); None in the same case.
+    """
+
+    relevance: NDArray[np.float32]
+    discrepancy: Discrepancy | None = None
+    profiles: NDArray[np.float32] | None = None
 
 
 class EfficiencyLandscape:
@@ -370,6 +388,22 @@ class EfficiencyLandscape:
         if self._secure_share is None:
             self._secure_share = self._soundly(lambda fitted: findings.secure_share(fitted, self.space, self.seed))
         return self._secure_share
+
+    def explain(self) -> Explanation:
+        """What decides the target, and where the device differs from the closed form; seconds of work.
+
+        Raises:
+            FailedPrecondition: not fitted.
+        """
+
+        def explain(fitted: Fitted) -> Explanation:
+            indices = relevance(fitted, self.space, self.seed, by_margin=self.reading.by_margin)
+            if not isinstance(self.prior, ClosedForm):
+                return Explanation(indices)
+            rows = self.rows()
+            return Explanation(indices, *discrepancy(fitted, self.prior, rows, self.reading, self.space, self.seed))
+
+        return self._soundly(explain)
 
     def sides(self) -> NDArray[np.bool_]:
         """`findings.sides`."""

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 
 from caligo import logs, rpc, tracing, wire
+from caligo.discrepancy import RELEVANCE_COLUMNS
 from caligo.errors import AlreadyExists, InvalidArgument, NotFound
 from caligo.results import METRIC, ProtocolOutcome, ResultRows
 from caligo.seeds import Phase
-from caligo.space import DIMENSIONS, check_limits
+from caligo.space import COLUMN_SYMBOLS, DIMENSIONS, check_limits
 from caligo.spec import GuardrailSpec, PhysicsSpec, ProtocolSpec, SpaceSpec, SurrogateSpec, from_proto
 from caligo.v1 import surrogate_pb2, surrogate_pb2_grpc
 from caligo_surrogate import metrics
@@ -256,6 +257,22 @@ class SurrogateServicer(surrogate_pb2_grpc.SurrogateServiceServicer):
         return surrogate_pb2.GetBoundaryResponse(
             sides=wire.encode(sides.astype(np.uint8), wire.CODE), expected_brier=expected_brier
         )
+
+    def ExplainModel(
+        self, request: surrogate_pb2.ExplainModelRequest, context: grpc.ServicerContext
+    ) -> surrogate_pb2.ExplainModelResponse:
+        with self._holding(request.campaign) as landscape:
+            explained = landscape.explain()
+        response = surrogate_pb2.ExplainModelResponse(
+            relevance=[
+                surrogate_pb2.Relevance(parameter=symbol, **dict(zip(RELEVANCE_COLUMNS, indices, strict=True)))
+                for symbol, indices in zip(COLUMN_SYMBOLS, explained.relevance.tolist(), strict=True)
+            ]
+        )
+        if explained.discrepancy is not None and explained.profiles is not None:
+            response.discrepancy.CopyFrom(explained.discrepancy.to_message())
+            response.profiles.CopyFrom(wire.encode(explained.profiles, wire.PROFILES))
+        return response
 
     def PredictRows(
         self, request: surrogate_pb2.PredictRowsRequest, context: grpc.ServicerContext

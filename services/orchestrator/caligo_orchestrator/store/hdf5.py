@@ -31,10 +31,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from caligo.dataset import GROUPS, GUARDRAIL_COLUMNS, GUARDRAIL_ROWS, HISTORY_COLUMNS, NOT_YET
+from caligo.dataset import DISCREPANCY_COLUMNS, GROUPS, GUARDRAIL_COLUMNS, GUARDRAIL_ROWS, HISTORY_COLUMNS, NOT_YET
+from caligo.discrepancy import PROFILE_COLUMNS, PROFILE_STEPS, RELEVANCE_COLUMNS, SIGNIFICANCE
 from caligo.results import COUNTS, DESCRIPTIONS, METRICS, ROW_DTYPE, ProtocolOutcome, Reason, ResultRows
 from caligo.seeds import Phase
-from caligo.space import COLUMNS, DIMENSIONS, PARAMETERS
+from caligo.space import COLUMN_SYMBOLS, COLUMNS, DIMENSIONS, PARAMETERS
 
 GRID_POINTS: Final = 41
 """Points an axis of the stored slice through the cliff."""
@@ -54,6 +55,19 @@ _CODES: Final = {"outcome": ProtocolOutcome, "reason": Reason}
 _FIELDS: Final = (*(name for name in ROW_DTYPE.names or () if name != "outcome"), "outcome")
 """In the order in which they are written: a row whose outcome is there is there."""
 _FLOAT: Final = np.dtype("<f4")
+_DESCRIPTIONS: Final[Mapping[str, str]] = {
+    "relevance": "Sobol indices, a row a parameter: share of the variance of the surrogate's mean target over the "
+    "space, by the measure of the design, that is owed to it alone (first_order) or to it and what it does together "
+    "with others (total), with the standard errors of the integral. Margins count as -0.2 at least",
+    "discrepancy": "margin of the simulator less that of the closed form. p_value: that every row's margin is the "
+    "closed form's but for symmetric noise (score test over random signs; below "
+    f"{SIGNIFICANCE:g}: it is not; NaN: too few rows). bound: |difference| is below it everywhere, with 95 % "
+    "probability. difference, deviation: mean and standard deviation at discrepancy_point. NaN where the surrogate did "
+    "not start from the closed form",
+    "discrepancy_point": "where the difference stands out most from its standard deviation",
+    "discrepancy_along": "the difference along each parameter, on average over the others where the closed form's "
+    "margin is above -0.1 and a frame is likelier filled than not: model coordinate, mean, half width of its 95 % band",
+}
 
 Held = Callable[[Phase, int, int], ResultRows]
 """Rows of a phase with start <= index < stop that the journal holds, by index."""
@@ -78,9 +92,11 @@ class Layout:
     fits: int
 
     def to_json(self) -> str:
-        """All but the versions of the software, which are those of when a file was made."""
+        """All but the versions of the software, which are those of when a file was made; and what datasets there are:
+        the file of a release that had others is made anew."""
         attributes = {key: text for key, text in self.attributes.items() if key != "versions"}
-        return json.dumps([attributes, list(self.sizes.items()), self.fits])
+        shapes = {name: dataset.shape for name, dataset in _datasets(self).items()}
+        return json.dumps([attributes, list(self.sizes.items()), self.fits, shapes])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,10 +129,22 @@ def _datasets(layout: Layout) -> dict[str, _Dataset]:
         f"{group}/{name}": _row_field(name, layout.sizes[phase]) for phase, group in GROUPS.items() for name in _FIELDS
     }
     grid = (GRID_POINTS,)
+    profiles = DIMENSIONS, PROFILE_STEPS, len(PROFILE_COLUMNS)
     for name, dataset in {
         "length_scales": _Dataset((DIMENSIONS,), _FLOAT, _named(COLUMNS)),
         "noise": _Dataset((1,), _FLOAT),
         "secure_fraction": _Dataset((2,), _FLOAT),
+        "relevance": _Dataset(
+            (DIMENSIONS, len(RELEVANCE_COLUMNS)), _FLOAT, {**_named(RELEVANCE_COLUMNS), **_said("relevance", layout)}
+        ),
+        "discrepancy": _Dataset(
+            (len(DISCREPANCY_COLUMNS),), _FLOAT, {**_named(DISCREPANCY_COLUMNS), **_said("discrepancy", layout)}
+        ),
+        "discrepancy_rows": _Dataset((1,), np.dtype("<i8")),
+        "discrepancy_point": _Dataset((DIMENSIONS,), _FLOAT, {**_named(COLUMNS), **_said("discrepancy_point", layout)}),
+        "discrepancy_along": _Dataset(
+            profiles, _FLOAT, {**_named(PROFILE_COLUMNS), **_said("discrepancy_along", layout)}
+        ),
         "guardrail": _Dataset((len(GUARDRAIL_COLUMNS),), _FLOAT, _named(GUARDRAIL_COLUMNS)),
         "guardrail_rows": _Dataset((len(GUARDRAIL_ROWS),), np.dtype("<i8"), _named(GUARDRAIL_ROWS)),
         "cliff_axes": _Dataset((2,), np.dtype("u1")),
@@ -146,6 +174,14 @@ def _row_field(name: str, rows: int) -> _Dataset:
 
 def _named(columns: tuple[str, ...]) -> dict[str, Any]:
     return {"columns": _texts(columns)}
+
+
+def _said(name: str, layout: Layout) -> dict[str, Any]:
+    """What a dataset means, and the claim that its margins are under."""
+    attributes: dict[str, Any] = {"description": _DESCRIPTIONS[name], "claim": layout.attributes.get("claim", "")}
+    if name in ("relevance", "discrepancy_along"):
+        attributes["parameters"] = _texts(COLUMN_SYMBOLS)
+    return attributes
 
 
 def _texts(texts: Iterable[str]) -> NDArray[np.object_]:
