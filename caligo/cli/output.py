@@ -228,7 +228,7 @@ def findings_pairs(findings: campaign_pb2.Findings) -> list[tuple[str, str]]:
         (
             "skipped",
             f"{skipped:,} ({findings.skipped_infeasible:,} by the closed form, "
-            f"{findings.skipped_predicted:,} by the guardrail)",
+            f"{findings.skipped_predicted:,} by the guardrail{_saved(findings)})",
         ),
         ("success rate", f"{findings.succeeded / max(measured, 1):.1%} of the simulated"),
         (
@@ -270,15 +270,23 @@ def convergence_text(convergence: campaign_pb2.Convergence) -> str:
     return f"{ended}; expected Brier {convergence.expected_brier:.4f} after {convergence.batches:,} batches"
 
 
+def _saved(findings: campaign_pb2.Findings) -> str:
+    if not findings.skipped_predicted or not findings.HasField("seconds_saved"):
+        return ""
+    saved, error, spent = findings.seconds_saved, findings.seconds_saved_error, findings.seconds_simulated
+    return f", which saved {saved:.3g} ± {1.96 * error:.2g} s on top of {spent:.3g} s simulated"
+
+
 def guardrail_text(state: surrogate_pb2.GuardrailState) -> str:
     """What the guardrail does and how often it is wrong, as one line."""
-    does = f"skips above {state.threshold:.4g}" if state.active else f"skips nothing ({state.mode.replace('_', ' ')})"
-    if not state.evidence:
-        return does
-    return (
-        f"{does}; {state.false_skips:,} of {state.evidence:,} unseen rows above {state.threshold:.4g} had a key "
-        f"({state.false_audits:,} of {state.audits:,} audits): at most {state.false_skip_bound:.2%}"
-    )
+    reason = "closed form alone" if state.mode == "closed_form" else state.mode.replace("_", " ")
+    does = f"skips above {state.threshold:.4g} ({reason})" if state.active else f"skips nothing ({reason})"
+    if state.evidence:
+        does += (
+            f"; {state.false_skips:,} of {state.evidence:,} unseen rows above {state.threshold:.4g} had a key "
+            f"({state.false_audits:,} of {state.audits:,} audits): at most {state.false_skip_bound:.2%} at 95 %"
+        )
+    return f"{does}; the table of real runs is not used: {state.table_refused}" if state.table_refused else does
 
 
 def print_findings(findings: campaign_pb2.Findings, *more: tuple[str, str]) -> None:

@@ -153,7 +153,7 @@ class Campaign(_message.Message):
     def __init__(self, name: _Optional[str] = ..., spec: _Optional[_Union[CampaignSpec, _Mapping]] = ..., state: _Optional[_Union[CampaignState, str]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., priority: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., problem: _Optional[_Union[Problem, _Mapping]] = ..., findings: _Optional[_Union[Findings, _Mapping]] = ..., owner: _Optional[str] = ...) -> None: ...
 
 class Findings(_message.Message):
-    __slots__ = ("rows", "simulated", "skipped_infeasible", "skipped_predicted", "succeeded", "best_efficiency", "median_efficiency", "relevant_parameters", "length_scales", "secure_fraction", "secure_fraction_error", "validation", "faults", "calibration", "guardrail", "convergence", "cross_validation", "prior", "discrepancy", "relevance")
+    __slots__ = ("rows", "simulated", "skipped_infeasible", "skipped_predicted", "succeeded", "best_efficiency", "median_efficiency", "relevant_parameters", "length_scales", "secure_fraction", "secure_fraction_error", "validation", "faults", "calibration", "guardrail", "convergence", "cross_validation", "prior", "discrepancy", "relevance", "seconds_simulated", "seconds_saved", "seconds_saved_error")
     ROWS_FIELD_NUMBER: _ClassVar[int]
     SIMULATED_FIELD_NUMBER: _ClassVar[int]
     SKIPPED_INFEASIBLE_FIELD_NUMBER: _ClassVar[int]
@@ -174,6 +174,9 @@ class Findings(_message.Message):
     PRIOR_FIELD_NUMBER: _ClassVar[int]
     DISCREPANCY_FIELD_NUMBER: _ClassVar[int]
     RELEVANCE_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_SIMULATED_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_SAVED_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_SAVED_ERROR_FIELD_NUMBER: _ClassVar[int]
     rows: int
     simulated: int
     skipped_infeasible: int
@@ -194,7 +197,10 @@ class Findings(_message.Message):
     prior: str
     discrepancy: _surrogate_pb2.Discrepancy
     relevance: _containers.RepeatedCompositeFieldContainer[_surrogate_pb2.Relevance]
-    def __init__(self, rows: _Optional[int] = ..., simulated: _Optional[int] = ..., skipped_infeasible: _Optional[int] = ..., skipped_predicted: _Optional[int] = ..., succeeded: _Optional[int] = ..., best_efficiency: _Optional[float] = ..., median_efficiency: _Optional[float] = ..., relevant_parameters: _Optional[_Iterable[str]] = ..., length_scales: _Optional[_Iterable[float]] = ..., secure_fraction: _Optional[float] = ..., secure_fraction_error: _Optional[float] = ..., validation: _Optional[_Union[_surrogate_pb2.Validation, _Mapping]] = ..., faults: _Optional[int] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., guardrail: _Optional[_Union[_surrogate_pb2.GuardrailState, _Mapping]] = ..., convergence: _Optional[_Union[Convergence, _Mapping]] = ..., cross_validation: _Optional[_Union[_surrogate_pb2.Validation, _Mapping]] = ..., prior: _Optional[str] = ..., discrepancy: _Optional[_Union[_surrogate_pb2.Discrepancy, _Mapping]] = ..., relevance: _Optional[_Iterable[_Union[_surrogate_pb2.Relevance, _Mapping]]] = ...) -> None: ...
+    seconds_simulated: float
+    seconds_saved: float
+    seconds_saved_error: float
+    def __init__(self, rows: _Optional[int] = ..., simulated: _Optional[int] = ..., skipped_infeasible: _Optional[int] = ..., skipped_predicted: _Optional[int] = ..., succeeded: _Optional[int] = ..., best_efficiency: _Optional[float] = ..., median_efficiency: _Optional[float] = ..., relevant_parameters: _Optional[_Iterable[str]] = ..., length_scales: _Optional[_Iterable[float]] = ..., secure_fraction: _Optional[float] = ..., secure_fraction_error: _Optional[float] = ..., validation: _Optional[_Union[_surrogate_pb2.Validation, _Mapping]] = ..., faults: _Optional[int] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., guardrail: _Optional[_Union[_surrogate_pb2.GuardrailState, _Mapping]] = ..., convergence: _Optional[_Union[Convergence, _Mapping]] = ..., cross_validation: _Optional[_Union[_surrogate_pb2.Validation, _Mapping]] = ..., prior: _Optional[str] = ..., discrepancy: _Optional[_Union[_surrogate_pb2.Discrepancy, _Mapping]] = ..., relevance: _Optional[_Iterable[_Union[_surrogate_pb2.Relevance, _Mapping]]] = ..., seconds_simulated: _Optional[float] = ..., seconds_saved: _Optional[float] = ..., seconds_saved_error: _Optional[float] = ...) -> None: ...
 
 class Convergence(_message.Message):
     __slots__ = ("batches", "converged", "changed_share", "expected_brier")

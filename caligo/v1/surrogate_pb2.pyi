@@ -104,7 +104,7 @@ class GetModelResponse(_message.Message):
     def __init__(self, rows_held: _Optional[int] = ..., fitted: _Optional[bool] = ..., length_scales: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., noise: _Optional[float] = ..., secure_fraction: _Optional[float] = ..., secure_fraction_error: _Optional[float] = ..., guardrail_active: _Optional[bool] = ..., device: _Optional[str] = ..., solver: _Optional[str] = ..., guardrail: _Optional[_Union[GuardrailState, _Mapping]] = ..., health: _Optional[_Union[SolverHealth, _Mapping]] = ..., bytes_held: _Optional[int] = ..., prior: _Optional[str] = ...) -> None: ...
 
 class GuardrailState(_message.Message):
-    __slots__ = ("active", "threshold", "audits", "false_skips", "false_skip_bound", "evidence", "false_audits", "mode")
+    __slots__ = ("active", "threshold", "audits", "false_skips", "false_skip_bound", "evidence", "false_audits", "mode", "table_refused")
     ACTIVE_FIELD_NUMBER: _ClassVar[int]
     THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     AUDITS_FIELD_NUMBER: _ClassVar[int]
@@ -113,6 +113,7 @@ class GuardrailState(_message.Message):
     EVIDENCE_FIELD_NUMBER: _ClassVar[int]
     FALSE_AUDITS_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
+    TABLE_REFUSED_FIELD_NUMBER: _ClassVar[int]
     active: bool
     threshold: float
     audits: int
@@ -121,7 +122,8 @@ class GuardrailState(_message.Message):
     evidence: int
     false_audits: int
     mode: str
-    def __init__(self, active: _Optional[bool] = ..., threshold: _Optional[float] = ..., audits: _Optional[int] = ..., false_skips: _Optional[int] = ..., false_skip_bound: _Optional[float] = ..., evidence: _Optional[int] = ..., false_audits: _Optional[int] = ..., mode: _Optional[str] = ...) -> None: ...
+    table_refused: str
+    def __init__(self, active: _Optional[bool] = ..., threshold: _Optional[float] = ..., audits: _Optional[int] = ..., false_skips: _Optional[int] = ..., false_skip_bound: _Optional[float] = ..., evidence: _Optional[int] = ..., false_audits: _Optional[int] = ..., mode: _Optional[str] = ..., table_refused: _Optional[str] = ...) -> None: ...
 
 class SolverHealth(_message.Message):
     __slots__ = ("detections", "escalations", "failures", "halvings")

@@ -145,7 +145,7 @@ class SurrogateServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ScreenRows(self, request, context):
-        """The guardrail's verdict on candidates.
+        """The guardrail's verdict on candidates of the active phase.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

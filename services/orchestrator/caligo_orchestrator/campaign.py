@@ -275,7 +275,14 @@ class CampaignRunner:
         foretold = self._journal.rows(self.id, Phase.ACTIVE)
         calibration = calibrate(foretold, forecast[foretold["index"]], self.spec.surrogate.target)
         return findings.summarise(
-            self._all_rows(), described, explained, length_scales, self._validations, calibration, self._convergence
+            self.spec,
+            self._all_rows(),
+            described,
+            explained,
+            length_scales,
+            self._validations,
+            calibration,
+            self._convergence,
         )
 
     # --- results --------------------------------------------------------------------------------------------------

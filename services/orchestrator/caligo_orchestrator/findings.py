@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -11,14 +12,17 @@ from caligo.calibration import Calibration
 from caligo.dataset import DISCREPANCY_COLUMNS
 from caligo.discrepancy import RELEVANCE_COLUMNS, Discrepancy
 from caligo.results import ProtocolOutcome, ResultRows, metric
+from caligo.savings import Savings
 from caligo.slices import cut
 from caligo.space import COLUMNS, DIMENSIONS, STRATEGY_COLUMN, Space
+from caligo.spec import CampaignSpec
 from caligo.v1 import campaign_pb2, surrogate_pb2
 from caligo_orchestrator.remote import Explained, Surrogate
 from caligo_orchestrator.store.hdf5 import GRID_POINTS
 
 
 def summarise(
+    spec: CampaignSpec,
     blocks: Iterable[ResultRows],
     model: surrogate_pb2.GetModelResponse,
     explained: Explained,
@@ -32,12 +36,13 @@ def summarise(
     Args:
         validations: by the name of their field in `Findings`.
     """
-    outcomes = np.zeros(256, dtype=np.int64)
+    outcomes, savings = np.zeros(256, dtype=np.int64), Savings()
     efficiencies = [np.empty(0, dtype=np.float32)]
     for rows in blocks:
         outcomes += np.bincount(rows["outcome"], minlength=256)
         succeeded = rows["outcome"] == ProtocolOutcome.SUCCESS
         efficiencies.append(metric(rows, "net_efficiency")[succeeded])
+        savings += Savings.of(rows, spec.physics, spec.protocol)
     efficiency = np.concatenate(efficiencies)
     skipped = [outcomes[o] for o in ProtocolOutcome if o.is_skipped]
     order = np.argsort(length_scales, kind="stable")
@@ -59,7 +64,11 @@ def summarise(
         convergence=convergence,
         discrepancy=explained.discrepancy,
         relevance=explained.relevance,
+        seconds_simulated=savings.spent,
     )
+    saved, saved_error = savings.saved()
+    if math.isfinite(saved):
+        found.seconds_saved, found.seconds_saved_error = saved, saved_error
     for field, validation in validations.items():
         getattr(found, field).CopyFrom(validation)
     if calibration is not None:

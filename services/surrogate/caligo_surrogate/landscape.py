@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from caligo import logs, seeds
+from caligo import logs, screening, seeds
 from caligo.discrepancy import Discrepancy
 from caligo.errors import FailedPrecondition
+from caligo.physics import claims
 from caligo.results import ResultRows, empty_rows, simulated, succeeded
 from caligo.seeds import Phase, Purpose
 from caligo.space import Space
@@ -24,7 +25,8 @@ from caligo_surrogate.design import design_points, search_box
 from caligo_surrogate.device import Device
 from caligo_surrogate.discrepancy import discrepancy
 from caligo_surrogate.escalation import Health, Method, Numerics, Solver
-from caligo_surrogate.guardrail import Guardrail
+from caligo_surrogate.guardrail import Candidates, Guardrail
+from caligo_surrogate.guardrail.agreement import disagreement
 from caligo_surrogate.prior import ClosedForm, prior_of
 from caligo_surrogate.regressor import EfficiencyGP, Progress, train
 from caligo_surrogate.relevance import relevance
@@ -101,6 +103,8 @@ class EfficiencyLandscape:
         self.space = space
         self.spec = surrogate
         self.guardrail_spec = guardrail
+        self.physics = physics
+        self.protocol = protocol
         self.seed = seed
         self.device = device
         self.numerics = numerics or Numerics()
@@ -296,28 +300,31 @@ class EfficiencyLandscape:
 
     def _new_guardrail(self, rows: ResultRows, audited: NDArray[np.bool_]) -> Guardrail:
         chosen = simulated(rows)
-        ended = rows[chosen]
-        return Guardrail(
-            self.guardrail_spec,
-            self.seed,
-            self.space.to_unit(ended["inputs"]),
-            ~succeeded(ended),
-            audited[chosen],
-            self.space.to_unit(rows[infeasible(rows)]["inputs"]),
-        )
+        ended, has_key = rows[chosen], succeeded(rows[chosen])
+        candidates, excluded = self._candidates(ended["inputs"]), self._candidates(rows[infeasible(rows)]["inputs"])
+        own = screening.counts(candidates.log_odds, candidates.inputs, has_key)
+        screen = screening.screen(self.guardrail_spec, self.physics, self.protocol, own)
+        if screen.is_active and (why := disagreement(ended, self.physics, self.protocol)):
+            screen = screening.refused(why)
+        return Guardrail(self.guardrail_spec, self.seed, screen, candidates, ~has_key, audited[chosen], excluded)
+
+    def _candidates(self, inputs: NDArray[np.float32]) -> Candidates:
+        log_odds = np.zeros(len(inputs))
+        if self.physics.claim in claims.CLAIMS:
+            log_odds = screening.failure_log_odds(inputs, self.physics, self.protocol)
+        return Candidates(inputs, self.space.to_unit(inputs), log_odds)
 
     def screen(
         self, inputs: NDArray[np.float32], index: NDArray[np.int64]
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        """Probability of failure, float32 [n], and the guardrail's verdicts, codes of `guardrail.Verdict`, uint8 [n].
+        """Probability of failure, float32 [n], and the guardrail's verdicts, codes of `Verdict`, uint8 [n].
 
         Args:
             inputs: float32 [n, 9], model coordinates.
             index: int64 [n], indices in the active phase.
         """
-        guardrail = self.guardrail()
-        probability = guardrail.failure_probability(self.space.to_unit(inputs))
-        return probability, guardrail.verdicts(probability, index)
+        guardrail, candidates = self.guardrail(), self._candidates(inputs)
+        return guardrail.failure_probability(candidates), guardrail.verdicts(candidates, index)
 
     # --- what the surrogate says ----------------------------------------------------------------------------------
 

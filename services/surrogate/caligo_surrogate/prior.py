@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import torch
 
@@ -30,6 +30,11 @@ DEEP: Final = -0.1
 end, and the closed form is not exact there."""
 DEPTH_DOUBT: Final = 0.5
 """Standard deviation of that, as a share of how far a margin lies below."""
+
+
+def depth_doubt(margin: Any) -> Any:
+    """The doubt at margins of the closed form, an array or a tensor: `DEPTH_DOUBT`."""
+    return DEPTH_DOUBT * (DEEP - margin).clip(min=0)
 
 
 class Known(NamedTuple):
@@ -87,8 +92,7 @@ class ClosedForm:
         low, high = (torch.as_tensor(bound) for bound in self.space.model_bounds())
         rows = low + x.to("cpu", torch.float64) * (high - low)
         run = expect(rows, self.physics, self.protocol, TORCH)
-        doubt = DEPTH_DOUBT * (DEEP - run.margin).clamp_min(0)
-        noise = (run.sd.square() + doubt.square()) / MARGIN_UNIT**2
+        noise = (run.sd.square() + depth_doubt(run.margin).square()) / MARGIN_UNIT**2
         return Known((run.margin / MARGIN_UNIT).to(x), noise.to(x), (run.filled * run.decoded).to(x))
 
 

@@ -114,6 +114,7 @@ class SurrogateServicer(surrogate_pb2_grpc.SurrogateServiceServicer):
                     evidence=guardrail.evidence,
                     false_audits=guardrail.false_audits,
                     mode=guardrail.mode.value,
+                    table_refused=guardrail.table_refused,
                 ),
                 health=surrogate_pb2.SolverHealth(**dataclasses.asdict(landscape.health)),
                 bytes_held=landscape.bytes_held(),

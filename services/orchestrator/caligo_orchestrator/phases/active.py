@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 from caligo import tracing
 from caligo.closed_form import expect
 from caligo.results import ProtocolOutcome, ResultRows
+from caligo.screening import Verdict
 from caligo.seeds import Phase
 from caligo.spec import CampaignSpec
 from caligo.v1 import surrogate_pb2
 from caligo_orchestrator import metrics
 from caligo_orchestrator.phases.convergence import Convergence
 from caligo_orchestrator.pipeline import AUDIT, SIMULATE, Pipeline
-from caligo_orchestrator.remote import BackgroundFit, Proposed, Sampler, Screening, Surrogate
+from caligo_orchestrator.remote import BackgroundFit, Proposed, Sampler, Surrogate
 from caligo_orchestrator.store.journal import Journal, Proposal
 
 
@@ -136,8 +137,8 @@ class ActivePhase:
     def _verdict(self, proposed: Proposed) -> NDArray[np.uint8]:
         """What becomes of each candidate: the closed form's word counts before the guardrail's."""
         verdict = np.full(len(proposed.inputs), SIMULATE, dtype=np.uint8)
-        verdict[proposed.screening == Screening.SKIP] = ProtocolOutcome.SKIPPED_PREDICTED_FAILURE
-        verdict[proposed.screening == Screening.AUDIT] = AUDIT
+        verdict[proposed.screening == Verdict.SKIP] = ProtocolOutcome.SKIPPED_PREDICTED_FAILURE
+        verdict[proposed.screening == Verdict.AUDIT] = AUDIT
         verdict[~self._sampler.feasible(self._spec, proposed.inputs)] = ProtocolOutcome.SKIPPED_INFEASIBLE
         return verdict
 

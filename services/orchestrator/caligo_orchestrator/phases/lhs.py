@@ -11,17 +11,20 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from caligo import seeds
+from caligo import screening, seeds
 from caligo.errors import FailedPrecondition
 from caligo.results import ProtocolOutcome, ResultRows
+from caligo.screening import Verdict
 from caligo.seeds import Phase, Purpose
 from caligo.spec import CampaignSpec
-from caligo_orchestrator.pipeline import SIMULATE, Pipeline
+from caligo_orchestrator.pipeline import AUDIT, SIMULATE, Pipeline
 from caligo_orchestrator.remote import DesignRows, Sampler
 
 _PROBE_ROWS: Final = 4096
 _MAX_ROWS_A_SAMPLE: Final = 1000
 """A space with a smaller feasible share than one in this many is not worth a warm-up."""
+MIN_SIMULATED: Final = 16
+"""Rows that are simulated in any case: a campaign says nothing that no simulation has borne out."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,28 +38,37 @@ class Design:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The designs of a warm-up, one after the other; row indices count through all of them."""
+    """The designs of a warm-up, one after the other; row indices count through all of them.
+
+    Attributes:
+        spared: of the rows that the guardrail would skip, so many, the first ones, are simulated all the same.
+    """
 
     designs: tuple[Design, ...]
+    spared: int = 0
 
     @property
     def rows(self) -> int:
         return sum(design.used for design in self.designs)
 
     def to_json(self) -> bytes:
-        return json.dumps([dataclasses.asdict(design) for design in self.designs]).encode()
+        return json.dumps(dataclasses.asdict(self)).encode()
 
     @classmethod
     def from_json(cls, text: bytes) -> Plan:
-        return cls(tuple(Design(**design) for design in json.loads(text)))
+        content = json.loads(text)
+        if isinstance(content, list):  # release 0.1 kept the designs alone
+            content = {"designs": content}
+        return cls(**{**content, "designs": tuple(Design(**design) for design in content["designs"])})
 
 
 def plan(spec: CampaignSpec, sampler: Sampler) -> Plan:
     """Size the designs so that together they hold `spec.lhs.samples` feasible rows.
 
     A probe of the space gives the feasible share and with it the size of the first design, so that a single
-    hypercube covers the space in nearly all cases; what is missing then comes from further small ones. The plan is
-    a function of the spec alone.
+    hypercube covers the space in nearly all cases; what is missing then comes from further small ones. Rows that the
+    guardrail skips count as well; where it would leave fewer than `MIN_SIMULATED`, some are spared. The plan is a
+    function of the spec, and of the table that ships with the guardrail, alone.
 
     Raises:
         FailedPrecondition: the closed form leaves next to nothing of the space.
@@ -83,7 +95,17 @@ def plan(spec: CampaignSpec, sampler: Sampler) -> Plan:
             found += int(chunk.feasible.sum())
             used += len(chunk.index)
         designs.append(Design(seed, size, used))
-    return Plan(tuple(designs))
+    return _spare(Plan(tuple(designs)), spec, sampler)
+
+
+def _spare(planned: Plan, spec: CampaignSpec, sampler: Sampler) -> Plan:
+    """The plan, with as many rows spared as `MIN_SIMULATED` takes."""
+    simulated = 0
+    for _, verdict in _rows(spec, planned, sampler, evaluated=False):
+        simulated += int(np.isin(verdict, (SIMULATE, AUDIT)).sum())
+        if simulated >= MIN_SIMULATED:
+            return planned
+    return dataclasses.replace(planned, spared=MIN_SIMULATED - simulated)
 
 
 def _design_seed(spec: CampaignSpec, number: int) -> int:
@@ -94,16 +116,31 @@ def run(
     spec: CampaignSpec, plan: Plan, done: NDArray[np.int64], sampler: Sampler, pipeline: Pipeline
 ) -> Iterator[ResultRows]:
     """Evaluate the rows of the plan that are not among `done` (int64 indices); yields durable rows."""
-    for chunk in _rows(spec, plan, sampler):
+    for chunk, verdict in _rows(spec, plan, sampler):
         missing = ~np.isin(chunk.index, done)
-        verdict = np.where(chunk.feasible, SIMULATE, ProtocolOutcome.SKIPPED_INFEASIBLE).astype(np.uint8)
         yield from pipeline.submit(chunk.index[missing], chunk.inputs[missing], verdict[missing])
     yield from pipeline.drain()
 
 
-def _rows(spec: CampaignSpec, plan: Plan, sampler: Sampler) -> Iterator[DesignRows]:
-    offset = 0
+def _rows(
+    spec: CampaignSpec, plan: Plan, sampler: Sampler, evaluated: bool = True
+) -> Iterator[tuple[DesignRows, NDArray[np.uint8]]]:
+    """The rows of a plan with the pipeline's verdict on each, uint8 [n]: a function of the row and of the plan."""
+    screen = screening.screen(spec.guardrail, spec.physics, spec.protocol)
+    offset = spared = 0
     for design in plan.designs:
-        for chunk in sampler.design(spec, design.seed, design.size, 0, design.used, offset):
-            yield dataclasses.replace(chunk, index=chunk.index + offset)
+        first_row = offset if evaluated else None
+        for chunk in sampler.design(spec, design.seed, design.size, 0, design.used, first_row):
+            chunk = dataclasses.replace(chunk, index=chunk.index + offset)
+            verdict = np.where(chunk.feasible, SIMULATE, ProtocolOutcome.SKIPPED_INFEASIBLE).astype(np.uint8)
+            if screen.is_active:
+                log_odds = screening.failure_log_odds(chunk.inputs, spec.physics, spec.protocol)
+                doomed = chunk.feasible & screen.dooms(log_odds, chunk.inputs)
+                screened = screening.verdicts(doomed, spec.guardrail, spec.seed, Phase.LHS, chunk.index)
+                would_skip = np.flatnonzero(screened == Verdict.SKIP)
+                skip = would_skip[max(0, plan.spared - spared) :]
+                spared += len(would_skip) - len(skip)
+                verdict[doomed] = AUDIT
+                verdict[skip] = ProtocolOutcome.SKIPPED_PREDICTED_FAILURE
+            yield chunk, verdict
         offset += design.used
