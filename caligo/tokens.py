@@ -6,11 +6,9 @@ random bits, which nobody finds by trying, and its hash is looked up at every ca
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import enum
 import hashlib
-import os
 import re
 import secrets
 import sqlite3
@@ -19,13 +17,13 @@ import time
 from pathlib import Path
 from typing import Any, Final, Self
 
-from caligo.errors import AlreadyExists, InvalidArgument, NotFound, ResourceExhausted
+from caligo.database import Connection, JournalError, faults
+from caligo.errors import AlreadyExists, InvalidArgument, NotFound
 from caligo.layout import JOURNAL_NAME
 
 _PREFIX: Final = "caligo_"
 """Lets people and secret scanners see what it is."""
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}")
-_BUSY_SECONDS: Final = 30.0
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS tokens (
   name TEXT PRIMARY KEY,
@@ -74,7 +72,7 @@ class Tokens:
     A context manager; leaving it closes the database.
 
     Raises:
-        ResourceExhausted: (any method) the database cannot be read or written: the disk is full, read-only or gone.
+        JournalError: (any method) the database cannot be read or written: the disk is full, read-only or gone.
     """
 
     def __init__(self, data_directory: Path) -> None:
@@ -87,28 +85,23 @@ class Tokens:
         self._lock = threading.Lock()
         try:
             data_directory.mkdir(parents=True, exist_ok=True)
-            self._db = self._open()
-            self._opened = self._path.stat()
+            self._connection = self._open()
         except OSError as error:
             raise InvalidArgument("data_directory", f"{data_directory}: {error.strerror}") from None
-        except sqlite3.Error as error:
+        except JournalError as error:
             raise InvalidArgument("data_directory", f"{self._path}: {error}") from None
 
-    def _open(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, check_same_thread=False, isolation_level=None)
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute("PRAGMA synchronous=FULL")
-        db.executescript(_SCHEMA)
-        return db
+    def _open(self) -> Connection:
+        connection = Connection(self._path)
+        with faults():
+            connection.db.executescript(_SCHEMA)
+        return connection
 
     def _follow_drive(self) -> None:
         """Open the file at the path where it is another than the open one: its drive was lost and is back."""
-        with contextlib.suppress(OSError):  # it is not back; what is open may still answer
-            found = self._path.stat()
-            if not os.path.samestat(found, self._opened):
-                old, self._db, self._opened = self._db, self._open(), found
-                with contextlib.suppress(sqlite3.Error):
-                    old.close()
+        if not self._connection.is_in_place() and self._path.exists():  # else what is open may still answer
+            old, self._connection = self._connection, self._open()
+            old.close()
 
     def __enter__(self) -> Self:
         return self
@@ -118,7 +111,7 @@ class Tokens:
 
     def close(self) -> None:
         with self._lock:
-            self._db.close()
+            self._connection.close()
 
     def create(self, name: str, role: Role, owner: str = "") -> str:
         """A new token, which can never be had again.
@@ -168,14 +161,9 @@ class Tokens:
 
     def _execute(self, sql: str, values: tuple[object, ...]) -> list[Any]:
         """Rows that a statement gives."""
-        try:
-            with self._lock:
-                self._follow_drive()
-                return self._db.execute(sql, values).fetchall()
-        except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
-            raise
-        except sqlite3.DatabaseError as error:  # of a lost drive SQLite may say that its file is malformed
-            raise ResourceExhausted(f"data directory: {error}") from None
+        with self._lock, faults():
+            self._follow_drive()
+            return self._connection.db.execute(sql, values).fetchall()
 
     def _select(self, rest: str, *values: object) -> list[TokenRecord]:
         columns = "name, owner, role, last_four, create_time, revoke_time"

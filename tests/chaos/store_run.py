@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 from caligo_orchestrator import files
 from caligo_orchestrator.phases.lhs import Design, Plan
-from caligo_orchestrator.store.journal import Journal, JournalError, Proposal
+from caligo_orchestrator.store.journal import Journal, Proposal
 
+from caligo.database import JournalError
 from caligo.dataset import HISTORY_COLUMNS
 from caligo.results import COUNTS, ROW_DTYPE, ResultRows
 from caligo.seeds import Phase

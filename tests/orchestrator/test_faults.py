@@ -22,9 +22,10 @@ import numpy as np
 import pytest
 from caligo_orchestrator import files
 from caligo_orchestrator.manager import GONE
-from caligo_orchestrator.store.journal import Journal, JournalError
+from caligo_orchestrator.store.journal import Journal
 
 from caligo import rpc, wire
+from caligo.database import JournalError
 from caligo.dataset import open_campaign
 from caligo.errors import FailedPrecondition, NotFound, ResourceExhausted
 from caligo.seeds import Phase

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from caligo_orchestrator.store.journal import Journal, JournalError, Proposal
+from caligo_orchestrator.store.journal import Journal, Proposal
 
+from caligo.database import JournalError
 from caligo.results import ROW_DTYPE, ResultRows
 from caligo.seeds import Phase
 from caligo.v1 import campaign_pb2

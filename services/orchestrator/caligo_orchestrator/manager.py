@@ -17,6 +17,7 @@ import structlog
 from numpy.typing import NDArray
 
 from caligo import logs
+from caligo.database import JournalError
 from caligo.errors import (
     CaligoError,
     FailedPrecondition,
@@ -54,7 +55,7 @@ from caligo_orchestrator.phases import lhs
 from caligo_orchestrator.pipeline import Stopped
 from caligo_orchestrator.remote import ServiceLostError
 from caligo_orchestrator.settings import OrchestratorSettings
-from caligo_orchestrator.store.journal import CampaignFilter, CampaignRecord, Journal, JournalError
+from caligo_orchestrator.store.journal import CampaignFilter, CampaignRecord, Journal
 from caligo_orchestrator.streams import Event, new_event
 from caligo_orchestrator.turns import Turns
 from caligo_orchestrator.watching import Caller, Watchers

@@ -17,11 +17,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from caligo import tracing
+from caligo.database import JournalError
 from caligo.results import ProtocolOutcome, ResultRows, code_name
 from caligo.seeds import Phase
 from caligo.telemetry import SECONDS
 from caligo.v1 import campaign_pb2
-from caligo_orchestrator.store.journal import Journal, JournalError
+from caligo_orchestrator.store.journal import Journal
 
 if TYPE_CHECKING:
     from caligo_orchestrator.farm.base import Farm, Job

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import secrets
 import sqlite3
 import threading
@@ -21,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from caligo.errors import ResourceExhausted
+from caligo.database import Connection, JournalError, faults
 from caligo.results import ROW_DTYPE, ResultRows, rows_from_records
 from caligo.seeds import Phase
 from caligo.v1 import campaign_pb2
@@ -29,8 +28,6 @@ from caligo.v1 import campaign_pb2
 _VERSION: Final = 3
 """Of the tables, `PRAGMA user_version`: 0 and 2 before and in release 0.1; 3 since specs have a claim and rows more
 counts, which release 0.1 could not read."""
-_BUSY_SECONDS: Final = 30.0
-"""How long another process, `caligo token` say, may keep the database from being written."""
 _CAMPAIGNS: Final = """
 CREATE TABLE campaigns (
   id TEXT PRIMARY KEY,
@@ -102,10 +99,6 @@ KEPT_EVENTS: Final = 1000
 """Changes of state and notes: a few a phase, and two a pause. Progress is not kept."""
 
 
-class JournalError(ResourceExhausted):
-    """The journal cannot be written or read: the disk is full, read-only or gone. What it held it holds."""
-
-
 @dataclasses.dataclass(frozen=True)
 class CampaignRecord:
     """A campaign as the journal holds it.
@@ -174,9 +167,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.RLock()
-        with _faults():
-            self._db = _connect(path, "rwc")
-            self._opened = path.stat()
+        self._connection = Connection(path)
         with self.transaction():
             self._make_tables()
             self._write("INSERT OR IGNORE INTO checkpoints VALUES ('', 'identity', ?)", secrets.token_bytes(8))
@@ -185,12 +176,13 @@ class Journal:
         self.identity: str = identity.hex()
         """Tells this data directory from others, for ever."""
 
+    @property
+    def _db(self) -> sqlite3.Connection:
+        return self._connection.db
+
     def is_in_place(self) -> bool:
         """Whether the file that is open is the one at its path: not so where its drive was lost."""
-        try:
-            return os.path.samestat(self._opened, self._path.stat())
-        except OSError:
-            return False
+        return self._connection.is_in_place()
 
     def reopen(self) -> None:
         """Go over to the file at the path: the same journal, on a drive that was lost and is back.
@@ -198,19 +190,18 @@ class Journal:
         Raises:
             JournalError: there is none, or it is another data directory's; nothing has changed.
         """
-        with self._lock, _faults():
-            found = _connect(self._path, "rw")
+        with self._lock, faults():
+            found = Connection(self._path, make=False)
             try:
-                opened = self._path.stat()
-                ((identity,),) = found.execute("SELECT value FROM checkpoints WHERE campaign='' AND key='identity'")
+                query = "SELECT value FROM checkpoints WHERE campaign='' AND key='identity'"
+                ((identity,),) = found.db.execute(query)
                 if identity.hex() != self.identity:
                     raise JournalError(f"{self._path} belongs to another data directory")
             except BaseException:
                 found.close()
                 raise
-            old, self._db, self._opened = self._db, found, opened
-            with contextlib.suppress(sqlite3.Error):  # its drive is gone
-                old.close()
+            old, self._connection = self._connection, found
+            old.close()
 
     def _make_tables(self) -> None:
         (version,) = self._read("PRAGMA user_version")[0]
@@ -229,7 +220,7 @@ class Journal:
 
     def close(self) -> None:
         with self._lock:
-            self._db.close()
+            self._connection.close()
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -238,7 +229,7 @@ class Journal:
             if self._db.in_transaction:
                 yield
                 return
-            with _faults():
+            with faults():
                 self._db.execute("BEGIN IMMEDIATE")
                 try:
                     yield
@@ -253,7 +244,7 @@ class Journal:
             self._db.execute(sql, values)
 
     def _read(self, sql: str, *values: Any) -> list[tuple]:
-        with self._lock, _faults():
+        with self._lock, faults():
             return self._db.execute(sql, values).fetchall()
 
     # --- campaigns ------------------------------------------------------------------------------------------------
@@ -374,7 +365,7 @@ class Journal:
 
     def row_indices(self, id: str, phase: Phase) -> NDArray[np.int64]:
         """Indices of the durable rows of a phase, ascending."""
-        with self._lock, _faults():
+        with self._lock, faults():
             found = self._db.execute(
                 "SELECT sample FROM result_rows WHERE campaign=? AND phase=? ORDER BY sample", (id, int(phase))
             )
@@ -447,23 +438,3 @@ class Journal:
     def checkpoint(self, id: str, key: str) -> bytes | None:
         rows = self._read("SELECT value FROM checkpoints WHERE campaign=? AND key=?", id, key)
         return rows[0][0] if rows else None
-
-
-def _connect(path: Path, mode: str) -> sqlite3.Connection:
-    """The database at a path; `mode` is `rw`, or `rwc` to make it where there is none."""
-    uri = f"{path.absolute().as_uri()}?mode={mode}"
-    db = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, check_same_thread=False, isolation_level=None)
-    db.execute("PRAGMA journal_mode=WAL")
-    db.execute("PRAGMA synchronous=FULL")
-    return db
-
-
-@contextlib.contextmanager
-def _faults() -> Iterator[None]:
-    """What SQLite says of the disk, as a `JournalError`; its word on our own mistakes stays as it is."""
-    try:
-        yield
-    except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
-        raise
-    except (sqlite3.DatabaseError, OSError) as error:
-        raise JournalError(f"journal: {error}") from error
