@@ -97,10 +97,17 @@ class ServiceSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        sources = (init_settings, env_settings)
-        path = os.environ.get("CALIGO_CONFIG")
-        values = _read_sections(Path(path), cls.section).get(cls.section) if path else None
-        return sources if values is None else (*sources, InitSettingsSource(settings_cls, values))
+        values = cls.read_section(os.environ.get("CALIGO_CONFIG"))
+        return (init_settings, env_settings, InitSettingsSource(settings_cls, values))
+
+    @classmethod
+    def read_section(cls, path: str | None) -> dict[str, Any]:
+        """What a settings file, if there is one, says of the service.
+
+        Raises:
+            InvalidArgument: it cannot be read, or is no such file.
+        """
+        return _read_sections(Path(path), cls.section).get(cls.section, {}) if path else {}
 
     @classmethod
     def from_command_line(cls, arguments: list[str]) -> Self:

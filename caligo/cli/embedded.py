@@ -8,6 +8,7 @@ the pipe closes and the services end by themselves.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import shutil
 import signal
@@ -25,6 +26,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from caligo import rpc
 from caligo.cli.interrupts import Interrupts
 from caligo.errors import InternalError, InvalidArgument
+from caligo.settings import ServiceSettings
 
 WORKING_SERVICES: Final = ("sampler", "simulator", "surrogate")
 _START_SECONDS: Final = 180.0
@@ -34,16 +36,46 @@ _STOP_SECONDS: Final = 20.0
 _ORPHAN_SECONDS: Final = 5.0
 
 
-def environment(make_home: Callable[[], str]) -> dict[str, str]:
-    """The environment of a service, with another home where the user's cannot be written or there is none.
+_TAKEN_OVER: Final = frozenset(
+    {
+        *("metrics_address", "traces_endpoint", "traces_share", "log_level"),
+        *("workers", "segment_pairs", "namespace", "verify_segments"),
+        *("device", "kernel", "threads", "memory_budget_mib"),
+    }
+)
+"""Settings that count in a `caligo run` too: how a service computes and what it tells. The others are a server's."""
 
-    What compiles keeps the results at home: Numba, if the installation cannot be written, ends in an error where there
-    is no such place, and KeOps makes one that is called `~`.
+
+def environment(make_home: Callable[[], str]) -> dict[str, str]:
+    """The environment of a service: what it imports is what is installed, and what compiles has a home.
+
+    Python would look into the working directory first, in every process that the service starts: whatever is called
+    `token.py` there would be run. What compiles keeps the results at home: Numba, if the installation cannot be
+    written, ends in an error where there is no such place, and KeOps makes one that is called `~`.
     """
+    inherited = {**os.environ, "PYTHONSAFEPATH": "1"}
     home = os.path.expanduser("~")  # noqa: PTH111 - Path.home raises where there is none
     if home.startswith("/") and os.access(home, os.W_OK | os.X_OK):
-        return {**os.environ}
-    return {**os.environ, "HOME": make_home()}
+        return inherited
+    return {**inherited, "HOME": make_home()}
+
+
+def without_server_settings(service: str, inherited: Mapping[str, str]) -> dict[str, str]:
+    """An environment for a service of ours, where variables and a settings file may be those of a server.
+
+    What is no setting at all stays, for the service to refuse.
+
+    Raises:
+        InvalidArgument: the settings file cannot be used.
+    """
+    module = importlib.import_module(f"caligo_{service}.settings")
+    settings: type[ServiceSettings] = getattr(module, f"{service.capitalize()}Settings")
+    prefix = f"CALIGO_{service.upper()}_"
+    dropped = {f"{prefix}{name}".upper() for name in settings.model_fields.keys() - _TAKEN_OVER} | {"CALIGO_CONFIG"}
+    in_file = settings.read_section(inherited.get("CALIGO_CONFIG"))
+    from_file = {f"{prefix}{name}".upper(): str(value) for name, value in in_file.items()}
+    from_variables = {name.upper() if name.upper().startswith(prefix) else name: inherited[name] for name in inherited}
+    return {name: value for name, value in (from_file | from_variables).items() if name not in dropped}
 
 
 class ServiceProcess:
@@ -160,7 +192,7 @@ def embedded_services(
 
     Raises:
         InternalError: a service did not start.
-        InvalidArgument: the directory cannot be written.
+        InvalidArgument: the directory cannot be written, or the settings file cannot be used.
     """
     logs = data_directory / "logs"
     try:
@@ -172,7 +204,8 @@ def embedded_services(
     def start(name: str, *flags: str) -> None:
         with interrupts.held():
             log = logs / f"{name}.log"
-            processes.append(ServiceProcess(name, f"unix:{sockets / name}", log, list(flags), surroundings))
+            own = without_server_settings(name, surroundings)
+            processes.append(ServiceProcess(name, f"unix:{sockets / name}", log, list(flags), own))
 
     def clean_up() -> None:
         with interrupts.held():

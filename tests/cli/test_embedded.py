@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from caligo_simulator.epr.source import installed_sources
 
+from caligo.cli.embedded import without_server_settings
+
 COMMAND = Path(sys.executable).with_name("caligo")
 SECONDS = 180
 SPEC = """
@@ -105,6 +107,52 @@ def test_a_service_that_does_not_start_is_named_with_its_last_words(run: Run) ->
     assert "out/logs/surrogate.log" in line
     assert "Traceback" not in err
     assert not (run.directory / "out" / "journal.sqlite3").exists()
+
+
+def test_what_surrounds_a_run_does_not_get_into_it(run: Run) -> None:
+    """Services, fork server, workers and what else is started import what is installed; a server's settings are its."""
+    marks = run.directory / "marks"
+    for name in ("token", "random", "numpy", "torch", "grpc", "caligo", "sitecustomize"):
+        trap = (
+            f"open({str(marks)!r}, 'a').write({name!r})\nraise RuntimeError({name!r} + ' of the working directory')\n"
+        )
+        (run.directory / f"{name}.py").write_text(trap)
+    helped = subprocess.run([COMMAND, "serve", "sampler", "--help"], cwd=run.directory, capture_output=True, text=True)
+    assert helped.returncode == 0, helped.stderr
+    process = run.start(CALIGO_ORCHESTRATOR_REQUIRE_TOKEN="true", CALIGO_SAMPLER_TLS_CLIENT_CA="nothing.pem")
+    wait_for(process, "campaigns/embedded: running")
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 130, err
+    assert not marks.exists(), marks.read_text()
+
+
+SERVER = """
+orchestrator: {require_token: true, farm: dask, client_active_campaigns: 1, log_level: debug}
+simulator: {address: "0.0.0.0:1", tls_certificate: nothing.pem, workers: 1}
+"""
+
+
+def test_settings_of_a_server_are_not_those_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "server.yaml").write_text(SERVER)
+    monkeypatch.setenv("CALIGO_CONFIG", str(tmp_path / "server.yaml"))
+    monkeypatch.setenv("CALIGO_ORCHESTRATOR_REQUIRE_TOKEN", "true")
+    monkeypatch.setenv("caligo_orchestrator_client_calls", "1")
+    monkeypatch.setenv("CALIGO_ORCHESTRATOR_METRICS_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setenv("CALIGO_SURROGATE_KERNEL", "dense")
+    monkeypatch.setenv("CALIGO_SURROGATE_TLS_KEY", "nothing.pem")
+    monkeypatch.setenv("ADDRESS", "mine")
+    for service, expected in (
+        ("orchestrator", {"LOG_LEVEL": "debug", "METRICS_ADDRESS": "127.0.0.1:1"}),
+        ("sampler", {}),
+        ("simulator", {"WORKERS": "1"}),
+        ("surrogate", {"KERNEL": "dense"}),
+    ):
+        inherited = without_server_settings(service, os.environ)
+        prefix = f"CALIGO_{service.upper()}_"
+        found = {name.upper().removeprefix(prefix): inherited[name] for name in inherited if prefix in name.upper()}
+        assert found == expected
+        assert "CALIGO_CONFIG" not in inherited and inherited["ADDRESS"] == "mine"
 
 
 def test_terminated_while_starting(run: Run) -> None:
