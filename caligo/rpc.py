@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent import futures
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -28,7 +28,7 @@ from grpc_status import rpc_status
 from pydantic import ValidationError
 
 from caligo import logs
-from caligo.addresses import is_private
+from caligo.addresses import is_private, proxy_variable
 from caligo.errors import (
     BY_STATUS,
     CaligoError,
@@ -40,6 +40,7 @@ from caligo.errors import (
 )
 from caligo.spec import invalid_argument
 from caligo.tls import Tls
+from caligo.waiting import WaitingRoom
 
 if TYPE_CHECKING:
     from caligo.settings import ServiceSettings
@@ -51,6 +52,11 @@ THREADS: Final = 64
 """Calls that a server works on at once; `Watch` of the health service takes no thread."""
 _CALLS_PER_THREAD: Final = 4
 """Calls that a server takes at once, those included that wait for a thread; further ones are refused."""
+STALL_SECONDS: Final = 60.0
+"""How long a call may wait for a message of its other side, or for it to read one."""
+_WATCHERS: Final = 256
+_WATCH_SECONDS: Final = 3600.0
+"""Watchers of health, at once and for how long: they take no thread, but memory. Those that go on ask again."""
 _TEXT_BYTES: Final = 600
 """Of what an error quotes; gRPC loses the status where its trailers, encoded, exceed 8 KiB."""
 _M_TRIM_THRESHOLD: Final = -1  # malloc.h
@@ -81,11 +87,17 @@ _CHANNEL_OPTIONS: Final = (
 
 @dataclass(frozen=True)
 class Service:
-    """A servicer with the generated function that registers it and its full name in the contract."""
+    """A servicer with the generated function that registers it and its full name in the contract.
+
+    Attributes:
+        bounded: methods that see by themselves to it that no caller holds what it does not use; of any other the
+            server does, see `_Arrivals`.
+    """
 
     name: str
     register: Callable[[Any, grpc.Server], None]
     servicer: Any
+    bounded: Collection[str] = ()
 
 
 class Server:
@@ -102,6 +114,8 @@ class Server:
         options: Sequence[tuple[str, Any]] = (),
         threads: int = THREADS,
         max_calls: int | None = None,
+        places: int | None = None,
+        stall_seconds: float = STALL_SECONDS,
     ) -> None:
         """Bind `address` and register `services`; nothing is answered before `start`.
 
@@ -112,19 +126,26 @@ class Server:
             options: server arguments that go before those that every server has.
             threads: calls worked on at once; a stream holds its thread to its end.
             max_calls: calls taken at once; further ones are refused with RESOURCE_EXHAUSTED.
+            places: threads that calls may hold which wait for a message, or for its being read; by default half of
+                them. One more, and the call is cut off that has waited longest.
+            stall_seconds: how long one may.
 
         Raises:
             InvalidArgument: the address is reachable from outside, there is no `tls` and `insecure` is not set; or it
                 cannot be bound; or a file of `tls` cannot be used.
         """
         _check_guarded(address, tls, insecure)
+        bounded = {f"/{service.name}/{method}" for service in services for method in service.bounded}
+        self._waiting = WaitingRoom(stall_seconds, places or threads // 2)
+        self._watching = WaitingRoom(_WATCH_SECONDS, _WATCHERS)
+        self._rooms = contextlib.ExitStack()
         self._server = grpc.server(
             futures.ThreadPoolExecutor(threads, thread_name_prefix="rpc"),
-            interceptors=[_TypedErrors(), *interceptors],
+            interceptors=[_TypedErrors(), _Arrivals(self._waiting, bounded), *interceptors],
             options=tuple({**dict(_SERVER_OPTIONS), **dict(options)}.items()),
             maximum_concurrent_rpcs=max_calls or _CALLS_PER_THREAD * threads,
         )
-        self._health = _Health()
+        self._health = _Health(self._watching)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         for service in services:
             service.register(service.servicer, self._server)
@@ -140,6 +161,8 @@ class Server:
         self.address = address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
 
     def start(self) -> None:
+        for room in (self._waiting, self._watching):
+            self._rooms.enter_context(room)
         self._server.start()
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
 
@@ -151,6 +174,7 @@ class Server:
         """Refuse new calls, give those under way `grace_seconds`, then cancel them. Returns when all have ended."""
         self.refuse()
         self._server.stop(grace_seconds).wait()
+        self._rooms.close()
 
     def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for name in ("", *self._names):
@@ -158,15 +182,23 @@ class Server:
 
 
 class _Health(health.HealthServicer):
-    """The library's servicer without its deadlock.
+    """The library's servicer without its deadlock, and with an end to the number of its watchers.
 
     It sends while it holds its lock, and takes that lock on gRPC's event thread when a watcher goes away, the same
     thread that must say that the message was sent. So watchers are taken off the list on a thread of their own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, watching: WaitingRoom) -> None:
         super().__init__()
+        self._watching = watching
         self._closing = futures.ThreadPoolExecutor(1, thread_name_prefix="health")
+
+    def Watch(self, request: Any, context: Any, send_response_callback: Any = None) -> Any:
+        place = contextlib.ExitStack()
+        place.enter_context(self._watching.waiting(context))
+        if not context.add_callback(place.close):  # it has ended already
+            place.close()
+        return super().Watch(request, context, send_response_callback)
 
     def _on_close_callback(self, send_response_callback: Any, service: str) -> Callable[[], Any]:
         closed = super()._on_close_callback(send_response_callback, service)
@@ -190,13 +222,15 @@ def run(
     options: Sequence[tuple[str, Any]] = (),
     threads: int = THREADS,
     max_calls: int | None = None,
+    places: int | None = None,
+    stall_seconds: float = STALL_SECONDS,
     on_start: Callable[[], None] = lambda: None,
     on_stop: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve until SIGTERM, SIGINT or, with a lifeline, until standard input closes; then drain and return.
 
     Args:
-        interceptors, options, threads, max_calls: as `Server` takes them.
+        interceptors, options, threads, max_calls, places, stall_seconds: as `Server` takes them.
         on_start: called when the address is ours and before anything is answered.
         on_stop: called when health says NOT_SERVING and before calls under way are given their grace.
     """
@@ -219,6 +253,8 @@ def run(
         options=options,
         threads=threads,
         max_calls=max_calls,
+        places=places,
+        stall_seconds=stall_seconds,
     )
     on_start()
     server.start()
@@ -261,7 +297,7 @@ def main(settings_type: type[ServiceSettings], serve: Callable[[Any], None]) -> 
     return 0
 
 
-def behavior(handler: Any) -> tuple[str, Callable[[Any, grpc.ServicerContext], Any]]:
+def behavior(handler: Any) -> tuple[str, Callable[..., Any]]:
     """The function of a method handler, and the name of the attribute that holds it."""
     if handler.response_streaming:
         name = "stream_stream" if handler.request_streaming else "unary_stream"
@@ -292,8 +328,6 @@ class _TypedErrors(grpc.ServerInterceptor):
         if handler is None:
             return None
         name, inner = behavior(handler)
-        if getattr(inner, "experimental_non_blocking", False):  # health's Watch: wrapped, it would hold a thread
-            return handler
 
         def checked(request: Any) -> Any:
             return map(_check_readable, request) if handler.request_streaming else _check_readable(request)
@@ -306,8 +340,80 @@ class _TypedErrors(grpc.ServerInterceptor):
             with _reporting(context, details.method):
                 yield from inner(checked(request), context)
 
-        wrapped = stream if handler.response_streaming else unary
+        def unblocked(request: Any, context: grpc.ServicerContext, send: Any) -> None:
+            with _reporting(context, details.method):
+                inner(checked(request), context, send)
+
+        wrapped = _like(handler, unary, stream, unblocked)
         return handler._replace(**{name: wrapped, "request_deserializer": _readable(handler.request_deserializer)})
+
+
+class _Arrivals(grpc.ServerInterceptor):
+    """Awaits what callers send and read, so that those who do neither hold few threads, and none for long.
+
+    Left alone gRPC itself waits for the message of a unary call, before anything of ours is asked.
+    """
+
+    def __init__(self, room: WaitingRoom, bounded: Collection[str]) -> None:
+        self._room = room
+        self._bounded = bounded
+
+    def intercept_service(self, continuation: Any, details: Any) -> Any:
+        handler = continuation(details)
+        if handler is None or details.method in self._bounded:
+            return handler
+        _, inner = behavior(handler)
+
+        def request(messages: Iterator[Any], context: grpc.ServicerContext) -> Any:
+            arriving = self._arriving(messages, context)
+            return arriving if handler.request_streaming else first(arriving)
+
+        def unary(messages: Iterator[Any], context: grpc.ServicerContext) -> Any:
+            return inner(request(messages, context), context)
+
+        def stream(messages: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+            for message in inner(request(messages, context), context):
+                with self._room.waiting(context):  # gRPC comes back when it has sent the message
+                    yield message
+
+        def unblocked(messages: Iterator[Any], context: grpc.ServicerContext, send: Any) -> None:
+            inner(request(messages, context), context, send)
+
+        return streamed(handler, _like(handler, unary, stream, unblocked))
+
+    def _arriving(self, messages: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+        while True:
+            with self._room.waiting(context):
+                message = next(messages, None)
+            if message is None:
+                return
+            yield message
+
+
+def first(messages: Iterator[Any]) -> Any:
+    """The message of a unary call.
+
+    Raises:
+        InvalidArgument: there is none.
+    """
+    message = next(messages, None)
+    if message is None:
+        raise InvalidArgument("request", "is missing")
+    return message
+
+
+def streamed(handler: Any, function: Callable[..., Any]) -> Any:
+    """A method's handler that gives `function` the messages of its calls as they come, even where there is only one."""
+    make = grpc.stream_stream_rpc_method_handler if handler.response_streaming else grpc.stream_unary_rpc_method_handler
+    return make(function, handler.request_deserializer, handler.response_serializer)
+
+
+def _like(handler: Any, unary: Any, stream: Any, unblocked: Any) -> Callable[..., Any]:
+    """The function that answers as a handler does: with a message, with many, or (health's Watch) without a thread."""
+    if getattr(behavior(handler)[1], "experimental_non_blocking", False):
+        unblocked.experimental_non_blocking = True
+        return unblocked
+    return stream if handler.response_streaming else unary
 
 
 class _Unreadable:
@@ -394,6 +500,7 @@ def channel(
     options: Sequence[tuple[str, Any]] = (),
     service_config: Mapping[str, Any] | None = None,
     interceptors: Sequence[Any] = (),
+    may_be_proxied: bool = False,
 ) -> grpc.Channel:
     """A channel to `host:port`, `dns:///name:port` or `unix:PATH`.
 
@@ -403,11 +510,13 @@ def channel(
         options: channel arguments that go before those that every channel has.
         service_config: gRPC's service config (load balancing, health checks, retries), as a JSON object.
         interceptors: client interceptors, outermost first.
+        may_be_proxied: a proxy of the environment is taken where `addresses.proxy_variable` says so. It is for people
+            at their desks; services reach one another directly.
 
     Raises:
         InvalidArgument: a file of `tls` cannot be used, or the token would travel in the clear to another machine.
     """
-    arguments = _channel_arguments(options, service_config)
+    arguments = _channel_arguments(options, service_config, may_be_proxied and proxy_variable(address) != "")
     if tls is None or address.startswith("unix:"):
         made = grpc.insecure_channel(address, options=arguments)
     else:
@@ -425,9 +534,10 @@ def aio_channel(
     options: Sequence[tuple[str, Any]] = (),
     service_config: Mapping[str, Any] | None = None,
     interceptors: Sequence[Any] = (),
+    may_be_proxied: bool = False,
 ) -> grpc.aio.Channel:
     """The same for asyncio; `interceptors` are those of `grpc.aio`."""
-    arguments = _channel_arguments(options, service_config)
+    arguments = _channel_arguments(options, service_config, may_be_proxied and proxy_variable(address) != "")
     if token:
         kinds = (_AioBearerUnary, _AioBearerStream)
         interceptors = (*interceptors, *(kind(_check_token(token, address, tls)) for kind in kinds))
@@ -442,10 +552,11 @@ def aio_channel(
 
 
 def _channel_arguments(
-    options: Sequence[tuple[str, Any]], service_config: Mapping[str, Any] | None
+    options: Sequence[tuple[str, Any]], service_config: Mapping[str, Any] | None, is_proxied: bool
 ) -> tuple[tuple[str, Any], ...]:
     config = (("grpc.service_config", json.dumps(service_config)),) if service_config is not None else ()
-    return tuple({**dict(_CHANNEL_OPTIONS), **dict(options), **dict(config)}.items())
+    proxy = ("grpc.enable_http_proxy", int(is_proxied))
+    return tuple({**dict((*_CHANNEL_OPTIONS, proxy)), **dict(options), **dict(config)}.items())
 
 
 def _check_token(token: str, address: str, tls: Tls | None) -> str:

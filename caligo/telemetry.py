@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import prometheus_client
 
 import caligo
 from caligo import logs
-from caligo.addresses import is_private
+from caligo.addresses import is_private, proxy_variable
 from caligo.errors import InvalidArgument
 from caligo.settings import ServiceSettings
 from caligo.tracing import tracing_to
@@ -90,7 +90,12 @@ def _otlp(settings: ServiceSettings) -> SpanProcessor:
     endpoint = settings.traces_endpoint
     encrypted = endpoint.startswith("https://")
     _split(endpoint.removeprefix("https://"), "traces_endpoint", settings.insecure or encrypted)
-    exporter = OTLPSpanExporter(endpoint if encrypted else f"http://{endpoint}", insecure=not encrypted)
+    proxy = ("grpc.enable_http_proxy", int(proxy_variable(endpoint.removeprefix("https://")) != ""))
+    exporter = OTLPSpanExporter(
+        endpoint if encrypted else f"http://{endpoint}",
+        insecure=not encrypted,
+        channel_options=cast(Any, (proxy,)),  # numbers, whatever its signature says
+    )
     return BatchSpanProcessor(exporter, max_queue_size=_WAITING_SPANS, schedule_delay_millis=1000)
 
 

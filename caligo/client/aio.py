@@ -41,7 +41,7 @@ class AsyncCampaignClient:
     ) -> None:
         self.address = address
         self._connection = Connection(address, patience_seconds, is_encrypted=tls is not None)
-        self._channel = rpc.aio_channel(address, tls, token=token)
+        self._channel = rpc.aio_channel(address, tls, token=token, may_be_proxied=True)
         self._stub = campaign_pb2_grpc.CampaignServiceStub(self._channel)
 
     async def __aenter__(self) -> Self:

@@ -20,8 +20,9 @@ from google.protobuf.message import Message
 from numpy.typing import NDArray
 
 from caligo import rpc, slices, wire
+from caligo.addresses import proxy_variable
 from caligo.client.model import Campaign, CampaignState, Event, resource_name
-from caligo.errors import CaligoError, InvalidArgument, ResourceExhausted, Unreachable
+from caligo.errors import CaligoError, DeadlineExceeded, InvalidArgument, ResourceExhausted, Unreachable
 from caligo.results import ResultRows
 from caligo.seeds import Phase
 from caligo.slices import CliffSlice
@@ -109,6 +110,8 @@ class Connection:
                 f"{self.address}: answers through TLS alone; give the authorities that its certificate must come from "
                 "(--ca-certificate, in Python tls)"
             )
+        if isinstance(error, Unreachable | DeadlineExceeded) and (variable := proxy_variable(self.address)):
+            return type(error)(f"{error}; asked through the proxy of ${variable}, for $no_proxy does not name it")
         return error
 
 

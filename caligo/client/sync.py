@@ -46,7 +46,7 @@ class CampaignClient:
     ) -> None:
         self.address = address
         self._connection = Connection(address, patience_seconds, is_encrypted=tls is not None)
-        self._channel = rpc.channel(address, tls, token=token)
+        self._channel = rpc.channel(address, tls, token=token, may_be_proxied=True)
         self._stub = campaign_pb2_grpc.CampaignServiceStub(self._channel)
 
     def __enter__(self) -> Self:

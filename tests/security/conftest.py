@@ -90,6 +90,8 @@ def orchestrate(tmp_path: Path) -> Iterator[Callable[..., Orchestrator]]:
                 interceptors=[guard],
                 options=settings.server_options,
                 threads=settings.threads,
+                places=settings.places,
+                stall_seconds=settings.stall_seconds,
             )
             server.start()
             stack.callback(server.stop, 0)

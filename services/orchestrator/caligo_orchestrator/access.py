@@ -1,7 +1,6 @@
 """Who calls, and what they may do. Every call passes here before anything of it is read.
 
-A token stands for an owner and a role (`caligo.tokens`). What is not listed in `ROLES` is open to all, and that is
-reflection alone; health does not come here.
+A token stands for an owner and a role (`caligo.tokens`). Health and reflection are open to all.
 """
 
 from __future__ import annotations
@@ -11,16 +10,17 @@ import contextvars
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 import grpc
-from grpc_reflection.v1alpha import reflection
 
 from caligo import rpc
-from caligo.errors import InvalidArgument, PermissionDenied, Unauthenticated
+from caligo.errors import PermissionDenied, Unauthenticated
 from caligo.tokens import Role, Tokens
 from caligo.v1 import campaign_pb2
-from caligo_orchestrator.limits import Admission, StallWatch
+from caligo.waiting import WaitingRoom
+from caligo_orchestrator.limits import Admission
 from caligo_orchestrator.settings import OrchestratorSettings
 
 SERVICE: Final = campaign_pb2.DESCRIPTOR.services_by_name["CampaignService"].full_name
@@ -35,8 +35,8 @@ ROLES: Final[dict[str, Role]] = {
     ),
 }
 """The least role that each method of the service takes."""
-_HEALTH: Final = "/grpc.health.v1.Health/"
-_REFLECTION: Final = f"/{reflection.SERVICE_NAME}/"
+_OPEN: Final = "/grpc."
+"""Methods of gRPC's own, health and reflection: for everybody, and within the server's bounds."""
 _LOOK_SECONDS: Final = 5.0
 """How long a stream may go on after its token was revoked, if it has anything to send."""
 
@@ -55,8 +55,6 @@ class Caller:
 
 ANYONE: Final = Caller("", Role.ADMIN)
 """Who calls without a token where none is required: everything is theirs."""
-_NOBODY: Final = Caller("", Role.READ)
-"""Who uses reflection."""
 _CALLER: contextvars.ContextVar[Caller] = contextvars.ContextVar("caller")
 
 
@@ -68,53 +66,41 @@ def caller() -> Caller:
 class Guard(grpc.ServerInterceptor):
     """Lets in whom a token allows it, within the limits, and ends calls that hold a thread and do not move.
 
-    It asks for the message of a unary call itself, so that a caller who never sends it is refused or cut off like one
-    who never reads.
+    It asks for the message of a unary call itself, so that nothing is read for those who are refused.
     """
 
-    def __init__(self, tokens: Tokens, admission: Admission, stalls: StallWatch, *, require_token: bool) -> None:
+    def __init__(self, tokens: Tokens, admission: Admission, room: WaitingRoom, *, require_token: bool) -> None:
+        """`room`: where calls wait for what is sent to be read."""
         self._tokens = tokens
         self._admission = admission
-        self._stalls = stalls
+        self._room = room
         self._require_token = require_token
 
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
         handler = continuation(details)
-        if handler is None or details.method.startswith(_HEALTH):
+        if handler is None or details.method.startswith(_OPEN):
             return handler
         _, inner = rpc.behavior(handler)
 
-        def request(messages: Iterator[Any], context: grpc.ServicerContext) -> Any:
-            if handler.request_streaming:
-                return messages
-            with self._stalls.watching(context):
-                message = next(messages, None)
-            if message is None:
-                raise InvalidArgument("request", "is missing")
-            return message
+        def request(messages: Iterator[Any], waiting: AbstractContextManager[None]) -> Any:
+            with waiting:
+                return rpc.first(messages)
 
         def unary(messages: Iterator[Any], context: grpc.ServicerContext) -> Any:
-            with self._admission.call(self._enter(details)):
-                return inner(request(messages, context), context)
+            with self._admission.call(self._enter(details)) as waiting:
+                return inner(request(messages, waiting(context)), context)
 
         def stream(messages: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
-            with self._admission.stream(self._enter(details)):
+            with self._admission.stream(self._enter(details)) as waiting:
                 looked = time.monotonic()
-                for message in inner(request(messages, context), context):
-                    with self._stalls.watching(context):  # gRPC comes back when it has sent the message
+                for message in inner(request(messages, waiting(context)), context):
+                    with self._room.waiting(context):  # gRPC comes back when it has sent the message
                         yield message
                     if time.monotonic() - looked > _LOOK_SECONDS:
                         self._identify(details)
                         looked = time.monotonic()
 
-        make = (
-            grpc.stream_stream_rpc_method_handler
-            if handler.response_streaming
-            else grpc.stream_unary_rpc_method_handler
-        )
-        return make(
-            stream if handler.response_streaming else unary, handler.request_deserializer, handler.response_serializer
-        )
+        return rpc.streamed(handler, stream if handler.response_streaming else unary)
 
     def _enter(self, details: Any) -> str:
         """Let a call in; returns its owner."""
@@ -129,8 +115,6 @@ class Guard(grpc.ServerInterceptor):
             Unauthenticated: a token is required and missing, or not valid.
             PermissionDenied: the token's role does not allow the method.
         """
-        if details.method.startswith(_REFLECTION):
-            return _NOBODY
         entries = [value for key, value in details.invocation_metadata if key == rpc.TOKEN_HEADER]
         if not entries and not self._require_token:
             return ANYONE
@@ -152,11 +136,12 @@ class Guard(grpc.ServerInterceptor):
 @contextlib.contextmanager
 def guard(settings: OrchestratorSettings) -> Iterator[Guard]:
     """The guard of an orchestrator, for as long as it serves."""
-    admission = Admission(
-        max_calls=settings.max_calls,
-        client_calls=settings.client_calls,
-        max_streams=settings.max_streams,
-        client_streams=settings.client_streams,
-    )
-    with Tokens(settings.data_directory) as tokens, StallWatch(settings.stall_seconds) as stalls:
-        yield Guard(tokens, admission, stalls, require_token=settings.needs_token)
+    with Tokens(settings.data_directory) as tokens, WaitingRoom(settings.stall_seconds) as room:
+        admission = Admission(
+            room,
+            max_calls=settings.max_calls,
+            client_calls=settings.client_calls,
+            max_streams=settings.max_streams,
+            client_streams=settings.client_streams,
+        )
+        yield Guard(tokens, admission, room, require_token=settings.needs_token)

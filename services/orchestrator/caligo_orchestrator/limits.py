@@ -5,18 +5,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import threading
-import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from typing import Final, Self
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
 
 import grpc
 
-from caligo import logs
 from caligo.errors import ResourceExhausted
 from caligo.spec import CampaignSpec
+from caligo.waiting import WaitingRoom
 
-log = logs.get("limits")
+Waiting = Callable[[grpc.ServicerContext], contextlib.AbstractContextManager[None]]
 
 _CALL_SECONDS: Final = 1.0
 _STREAM_SECONDS: Final = 10.0
@@ -76,42 +75,52 @@ class Quotas:
 
 
 class Admission:
-    """Calls and streams under way, of each client and of all."""
+    """Calls and streams under way, of each client and of all.
 
-    def __init__(self, *, max_calls: int, client_calls: int, max_streams: int, client_streams: int) -> None:
-        self._calls = _Gate("calls under way", _CALL_SECONDS, max_calls=max_calls, client_calls=client_calls)
-        self._streams = _Gate("open streams", _STREAM_SECONDS, max_streams=max_streams, client_streams=client_streams)
+    A client who has as many as may be loses those first that wait for their request.
+    """
 
-    def call(self, client: str) -> contextlib.AbstractContextManager[None]:
-        """One more call, for as long as the block lasts.
+    def __init__(
+        self, room: WaitingRoom, *, max_calls: int, client_calls: int, max_streams: int, client_streams: int
+    ) -> None:
+        """`room`: where calls wait."""
+        self._calls = _Gate("calls under way", _CALL_SECONDS, room, max_calls=max_calls, client_calls=client_calls)
+        self._streams = _Gate(
+            "open streams", _STREAM_SECONDS, room, max_streams=max_streams, client_streams=client_streams
+        )
+
+    def call(self, client: str) -> contextlib.AbstractContextManager[Waiting]:
+        """One more call, for as long as the block lasts; what it is given is entered where the request is awaited.
 
         Raises:
             ResourceExhausted: names the limit.
         """
         return self._calls.entering(client)
 
-    def stream(self, client: str) -> contextlib.AbstractContextManager[None]:
+    def stream(self, client: str) -> contextlib.AbstractContextManager[Waiting]:
         """The same for a stream."""
         return self._streams.entering(client)
 
 
 class _Gate:
-    def __init__(self, what: str, retry_seconds: float, **limits: int) -> None:
+    def __init__(self, what: str, retry_seconds: float, room: WaitingRoom, **limits: int) -> None:
         """`limits`: of all clients together, then of one."""
         self._what = what
         self._retry_seconds = retry_seconds
+        self._room = room
         self._total, self._client = limits.items()
         self._lock = threading.Lock()
         self._inside: Counter[str] = Counter()
 
     @contextlib.contextmanager
-    def entering(self, client: str) -> Iterator[None]:
+    def entering(self, client: str) -> Iterator[Waiting]:
+        own = (self._what, client)
         with self._lock:
             for (limit, most), now, whose in (
                 (self._client, self._inside[client], "of yours"),
                 (self._total, self._inside.total(), "of all clients"),
             ):
-                if now >= most:
+                if now >= most and not self._room.make_room(own):
                     raise ResourceExhausted(
                         f"{limit}: {most:,} {self._what} {whose} at most; try again in {self._retry_seconds:g} s",
                         limit=limit,
@@ -120,48 +129,9 @@ class _Gate:
                     )
             self._inside[client] += 1
         try:
-            yield
+            yield lambda context: self._room.waiting(context, own)
         finally:
             with self._lock:
                 self._inside[client] -= 1
                 if not self._inside[client]:
                     del self._inside[client]
-
-
-class StallWatch:
-    """Cancels calls whose other side neither sends what is due nor reads what was sent.
-
-    A thread of gRPC's waits until a message has gone out, or come in, for as long as that takes; so somebody else has
-    to look. A context manager; leaving it ends the watch.
-    """
-
-    def __init__(self, patience_seconds: float) -> None:
-        self._patience_seconds = patience_seconds
-        self._since: dict[int, tuple[float, grpc.ServicerContext]] = {}
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="stalls", daemon=True)
-        self._thread.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    @contextlib.contextmanager
-    def watching(self, context: grpc.ServicerContext) -> Iterator[None]:
-        """The block waits for the other side of a call."""
-        self._since[id(context)] = time.monotonic(), context
-        try:
-            yield
-        finally:
-            del self._since[id(context)]
-
-    def _watch(self) -> None:
-        while not self._ended.wait(self._patience_seconds / 4):
-            too_long = time.monotonic() - self._patience_seconds
-            for since, context in list(self._since.values()):
-                if since < too_long:
-                    log.warning("cut off a client that does not read or send", peer=context.peer())
-                    context.cancel()

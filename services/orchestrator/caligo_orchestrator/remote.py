@@ -144,23 +144,25 @@ class Sampler(_Remote):
 
         first_row: index of the design's row 0 among the warm-up's rows; None where they are not to be evaluated.
         """
-        request = sampler_pb2.StreamDesignRequest(
-            space=to_proto(spec.space, types_pb2.SpaceSpec),
-            physics=to_proto(spec.physics, types_pb2.PhysicsSpec),
-            seed=seed,
-            size=size,
-            start=start,
-            count=count,
-            chunk_rows=_DESIGN_BLOCK,
-        )
-        about = contextlib.nullcontext() if first_row is None else tracing.working_on(Phase.LHS, first_row)
-        with self._calling():
-            with about:
-                responses = self._stub.StreamDesign(request)
-            for response in responses:
+        # A call a chunk: one that waits until its rows are simulated looks like one of somebody who never reads.
+        for first in range(start, start + count, _DESIGN_BLOCK):
+            request = sampler_pb2.StreamDesignRequest(
+                space=to_proto(spec.space, types_pb2.SpaceSpec),
+                physics=to_proto(spec.physics, types_pb2.PhysicsSpec),
+                seed=seed,
+                size=size,
+                start=first,
+                count=min(_DESIGN_BLOCK, start + count - first),
+                chunk_rows=_DESIGN_BLOCK,
+            )
+            about = contextlib.nullcontext() if first_row is None else tracing.working_on(Phase.LHS, first_row)
+            with self._calling():
+                with about:
+                    responses = self._stub.StreamDesign(request)
+                (response,) = responses
                 index, inputs = wire.decode_design(response.rows)
                 margin = wire.decode(response.feasibility_margin, wire.FEASIBILITY, len(index))
-                yield DesignRows(index, inputs, margin > 0)
+            yield DesignRows(index, inputs, margin > 0)
 
     def feasible(self, spec: CampaignSpec, inputs: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Which rows [n, 9] the closed form leaves some hope of a key, bool [n]."""

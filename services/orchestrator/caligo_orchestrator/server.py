@@ -172,9 +172,9 @@ def _mine(wanted: CampaignFilter) -> CampaignFilter:
 
 
 def service(campaigns: Campaigns) -> rpc.Service:
-    """The service as `caligo.rpc` registers it."""
+    """The service as `caligo.rpc` registers it; `access.Guard` bounds what its callers hold."""
     register = campaign_pb2_grpc.add_CampaignServiceServicer_to_server
-    return rpc.Service(access.SERVICE, register, CampaignServicer(campaigns))
+    return rpc.Service(access.SERVICE, register, CampaignServicer(campaigns), bounded=access.ROLES)
 
 
 def serve(settings: OrchestratorSettings) -> None:
@@ -188,6 +188,8 @@ def serve(settings: OrchestratorSettings) -> None:
             interceptors=[guard],
             options=settings.server_options,
             threads=settings.threads,
+            places=settings.places,
+            stall_seconds=settings.stall_seconds,
             on_start=campaigns.start,
             on_stop=campaigns.stop,
         )

@@ -13,7 +13,7 @@ from caligo.settings import ServiceSettings
 from caligo.tls import Tls
 from caligo_orchestrator.limits import Quotas
 
-_SPARE_THREADS: Final = 16
+_SPARE_THREADS: Final = 32
 
 
 class OrchestratorSettings(ServiceSettings, section="orchestrator"):
@@ -78,6 +78,11 @@ class OrchestratorSettings(ServiceSettings, section="orchestrator"):
     def threads(self) -> int:
         """Of the server: one a call or stream that may be under way, and some for health and for what is refused."""
         return self.max_calls + self.max_streams + _SPARE_THREADS
+
+    @property
+    def places(self) -> int:
+        """Of the server: threads, among the spare ones, for calls of health and reflection that do not move."""
+        return _SPARE_THREADS // 2
 
     @property
     def server_options(self) -> tuple[tuple[str, int], ...]:

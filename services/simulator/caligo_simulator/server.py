@@ -36,10 +36,11 @@ _OPTIONS: Final = (
 
 
 class SimulatorService(simulator_pb2_grpc.SimulatorServiceServicer):
-    """Streams of rows over one simulator, one at a time."""
+    """Streams of rows over one simulator, one at a time; one that has none under way for long is ended."""
 
-    def __init__(self, simulator: Simulator) -> None:
+    def __init__(self, simulator: Simulator, stall_seconds: float = rpc.STALL_SECONDS) -> None:
         self._simulator = simulator
+        self._stall_seconds = stall_seconds
         self._is_taken = threading.Lock()
 
     def Simulate(
@@ -52,7 +53,7 @@ class SimulatorService(simulator_pb2_grpc.SimulatorServiceServicer):
             self._release(ended)
         context.send_initial_metadata(((wire.CAPACITY_HEADER, self._capacity().SerializeToString()),))
         requests = _Requests(request_iterator)
-        for task, row in self._simulator.carry_out(requests.tasks(), ended):
+        for task, row in self._simulator.carry_out(requests.tasks(), ended, self._stall_seconds):
             requests.forget(task)
             yield simulator_pb2.SimulateResponse(job=task.job, results=wire.encode_rows(row))
 
@@ -139,6 +140,12 @@ def to_setup(setup: simulator_pb2.SimulateSetup) -> Setup:
     )
 
 
+def service(simulator: Simulator) -> rpc.Service:
+    """The service as `caligo.rpc` registers it. A stream of rows, the only one, may be silent while rows take long."""
+    register = simulator_pb2_grpc.add_SimulatorServiceServicer_to_server
+    return rpc.Service(NAME, register, SimulatorService(simulator), bounded=("Simulate",))
+
+
 def serve(settings: SimulatorSettings) -> None:
     """Run the service until it is told to stop. Nothing is answered before every kernel is compiled."""
     numba.set_num_threads(1)
@@ -147,10 +154,7 @@ def serve(settings: SimulatorSettings) -> None:
     ) as simulator:
         simulator.warm_up()
         log.info("ready", workers=settings.workers, arena=simulator.arena.name)
-        service = rpc.Service(
-            NAME, simulator_pb2_grpc.add_SimulatorServiceServicer_to_server, SimulatorService(simulator)
-        )
-        rpc.run(settings, [service], options=_OPTIONS, on_stop=simulator.drain)
+        rpc.run(settings, [service(simulator)], options=_OPTIONS, on_stop=simulator.drain)
 
 
 def main() -> int:

@@ -103,18 +103,23 @@ class Simulator:
             for _, row in results:
                 yield row
 
-    def carry_out(self, tasks: Iterable[Task], cancelled: threading.Event) -> Generator[tuple[Task, ResultRows]]:
+    def carry_out(
+        self, tasks: Iterable[Task], cancelled: threading.Event, idle_seconds: float | None = None
+    ) -> Generator[tuple[Task, ResultRows]]:
         """Tasks with their result rows, one at a time, in the order in which they complete.
 
         `tasks` is read in a thread of its own, and only while fewer than `max_rows_in_flight` of this stream are
         under way. Closing the generator, or setting `cancelled`, stops everything under way at its next stage.
         Whatever reading a task raises ends the stream.
 
+        Args:
+            idle_seconds: how long nothing may be under way before no more is read; None for ever.
+
         Raises:
             InvalidArgument: a row lies outside the parameter space.
             Unreachable: `drain` or `close` was called before all rows were done.
         """
-        stream = _Stream(self._threads, self.max_rows_in_flight, cancelled)
+        stream = _Stream(self._threads, self.max_rows_in_flight, cancelled, idle_seconds)
         with self._lock:
             self._streams.add(stream)
             if self._draining:
@@ -194,8 +199,11 @@ class _Cancelled(threading.Event):
 class _Stream:
     """One call of `carry_out`: a feeder thread reads tasks, harness threads queue results, `results` hands them on."""
 
-    def __init__(self, threads: ThreadPoolExecutor, credit: int, cancelled: threading.Event) -> None:
+    def __init__(
+        self, threads: ThreadPoolExecutor, credit: int, cancelled: threading.Event, idle_seconds: float | None
+    ) -> None:
         self._threads = threads
+        self._idle_seconds = idle_seconds
         self._credit = threading.Semaphore(credit)
         self._cancelled = cancelled
         self._done: queue.SimpleQueue[tuple[Task, ResultRows | Exception] | None] = queue.SimpleQueue()
@@ -220,7 +228,12 @@ class _Stream:
         threading.Thread(target=self._feed, args=(tasks, work), name="feeder", daemon=True).start()
         try:
             while self._refusal is None and (self._reading or self._ended < self._submitted):
-                item = self._done.get()
+                try:
+                    item = self._done.get(timeout=self._idle_seconds)
+                except queue.Empty:
+                    if self._ended == self._submitted:
+                        self.stop_reading()
+                    continue
                 if item is None:
                     continue
                 task, result = item
