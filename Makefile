@@ -1,4 +1,4 @@
-# `make campaign` and `make test` need Python 3.11, make and a C++ compiler, nothing else.
+# `make campaign` and `make test` need Python 3.11 and make, nothing else; without a C++ compiler KeOps is left out.
 PYTHON ?= python3
 # A CUDA or ROCm build of the same version may take its place: make env TORCH=PATH_OR_REQUIREMENT
 TORCH ?= torch==2.13.0

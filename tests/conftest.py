@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import gc
 
+import pytest
+from caligo_surrogate import keops
+
 
 def pytest_collection_finish() -> None:
     """Modules and tests stay to the end: later collections, two in each campaign, need not go through them again."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("keops") and (lack := keops.missing()):
+        pytest.skip(f"KeOps needs {lack}")

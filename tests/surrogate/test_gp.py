@@ -7,7 +7,7 @@ import linear_operator
 import numpy as np
 import pytest
 import torch
-from caligo_surrogate.device import keops_is_installed
+from caligo_surrogate import keops
 from caligo_surrogate.escalation import Health, Ladder, Numerics, Plan, Solver, UnsoundError
 from caligo_surrogate.prior import Constant
 from caligo_surrogate.regressor import EfficiencyGP, train
@@ -156,12 +156,14 @@ def test_choice_of_solver(MockGPUBackend, monkeypatch, choice, gpu, rows, traini
 
 
 def test_choice_of_kernel(on_cpu, monkeypatch):
-    """The matrix itself where it fits into half of the memory, KeOps beyond where there is any."""
+    """The matrix itself where it fits into half of the memory, KeOps beyond where it can be used."""
     monkeypatch.setattr(on_cpu, "total_bytes", lambda: 8 * 1000**2)
     solver = Solver("auto", on_cpu, NUMERICS)
     assert solver.kernel(1000, matrices=1) == "dense"
-    assert solver.kernel(1000, matrices=2) == solver.kernel(1001, matrices=1)
-    assert solver.kernel(1001, matrices=1) == ("keops" if keops_is_installed() else "blocks")
+    assert solver.kernel(1000, matrices=2) == solver.kernel(1001, matrices=1) != "dense"
+    for lack, beyond in ((None, "keops"), ("a compiler", "blocks")):
+        monkeypatch.setattr(keops, "missing", lambda lack=lack: lack)
+        assert solver.kernel(1001, matrices=1) == beyond
     on_cpu.kernel = "blocks"
     assert solver.kernel(10, matrices=1) == "blocks"
 
@@ -207,8 +209,7 @@ def test_nan_in_the_data_is_not_a_fit(cliff, device):
 
 # --- memory ---------------------------------------------------------------------------------------------------------
 
-KEOPS = pytest.mark.skipif(not keops_is_installed(), reason="KeOps is not installed")
-BACKENDS = ["blocks", pytest.param("keops", marks=KEOPS)]
+BACKENDS = ["blocks", pytest.param("keops", marks=pytest.mark.keops)]
 
 
 @pytest.mark.parametrize("kernel", BACKENDS)

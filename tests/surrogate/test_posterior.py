@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from caligo_surrogate.device import keops_is_installed
 from caligo_surrogate.escalation import Numerics, Solver, UnsoundError
 from caligo_surrogate.posterior import IterativePosterior, Process, cg, condition
 from caligo_surrogate.posterior.cg import Nystrom
@@ -23,8 +22,7 @@ MATERN = Matern(torch.linspace(0.8, 4.0, 9), 1.7)
 NOISE = 1e-2
 CONSTANT = 0.3
 NOTHING_KNOWN = Process(MATERN, Constant(), CONSTANT, NOISE, 0.0)
-KEOPS = pytest.mark.skipif(not keops_is_installed(), reason="KeOps is not installed")
-BACKENDS = ["dense", "blocks", pytest.param("keops", marks=KEOPS)]
+BACKENDS = ["dense", "blocks", pytest.param("keops", marks=pytest.mark.keops)]
 
 
 class Tilted:
@@ -91,8 +89,8 @@ def test_kernel_is_that_of_gpytorch(data):
     ("backend", "columns"),
     [
         *((backend, columns) for backend in ("dense", "blocks") for columns in (1, 3, 70)),
-        pytest.param("keops", 3, marks=KEOPS),
-        pytest.param("keops", 70, marks=[KEOPS, pytest.mark.slow]),  # half a minute of compiling
+        pytest.param("keops", 3, marks=pytest.mark.keops),
+        pytest.param("keops", 70, marks=[pytest.mark.keops, pytest.mark.slow]),  # half a minute of compiling
     ],
 )
 def test_products_of_all_kinds_agree(data, backend, columns):

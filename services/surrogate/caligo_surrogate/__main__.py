@@ -6,12 +6,15 @@ import sys
 
 from caligo import rpc
 from caligo.errors import InvalidArgument
+from caligo_surrogate import keops
 from caligo_surrogate.settings import SurrogateSettings
 
 
 def serve(settings: SurrogateSettings) -> None:
     """Serve until told to stop."""
     # Torch takes seconds to load; wrong settings are reported before that.
+    if settings.kernel == "keops" and (lack := keops.missing()):
+        raise InvalidArgument("kernel", f"keops needs {lack}; use auto, dense or blocks")
     try:
         from caligo_surrogate import server
     except OSError as error:

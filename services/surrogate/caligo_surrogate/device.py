@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -119,11 +118,6 @@ class Device:
                 continue
             start += chunk
         return np.concatenate(pieces)
-
-
-def keops_is_installed() -> bool:
-    """Whether symbolic matrices can be had."""
-    return importlib.util.find_spec("pykeops") is not None
 
 
 def _memory_limit() -> int:

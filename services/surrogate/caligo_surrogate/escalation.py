@@ -19,8 +19,8 @@ from linear_operator.utils.errors import NanError, NotPSDError
 
 from caligo import logs
 from caligo.errors import InternalError
-from caligo_surrogate import metrics
-from caligo_surrogate.device import Backend, Device, keops_is_installed
+from caligo_surrogate import keops, metrics
+from caligo_surrogate.device import Backend, Device
 
 log = logs.get("surrogate.escalation")
 
@@ -206,7 +206,7 @@ class Solver:
     def kernel(self, rows: int, matrices: float) -> Backend:
         """How a kernel matrix of N rows is represented.
 
-        `auto`: dense where that takes at most half of the device's memory, else KeOps where it is installed, else
+        `auto`: dense where that takes at most half of the device's memory, else KeOps where it can be used, else
         block by block. Decided by the memory that there is and not by what is free, since the choice rounds sums.
 
         Args:
@@ -216,7 +216,7 @@ class Solver:
             return self._device.kernel
         if 4 * matrices * rows**2 <= 0.5 * self._device.total_bytes():
             return "dense"
-        return "keops" if keops_is_installed() else "blocks"
+        return "blocks" if keops.missing() else "keops"
 
     @contextlib.contextmanager
     def gpytorch_settings(self, plan: Plan, seed: int) -> Iterator[None]:

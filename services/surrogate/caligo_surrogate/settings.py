@@ -17,7 +17,7 @@ class SurrogateSettings(ServiceSettings, section="surrogate"):
     kernel: Literal["auto", "dense", "blocks", "keops"] = "auto"
     """How kernel matrices are represented: `dense` holds them, `blocks` makes them piece by piece (and trains with
     gradient checkpoints), `keops` never makes them (needs pykeops and a C++ compiler). `auto`: dense where a matrix
-    fits into half of the device's memory, else keops where it is installed, else blocks."""
+    fits into half of the device's memory, else keops where it can be used, else blocks."""
     threads: int = Field(1, ge=1, le=256)
     """CPU threads of one computation. More help where cores are idle and above about a thousand rows; where simulators
     share the cores, threads that wait for one another cost more than they bring. With another number, sums are rounded

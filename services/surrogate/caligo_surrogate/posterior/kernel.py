@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import torch
 
-from caligo_surrogate.device import Backend, keops_is_installed
+from caligo_surrogate import keops
+from caligo_surrogate.device import Backend
 
 BLOCK_BYTES: Final = {"cpu": 2**20, "cuda": 2**28}
 """Size of a block of the matrix that is made, used and dropped, by kind of device. On a CPU it stays in the cache,
@@ -134,7 +135,7 @@ class KernelMatrix:
         values and sums it is off by a few thousandths of the target's standard deviation at 4,000 rows.
         """
         # On a GPU symbolic sums are the faster ones by far, on a CPU blocks that stay in the cache.
-        if keops_is_installed() and (a.is_cuda or self.backend == "keops"):
+        if self.backend == "keops" or (a.is_cuda and not keops.missing()):
             return _keops_product(self.matern, a.double(), self.inputs.double(), v)
         scaled_a, scaled = self.matern.scaled(a.double()), self.matern.scaled(self.inputs.double())
         result = torch.empty(len(a), v.shape[1], dtype=torch.float64, device=a.device)
