@@ -175,10 +175,12 @@ def test_pause_and_resume_change_no_row(start, spec, tmp_path, services, undistu
         if get(orchestrator, name).state != pb.CAMPAIGN_STATE_SUCCEEDED:
             paused = orchestrator.stub.PauseCampaign(pb.PauseCampaignRequest(name=name)).campaign
             assert paused.state == pb.CAMPAIGN_STATE_PAUSED
-            time.sleep(0.3)  # a row under way may still end in the simulator; it is not taken in any more
-            before = len(services.simulator.simulated)
-            time.sleep(0.3)
-            assert len(services.simulator.simulated) == before
+            before = -1
+            while before < len(services.simulator.simulated):  # a row under way may still end; it is not taken in
+                before = len(services.simulator.simulated)
+                time.sleep(0.3)
+            assert get(orchestrator, name).state == pb.CAMPAIGN_STATE_PAUSED
+            assert before < 60  # of 40 + 20 feasible ones
             orchestrator.stub.ResumeCampaign(pb.ResumeCampaignRequest(name=name))
     assert finish(orchestrator, name).state == pb.CAMPAIGN_STATE_SUCCEEDED
     orchestrator.close()
@@ -189,7 +191,8 @@ def test_cancel_keeps_what_is_there(start, spec, tmp_path, services) -> None:
     services.simulator.delay_seconds = 0.05
     orchestrator = start(tmp_path / "data")
     name = create(orchestrator, spec).name
-    time.sleep(0.6)
+    while get(orchestrator, name).progress.simulated < 5:
+        time.sleep(0.01)
     cancelled = orchestrator.stub.CancelCampaign(pb.CancelCampaignRequest(name=name)).campaign
     assert cancelled.state == pb.CAMPAIGN_STATE_CANCELLED
     rows = [
@@ -375,9 +378,8 @@ def test_shutting_down_starts_nothing_that_waits_in_the_queue(start, spec, tmp_p
     services.simulator.delay_seconds = 0.1
     orchestrator = start(tmp_path / "data", running_campaigns=1)
     names = [create(orchestrator, spec).name for _ in range(3)]
-    begun = time.monotonic()
     orchestrator.close()
-    assert time.monotonic() - begun < 5
+    assert len(services.simulator.simulated) < 40  # nor does the first one come to its end
     again = start(tmp_path / "data")
     services.simulator.delay_seconds = 0
     assert {finish(again, name).state for name in names} == {pb.CAMPAIGN_STATE_SUCCEEDED}

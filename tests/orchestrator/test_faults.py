@@ -398,6 +398,7 @@ def test_a_namesake_has_nothing_of_the_model_of_one_that_was_deleted(start, spec
     request = pb.PredictCampaignRequest(name=name, inputs=inputs)
     assert wire.decode(orchestrator.stub.PredictCampaign(request).prediction, wire.PREDICTION, 1, 3)[0, 0] >= 40
     orchestrator.stub.DeleteCampaign(pb.DeleteCampaignRequest(name=name))
+    services.simulator.delay_seconds = 0.5  # far from a model of its own when it is asked
     assert create(orchestrator, spec.model_copy(update={"seed": 99})).name == name
     with pytest.raises(FailedPrecondition, match="has not been fitted yet"), rpc.calling("x"):
         orchestrator.stub.PredictCampaign(request)

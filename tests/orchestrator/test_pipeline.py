@@ -130,7 +130,7 @@ def test_a_stop_ends_every_wait(services, spec) -> None:
         threading.Timer(0.2, desk.stop.set).start()
         with pytest.raises(Stopped):
             evaluate(pipeline, 8, np.zeros(8, dtype=bool))
-    assert time.monotonic() - begun < 4
+    assert time.monotonic() - begun < 20  # the rows would take 40 s
 
 
 def test_a_full_disk_ends_the_campaign_not_the_rows(services, spec) -> None:

@@ -83,6 +83,8 @@ def test_rows_in_flight_are_bounded(simulator: Simulator, setup: Setup, secure: 
 
     results = simulator.simulate(setup, rows())
     next(results)
+    while taken < simulator.max_rows_in_flight:
+        time.sleep(0.01)
     time.sleep(0.3)
     # One was given back by the result, and one is in the feeder's hand.
     assert simulator.max_rows_in_flight <= taken <= simulator.max_rows_in_flight + 2
@@ -137,10 +139,10 @@ def test_closing_the_simulator_under_way(setup: Setup, secure: MakeSample, as_ro
 
     thread = threading.Thread(target=consume)
     thread.start()
-    time.sleep(0.3)
+    wait_for_work(simulator)
     simulator.close()
-    thread.join(10)
-    assert isinstance(outcome.get(timeout=1), Unreachable)
+    assert isinstance(outcome.get(timeout=60), Unreachable)
+    thread.join()
     assert not list(Path("/dev/shm").glob(f"*{simulator.arena.name}*"))
 
 
@@ -347,8 +349,15 @@ def long_rows(count: int) -> np.ndarray:
     return rows
 
 
+def wait_for_work(simulator: Simulator) -> None:
+    deadline = time.monotonic() + 60
+    while simulator.arena.free_slots() == simulator.arena.slots:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def wait_for_free_slots(simulator: Simulator) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while simulator.arena.free_slots() < simulator.arena.slots:
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -358,8 +367,7 @@ def test_cancelling_frees_the_slots(stub: simulator_pb2_grpc.SimulatorServiceStu
     requests = iter([setup_message(), rows_message(0, design(1, 4.5)), rows_message(1, long_rows(8))])
     call = stub.Simulate(requests)
     next(call)
-    time.sleep(0.2)
-    assert simulator.arena.free_slots() < simulator.arena.slots
+    wait_for_work(simulator)
     call.cancel()
     wait_for_free_slots(simulator)
     # And they stay free: nothing of the eight samples goes on.
@@ -391,6 +399,7 @@ def test_rows_are_read_as_credit_comes_free(
             yield rows_message(0, rows)
 
     call = stub.Simulate(requests())
+    wait_for_work(simulator)
     time.sleep(1.0)
     assert 1 <= sent < 20
     call.cancel()
@@ -411,8 +420,8 @@ def test_a_second_stream_is_refused_at_once(stub: simulator_pb2_grpc.SimulatorSe
     assert simulator_pb2.GetCapacityResponse.FromString(header) == capacity
     asked = time.monotonic()
     with pytest.raises(ResourceExhausted, match="has its stream"), rpc.calling("own"):
-        list(stub.Simulate(iter([setup_message()]), timeout=10))
-    assert time.monotonic() - asked < 5
+        list(stub.Simulate(iter([setup_message()]), timeout=60))
+    assert time.monotonic() - asked < 30
     first.cancel()
     never.set()
     deadline = time.monotonic() + 10
@@ -452,8 +461,7 @@ def test_withdrawn_rows_end_and_have_no_result(
     def requests() -> Iterator[simulator_pb2.SimulateRequest]:
         yield setup_message()
         yield rows_message(0, long_rows(6))
-        time.sleep(0.3)
-        assert simulator.arena.free_slots() < simulator.arena.slots
+        wait_for_work(simulator)
         yield simulator_pb2.SimulateRequest(withdrawn=withdrawn)
         yield rows_message(6, design(2, 4.5))
 
@@ -489,7 +497,7 @@ def test_sigterm_finishes_what_is_under_way_and_leaves_nothing(fresh_service: Ru
 
 def test_sigterm_drains(tmp_path: Path) -> None:
     """What is under way may use its grace, health says NOT_SERVING, new calls find nobody."""
-    running = start(tmp_path, "--grace-seconds", "2")
+    running = start(tmp_path, "--grace-seconds", "4")
     health = health_pb2_grpc.HealthStub(running.channel).Watch(health_pb2.HealthCheckRequest(service=NAME))
     assert next(health).status == health_pb2.HealthCheckResponse.SERVING
     call = running.stub.Simulate(iter([setup_message(), rows_message(0, long_rows(8))]))
@@ -498,14 +506,14 @@ def test_sigterm_drains(tmp_path: Path) -> None:
     told = time.monotonic()
     assert next(health).status == health_pb2.HealthCheckResponse.NOT_SERVING
     with pytest.raises(Unreachable), rpc.calling(running.address):
-        while time.monotonic() < told + 1.5:  # well before the grace is over
+        while time.monotonic() < told + 3.5:  # well before the grace is over
             with rpc.channel(running.address) as channel:
                 simulator_pb2_grpc.SimulatorServiceStub(channel).GetCapacity(simulator_pb2.GetCapacityRequest())
     with pytest.raises(grpc.RpcError) as ended:
         list(call)
     assert ended.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
     assert running.process.wait(30) == 0
-    assert time.monotonic() - told > 1.9
+    assert time.monotonic() - told > 3.9
     assert running.segments() == []
     stop(running)
 
