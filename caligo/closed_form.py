@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from caligo.physics.arrays import NUMPY, Arrays, double
 from caligo.physics.prediction import Prediction, predict
 from caligo.space import PARAMETERS, STRATEGY_COLUMN, ExplorationSample
-from caligo.spec import PhysicsSpec, ProtocolSpec
+from caligo.spec import CampaignSpec, PhysicsSpec, ProtocolSpec
 
 _LN10: Final = math.log(10.0)
 
@@ -34,6 +37,22 @@ def expect(inputs: Any, physics: PhysicsSpec, protocol: ProtocolSpec, arrays: Ar
         columns.append(xp.clip(values, parameter.lowest, parameter.highest))
     columns.append(xp.where(rows[..., STRATEGY_COLUMN] > 0.5, 1.0, 0.0))
     return _predict(columns, physics, protocol, arrays)
+
+
+def expected(inputs: NDArray[np.floating], spec: CampaignSpec) -> NDArray[np.float32]:
+    """What the closed form alone says of rows of a campaign, beside what its surrogate does.
+
+    Args:
+        inputs: model coordinates [n, 9].
+
+    Returns:
+        float32 [n, 3]: mean and standard deviation of the margin of one run that fills a frame, and the probability of
+        a key. NaN where the rules of the campaign are those of another release, of which there is no closed form.
+    """
+    if spec.rules is not None:
+        return np.full((len(inputs), 3), np.nan, dtype=np.float32)
+    run = expect(inputs, spec.physics, spec.protocol)
+    return np.stack([run.margin, run.sd, run.key], axis=-1).astype(np.float32)
 
 
 def expect_sample(s: ExplorationSample, physics: PhysicsSpec, protocol: ProtocolSpec) -> Prediction:

@@ -30,6 +30,15 @@ class CliffSlice:
     mean: NDArray[np.float32]
     deviation: NDArray[np.float32]
 
+    @property
+    def rows(self) -> NDArray[np.float32]:
+        """Its points, float32 [2, k, k, 9], model coordinates: by strategy, y, x."""
+        points = np.tile(self.at, (len(Strategy), len(self.y), len(self.x), 1))
+        points[..., self.axes[0]] = self.x
+        points[..., self.axes[1]] = self.y[:, None]
+        points[..., STRATEGY_COLUMN] = np.arange(len(Strategy))[:, None, None]
+        return points
+
 
 def cut(
     space: Space,

@@ -591,7 +591,8 @@ def predict(
     address: Address = DEFAULT_ADDRESS,
     json: Json = False,
 ) -> None:
-    """Ask a campaign's surrogate about points: margin, its uncertainty, and the probability of a key.
+    """Ask a campaign's surrogate about points, and the closed form beside it: margin, its standard deviation, and the
+    probability of a key.
 
     Of one run: the standard deviation includes the noise between runs. `outside` says in which parameters a point
     lies outside the campaign's space, where nothing was learned and the answer is a guess.
@@ -611,7 +612,7 @@ def predict(
         rows = read_points(table, space, extrapolate) if table else parse_point(point, space, extrapolate)
         predicted = client.predict(name, rows, extrapolate=extrapolate)
     print_answers = print_predictions if table else print_prediction
-    print_answers(rows, predicted, space, json=json)
+    print_answers(rows, predicted, spec, json=json)
 
 
 @app.command("slice", rich_help_panel=REMOTE)
@@ -641,7 +642,7 @@ def slice_command(
         at = parse_point(point, spec.space.resolve())[0]
         piece = client.slice(name, x, y, at=at, points=points)
     if output is None:
-        print_slice(piece, json=json)
+        print_slice(piece, spec, json=json)
         return
     from caligo.cli.report import draw_slice  # brings matplotlib
 

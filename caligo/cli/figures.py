@@ -24,7 +24,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from caligo.dataset import HISTORY_COLUMNS
@@ -32,7 +32,7 @@ from caligo.physics.vectorized import binary_entropy
 from caligo.results import ProtocolOutcome, Reason, ResultRows, metric
 from caligo.seeds import Phase
 from caligo.slices import CliffSlice
-from caligo.space import PARAMETERS, STRATEGY_COLUMN, Space, Strategy
+from caligo.space import COLUMN_SYMBOLS, PARAMETERS, STRATEGY_COLUMN, Space, Strategy
 
 # Okabe and Ito's palette.
 BLUE, ORANGE, GREEN, VERMILION, SKY, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#8A8A8A"
@@ -63,7 +63,6 @@ MATH: Final[Mapping[str, str]] = {
 }
 _STRATEGY_NAMES: Final = {Strategy.BASELINE: "rate-adaptive baseline", Strategy.BLIND: "blind reconciliation"}
 _COLUMN_TITLES: Final = (*(p.title for p in PARAMETERS), "reconciliation strategy")
-_COLUMN_SYMBOLS: Final = (*(p.symbol for p in PARAMETERS), "strategy")
 
 
 @contextlib.contextmanager
@@ -84,14 +83,20 @@ def cliff(
     piece: CliffSlice,
     rows: ResultRows,
     space: Space,
-    length_scales: NDArray[np.float32] | None,
+    weights: NDArray[np.floating] | None,
     target: str,
     claim: str,
+    theory: NDArray[np.float32] | None = None,
 ) -> Figure:
     """The target predicted under a claim in the two most relevant dimensions, a panel a strategy.
 
     Samples are drawn at their place in these two dimensions, the fainter the farther they are from the slice in the
     others.
+
+    Args:
+        weights: of squared distances, a column of the inputs each, [9]; all the same by default.
+        theory: probability of a key by the closed form alone at the points of the slice, float32 [2, k, k]; NaN where
+            there is none.
     """
     explored = [strategy for strategy in Strategy if np.isfinite(piece.mean[strategy]).all()]
     figure, panels = _figure(10.5, 5.4, 1, len(explored), sharex=True, sharey=True, squeeze=False)
@@ -100,7 +105,7 @@ def cliff(
     norm = TwoSlopeNorm(0.0, -limit, limit)
     levels = np.linspace(-limit, limit, 21)
     x, y = (_physical(axis, values) for axis, values in zip(piece.axes, (piece.x, piece.y), strict=True))
-    closeness = _closeness(piece, rows, space, length_scales)
+    closeness = _closeness(piece, rows, space, weights)
     for strategy, panel in zip(explored, panels, strict=True):
         mean, deviation = piece.mean[strategy], piece.deviation[strategy]
         filled = panel.contourf(
@@ -111,6 +116,8 @@ def cliff(
         for bound in (mean - 1.96 * deviation, mean + 1.96 * deviation):
             if bound.min() < 0.0 < bound.max():
                 panel.contour(x, y, bound, levels=[0.0], colors="black", linewidths=1.0, linestyles="dashed")
+        if theory is not None and theory[strategy].min() < 0.5 < theory[strategy].max():
+            panel.contour(x, y, theory[strategy], levels=[0.5], colors=VERMILION, linewidths=1.8, linestyles="dashdot")
         own = rows["inputs"][:, STRATEGY_COLUMN].round() == strategy
         if own.any():
             _samples(panel, piece.axes, rows[own], closeness[own])
@@ -126,6 +133,9 @@ def cliff(
         Line2D([], [], color="black", linewidth=2.8, label="cliff (zero contour)"),
         Line2D([], [], color="black", linewidth=1.0, linestyle="dashed", label="its 95 % band"),
     ]
+    if theory is not None and np.isfinite(theory).any():
+        label = "closed form: a key as likely as none"
+        handles.append(Line2D([], [], color=VERMILION, linewidth=1.8, linestyle="dashdot", label=label))
     samples = [
         Line2D([], [], linestyle="", marker="o", color="white", markeredgecolor="black", label="key"),
         Line2D([], [], linestyle="", marker="X", color="black", markersize=7, label="no key"),
@@ -133,22 +143,22 @@ def cliff(
         Line2D([], [], linestyle="", marker="o", color="black", alpha=0.2, label="faint: far from this slice"),
     ]
     handles += samples if len(rows) else []
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return figure
 
 
 def _closeness(
-    piece: CliffSlice, rows: ResultRows, space: Space, length_scales: NDArray[np.float32] | None
+    piece: CliffSlice, rows: ResultRows, space: Space, weights: NDArray[np.floating] | None
 ) -> NDArray[np.float64]:
     """How near each row is to the slice among all rows, from 1 (nearest) down to 0, [n].
 
-    Near in the other continuous columns, in units of their length scales. By rank, so that there is contrast whatever
-    the length scales are.
+    Near in the other continuous columns, those that matter most above all. By rank, so that there is contrast whatever
+    the weights are.
     """
     others = [j for j in range(len(PARAMETERS)) if j not in piece.axes]
-    scales = np.ones(len(others)) if length_scales is None else np.asarray(length_scales, dtype=float)[others]
-    distance = (space.to_unit(rows["inputs"]) - space.to_unit(piece.at[None, :]))[:, others] / scales
-    rank = np.argsort(np.argsort((distance**2).sum(axis=1)))
+    weight = np.ones(len(others)) if weights is None else np.asarray(weights, dtype=float)[others]
+    distance = (space.to_unit(rows["inputs"]) - space.to_unit(piece.at[None, :]))[:, others]
+    rank = np.argsort(np.argsort((weight * distance**2).sum(axis=1)))
     return 1.0 - rank / max(len(rows) - 1, 1)
 
 
@@ -272,30 +282,67 @@ def key_rate(rows: ResultRows, claim: str) -> Figure:
     return figure
 
 
-def relevance(length_scales: NDArray[np.float32]) -> Figure:
-    """The columns by ARD length scale, most relevant first."""
-    figure, panel = _figure(8.0, 3.9)
-    order = np.argsort(length_scales)
+def discrepancy(profiles: NDArray[np.float32], claim: str) -> Figure:
+    """What the simulator's margin differs by from the closed form's along each parameter, with its 95 % band.
+
+    Args:
+        profiles: float32 [9, 17, 3], `caligo.discrepancy.PROFILE_COLUMNS`.
+    """
+    figure, panels = _figure(10.5, 7.6, 3, 3, sharey=True)
+    for j, panel in enumerate(panels.flat):
+        coordinate, mean, half_width = profiles[j][np.isfinite(profiles[j, :, 1])].T
+        panel.axhline(0.0, color="black", linewidth=1.0)
+        if j == STRATEGY_COLUMN:
+            panel.errorbar(coordinate, mean, half_width, color=BLUE, linestyle="", marker="o", capsize=4)
+            panel.set_xticks([int(s) for s in Strategy], [s.name.lower() for s in Strategy])
+            panel.set_xlim(-0.5, 1.5)
+            panel.set_xlabel(_COLUMN_TITLES[j])
+        else:
+            x = _physical(j, coordinate)
+            panel.fill_between(x, mean - half_width, mean + half_width, color=SKY, alpha=0.45, linewidth=0)
+            panel.plot(x, mean, color=BLUE, linewidth=1.8)
+            panel.set_xlabel(_axis_label(j))
+            if PARAMETERS[j].is_log and len(x):
+                panel.set_xscale("log")
+        if not len(coordinate):
+            panel.text(0.5, 0.5, "held fixed, or\nnothing in question", ha="center", transform=panel.transAxes)
+            panel.set_xticks([])
+        panel.grid(alpha=0.25)
+    figure.supylabel(f"simulated margin less that of the closed form\n(key bits per reconciled bit, claim {claim})")
+    handles = [
+        Line2D([], [], color=BLUE, linewidth=1.8, label="average over the other parameters"),
+        Line2D([], [], color=SKY, alpha=0.45, linewidth=8, label="its 95 % band"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    return figure
+
+
+def relevance(indices: NDArray[np.float32], target: str, claim: str) -> Figure:
+    """The columns by their Sobol indices, most relevant first.
+
+    Args:
+        indices: float32 [9, 4], `caligo.discrepancy.RELEVANCE_COLUMNS`.
+    """
+    figure, panel = _figure(8.5, 4.4)
+    order = np.argsort(-indices[:, 2], kind="stable")
+    first, first_error, total, total_error = indices[order].T
     positions = np.arange(len(order))
-    scales = np.asarray(length_scales, dtype=float)[order]
-    left = 0.6 * scales.min()
-    panel.hlines(positions, left, scales, color=SKY, linewidth=5, zorder=2)
-    panel.plot(scales, positions, "o", color=BLUE, markersize=9, zorder=3)
-    for position, scale in zip(positions, scales, strict=True):
-        panel.annotate(f"{scale:.2g}", (scale, position), xytext=(9, 0), textcoords="offset points", va="center")
-    panel.set_xscale("log")
-    panel.set_xlim(left, 1.6 * scales.max())
+    for offset, value, error, colour, label in (
+        (-0.19, total, total_error, SKY, "with all that it does together with others (total)"),
+        (0.19, first, first_error, BLUE, "by itself (first order)"),
+    ):
+        panel.barh(positions + offset, value, 0.36, xerr=1.96 * error, color=colour, ecolor="black", label=label)
     panel.set_yticks(
         positions,
-        [_COLUMN_TITLES[j] + (f"  {MATH[_COLUMN_SYMBOLS[j]]}" if j != STRATEGY_COLUMN else "") for j in order],
+        [_COLUMN_TITLES[j] + (f"  {MATH[COLUMN_SYMBOLS[j]]}" if j != STRATEGY_COLUMN else "") for j in order],
     )
     panel.invert_yaxis()
     panel.tick_params(axis="y", length=0)
-    panel.set_xlabel("ARD length scale (fraction of the explored range)\nshort: relevant")
-    panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    panel.xaxis.set_major_formatter("{x:g}")
-    panel.xaxis.set_minor_formatter(NullFormatter())
+    panel.set_xlim(left=0)
+    panel.set_xlabel(f"share of the variance of the {target} over the space, claim {claim}")
+    panel.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     panel.grid(axis="x", alpha=0.25)
+    panel.legend(loc="lower right")
     return figure
 
 

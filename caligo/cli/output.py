@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from json import dumps
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from rich.table import Table
 
 from caligo import statement
 from caligo.client import Campaign, CampaignState, Changed, Event, Noted, Progressed
+from caligo.discrepancy import Discrepancy
 from caligo.errors import InvalidArgument
 from caligo.spec import CampaignSpec
 from caligo.v1 import campaign_pb2, surrogate_pb2, types_pb2
@@ -237,8 +238,10 @@ def findings_pairs(findings: campaign_pb2.Findings) -> list[tuple[str, str]]:
         ),
         ("secure share", f"{findings.secure_fraction:.1%} ± {findings.secure_fraction_error:.1%} of the space"),
         ("starts from", _PRIORS.get(findings.prior, "-")),
-        ("matter most", ", ".join(relevant[:4]) or "-"),
+        ("matter most", relevance_text(findings.relevance) if findings.relevance else ", ".join(relevant[:4]) or "-"),
     ]
+    if findings.HasField("discrepancy"):
+        pairs.append(("against theory", Discrepancy.from_message(findings.discrepancy).sentence))
     if findings.faults:
         pairs.insert(1, ("faults", f"{findings.faults:,} simulations ran out of time or broke and count for nothing"))
     for label, field in (("held-out rows", "validation"), ("cross-validation", "cross_validation")):
@@ -260,6 +263,13 @@ def findings_pairs(findings: campaign_pb2.Findings) -> list[tuple[str, str]]:
     if findings.HasField("guardrail"):
         pairs.append(("guardrail", guardrail_text(findings.guardrail)))
     return pairs
+
+
+def relevance_text(relevance: Iterable[surrogate_pb2.Relevance]) -> str:
+    """The parameters that matter most, with their shares of the variance, as one line."""
+    strongest = sorted(relevance, key=lambda one: -one.total)[:4]
+    shares = ", ".join(f"{r.parameter} {r.total:.1%} ± {1.96 * r.total_error:.1%}" for r in strongest)
+    return f"{shares} of the target's variance over the space, with what each does together with others"
 
 
 def convergence_text(convergence: campaign_pb2.Convergence) -> str:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from numpy.typing import NDArray
 
 from caligo import statement, yaml12
 from caligo.cli import complain, describe, figures
 from caligo.cli.comparison import compare
+from caligo.closed_form import expected
 from caligo.dataset import GROUPS, SurrogateFindings, open_campaign
 from caligo.errors import InvalidArgument
 from caligo.physics.claims import CLAIMS, LEGACY
@@ -20,7 +22,7 @@ from caligo.results import DESCRIPTIONS, ROW_DTYPE, ProtocolOutcome, Reason, Res
 from caligo.secure_share import SecureShare, secure_share
 from caligo.seeds import Phase
 from caligo.slices import CliffSlice
-from caligo.space import COLUMNS, PARAMETERS, STRATEGY_COLUMN, Scale, Strategy
+from caligo.space import COLUMN_SYMBOLS, PARAMETERS, STRATEGY_COLUMN, Scale, Strategy
 from caligo.spec import CampaignSpec, ProtocolSpec
 
 if TYPE_CHECKING:
@@ -108,7 +110,9 @@ def draw_slice(piece: CliffSlice, spec: CampaignSpec, path: Path) -> Path:
     """
     nothing = np.empty(0, dtype=ROW_DTYPE)
     with figures.style():
-        figure = figures.cliff(piece, nothing, spec.space.resolve(), None, spec.surrogate.target, spec.physics.claim)
+        figure = figures.cliff(
+            piece, nothing, spec.space.resolve(), None, spec.surrogate.target, spec.physics.claim, _theory(piece, spec)
+        )
         try:
             figure.savefig(path)
         except OSError as error:
@@ -116,6 +120,18 @@ def draw_slice(piece: CliffSlice, spec: CampaignSpec, path: Path) -> Path:
         except ValueError as error:
             raise InvalidArgument(str(path), str(error)) from None
     return path
+
+
+def _theory(piece: CliffSlice, spec: CampaignSpec) -> NDArray[np.float32]:
+    """Probability of a key by the closed form alone at the points of a slice, float32 [2, k, k]."""
+    return expected(piece.rows.reshape(-1, piece.rows.shape[-1]), spec)[:, 2].reshape(piece.mean.shape)
+
+
+def _weights(surrogate: SurrogateFindings) -> NDArray[np.floating] | None:
+    """What a squared distance along each column counts, [9]: the share of the variance that is owed to it."""
+    if surrogate.relevance is not None:
+        return surrogate.relevance[:, 2]
+    return None if surrogate.length_scales is None else surrogate.length_scales**-2.0
 
 
 def _said(texts: dict[str, str], choice: str) -> str:
@@ -132,6 +148,7 @@ def _environment() -> Environment:
         autoescape=False,
     )
     environment.filters["percent"] = lambda value: f"{value:.1%}"
+    environment.filters["with_error"] = lambda value, error: f"{value:.1%} ± {1.96 * error:.1%}"
     environment.filters["g3"] = lambda value: f"{value:.3g}"
     environment.filters["share"] = lambda value: f"{value[0]:.1%} ± {value[1]:.1%}"
     return environment
@@ -145,15 +162,18 @@ def _draw(
     surrogate: SurrogateFindings,
 ) -> set[str]:
     """Draw what there is something to draw of; returns the names of the figures that could be."""
-    target, claim, piece, scales = spec.surrogate.target, spec.physics.claim, surrogate.cliff, surrogate.length_scales
+    target, claim, piece, indices = spec.surrogate.target, spec.physics.claim, surrogate.cliff, surrogate.relevance
     recipes: dict[str, Callable[[], Figure]] = {
         "outcomes": lambda: figures.outcomes(by_phase),
         "key_rate": lambda: figures.key_rate(rows, claim),
     }
     if piece is not None:
-        recipes["cliff"] = lambda: figures.cliff(piece, rows, spec.space.resolve(), scales, target, claim)
-    if scales is not None:
-        recipes["relevance"] = lambda: figures.relevance(scales)
+        weights, theory = _weights(surrogate), _theory(piece, spec)
+        recipes["cliff"] = lambda: figures.cliff(piece, rows, spec.space.resolve(), weights, target, claim, theory)
+    if (profiles := surrogate.profiles) is not None:
+        recipes["discrepancy"] = lambda: figures.discrepancy(profiles, claim)
+    if indices is not None:
+        recipes["relevance"] = lambda: figures.relevance(indices, target, claim)
     if _is_validated(surrogate):
         recipes["learning"] = lambda: figures.learning(surrogate.history, target, claim)
     drawn = set()
@@ -255,13 +275,13 @@ def _strategy_table(rows: ResultRows) -> list[dict[str, Any]]:
     ]
 
 
-def _ranking(surrogate: SurrogateFindings) -> list[tuple[str, str, float]]:
-    """(symbol, title, length scale), most relevant first."""
-    if surrogate.length_scales is None:
+def _ranking(surrogate: SurrogateFindings) -> list[tuple[str, str, list[float]]]:
+    """(symbol, title, Sobol indices with their errors), most relevant first."""
+    if surrogate.relevance is None:
         return []
-    names = [*((p.symbol, p.title) for p in PARAMETERS), (COLUMNS[STRATEGY_COLUMN], "reconciliation strategy")]
-    order = np.argsort(surrogate.length_scales)
-    return [(*names[j], float(surrogate.length_scales[j])) for j in order]
+    titles = [*(p.title for p in PARAMETERS), "reconciliation strategy"]
+    order = np.argsort(-surrogate.relevance[:, 2], kind="stable")
+    return [(COLUMN_SYMBOLS[j], titles[j], surrogate.relevance[j].tolist()) for j in order]
 
 
 def _slice(surrogate: SurrogateFindings) -> dict[str, Any] | None:

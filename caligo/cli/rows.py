@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final, TextIO
@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caligo.cli.output import console, print_json, shortest
+from caligo.closed_form import expected
 from caligo.dataset import row_columns
 from caligo.errors import InvalidArgument
 from caligo.results import ROW_DTYPE, ResultRows
 from caligo.seeds import Phase
 from caligo.slices import CliffSlice
 from caligo.space import DIMENSIONS, LOG_COLUMNS, PARAMETERS, STRATEGY_COLUMN, SYMBOLS, Space, Strategy
+from caligo.spec import CampaignSpec
 
 
 def parse_phase(text: str) -> Phase:
@@ -149,23 +151,38 @@ def _read_points(file: TextIO, name: str, space: Space, extrapolate: bool) -> ND
 _POINT: Final = (*SYMBOLS, "strategy")
 _PASSED_OVER: Final = ("phase", *row_columns(np.empty(0, dtype=ROW_DTYPE)))
 """Columns of what `caligo results` prints."""
+_ANSWER: Final = (
+    "mean", "standard_deviation", "probability_of_key",
+    "closed_form_margin", "closed_form_standard_deviation", "closed_form_probability_of_key",
+)  # fmt: skip
+"""Columns of `CampaignClient.predict`."""
 
 
-def print_prediction(rows: NDArray[np.float32], predicted: NDArray[np.float32], space: Space, *, json: bool) -> None:
-    """What the surrogate says of one point, float32 [1, 9] and [1, 3]."""
-    place, answer = point_to_plain(rows), _answer_to_plain(rows[0], predicted[0], space)
+def print_prediction(
+    rows: NDArray[np.float32], predicted: NDArray[np.float32], spec: CampaignSpec, *, json: bool
+) -> None:
+    """What surrogate and closed form say of one point, float32 [1, 9] and [1, 6]."""
+    place, answer = point_to_plain(rows), _answer_to_plain(rows[0], predicted[0], spec.space.resolve())
     if json:
         print_json({"point": place, **answer})
         return
-    mean, deviation, probability, outside = answer.values()
     console.print(" ".join(f"{key}={value}" for key, value in place.items()), soft_wrap=True)
-    console.print(f"target {mean:.4g} ± {deviation:.2g}, key with probability {probability:.1%}")
-    if outside:
-        console.print(f"a guess: outside the campaign's space in {', '.join(outside)}")
+    console.print(f"surrogate: {spec.surrogate.target} {_said(*predicted[0, :3])}")
+    console.print(f"closed form alone: {f'margin {_said(*predicted[0, 3:])}' if spec.rules is None else 'n/a'}")
+    console.print(f"of one run, ± its standard deviation, under the claim {spec.physics.claim}")
+    if answer["outside"]:
+        console.print(f"a guess: outside the campaign's space in {', '.join(answer['outside'])}")
 
 
-def print_predictions(rows: NDArray[np.float32], predicted: NDArray[np.float32], space: Space, *, json: bool) -> None:
-    """A line a point, float32 [n, 9] and [n, 3]: JSON objects, or tab-separated under a heading."""
+def _said(mean: float, deviation: float, probability: float) -> str:
+    return f"{mean:.4g} ± {deviation:.2g}, key with probability {probability:.1%}"
+
+
+def print_predictions(
+    rows: NDArray[np.float32], predicted: NDArray[np.float32], spec: CampaignSpec, *, json: bool
+) -> None:
+    """A line a point, float32 [n, 9] and [n, 6]: JSON objects, or tab-separated under a heading."""
+    space = spec.space.resolve()
     lines = (
         {**point_to_plain(row[None, :]), **_answer_to_plain(row, answer, space)}
         for row, answer in zip(rows, predicted, strict=True)
@@ -173,21 +190,20 @@ def print_predictions(rows: NDArray[np.float32], predicted: NDArray[np.float32],
     print_lines(lines if json else ({**line, "outside": ",".join(line["outside"]) or "-"} for line in lines), json=json)
 
 
-def print_slice(piece: CliffSlice, *, json: bool) -> None:
-    """A line a point of the grid: its place, mean and standard deviation of the target, by strategy."""
-    print_lines(_slice_lines(piece), json=json)
-
-
-def _slice_lines(piece: CliffSlice) -> Iterator[dict[str, Any]]:
-    for strategy in Strategy:
-        for i in range(len(piece.y)):
-            for j in range(len(piece.x)):
-                mean, deviation = piece.mean[strategy, i, j], piece.deviation[strategy, i, j]
-                if np.isfinite(mean):
-                    row = piece.at.copy()
-                    row[list(piece.axes)], row[STRATEGY_COLUMN] = (piece.x[j], piece.y[i]), strategy
-                    moments = {"mean": shortest(mean), "standard_deviation": shortest(deviation)}
-                    yield {**point_to_plain(row[None, :]), **moments}
+def print_slice(piece: CliffSlice, spec: CampaignSpec, *, json: bool) -> None:
+    """A line a point of the grid: its place, mean and standard deviation of the target, and what the closed form alone
+    says, by strategy."""
+    rows = piece.rows[np.isfinite(piece.mean)]
+    moments = np.stack([piece.mean, piece.deviation], axis=-1)[np.isfinite(piece.mean)]
+    said = np.concatenate([moments, expected(rows, spec)], axis=1)
+    names = (*_ANSWER[:2], *_ANSWER[3:])
+    print_lines(
+        (
+            {**point_to_plain(row[None, :]), **dict(zip(names, map(shortest, answer), strict=True))}
+            for row, answer in zip(rows, said, strict=True)
+        ),
+        json=json,
+    )
 
 
 def print_lines(lines: Iterable[dict[str, Any]], *, json: bool) -> None:
@@ -198,15 +214,14 @@ def print_lines(lines: Iterable[dict[str, Any]], *, json: bool) -> None:
         else:
             if not number:
                 print("\t".join(line))
-            print("\t".join(str(value) for value in line.values()))
+            print("\t".join("n/a" if value != value else str(value) for value in line.values()))  # NaN
     sys.stdout.flush()
 
 
 def _answer_to_plain(row: NDArray[np.float32], answer: NDArray[np.float32], space: Space) -> dict[str, Any]:
-    """What the surrogate says of one point, float32 [9] and [3], by name, and where the point leaves the space."""
-    names = ("mean", "standard_deviation", "probability_of_key")
+    """What is said of one point, float32 [9] and [6], by name, and where the point leaves the space."""
     outside = [_POINT[j] for j in np.flatnonzero(space.outside(row[None, :])[0])]
-    return {**{name: shortest(value) for name, value in zip(names, answer, strict=True)}, "outside": outside}
+    return {**dict(zip(_ANSWER, map(shortest, answer), strict=True)), "outside": outside}
 
 
 def point_to_plain(row: NDArray[np.float32]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 from numpy.typing import NDArray
 
-from caligo import rpc, slices, wire
+from caligo import closed_form, rpc, slices, wire
 from caligo.addresses import proxy_variable
 from caligo.client.model import Campaign, CampaignState, Event, resource_name
 from caligo.errors import CaligoError, DeadlineExceeded, InvalidArgument, ResourceExhausted, Unreachable
@@ -230,8 +230,10 @@ def delete(name: str) -> Plan[None]:
 
 
 def predict(name: str, inputs: NDArray[np.float32], *, extrapolate: bool = False) -> Plan[NDArray[np.float32]]:
-    (yield from get(name)).spec.space.resolve().check(inputs, extrapolate=extrapolate)
-    return (yield from _predict(name, inputs))
+    spec = (yield from get(name)).spec
+    spec.space.resolve().check(inputs, extrapolate=extrapolate)
+    predicted = yield from _predict(name, inputs)
+    return np.concatenate([predicted, closed_form.expected(inputs, spec)], axis=1)
 
 
 def _predict(name: str, inputs: NDArray[np.float32]) -> Plan[NDArray[np.float32]]:

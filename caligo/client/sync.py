@@ -248,14 +248,16 @@ class CampaignClient:
     # --- the surrogate ----------------------------------------------------------------------------------------------
 
     def predict(self, name: str, inputs: NDArray[np.float32], *, extrapolate: bool = False) -> NDArray[np.float32]:
-        """Posterior of the campaign's surrogate: of what one run at each row would give.
+        """What one run at each row would give: by the campaign's surrogate, and by the closed form alone.
 
         Args:
             inputs: float32 [n, 9], model coordinates.
             extrapolate: take rows outside the campaign's space, where the surrogate has learned nothing.
 
         Returns:
-            float32 [n, 3]: mean and standard deviation of the target, probability of a key.
+            float32 [n, 6]: mean and standard deviation of the target and probability of a key, by the surrogate; mean
+            and standard deviation of the margin and probability of a key, by the closed form of the campaign's device
+            and claim. The last three are NaN for campaigns of release 0.1, whose claims have none.
 
         Raises:
             NotFound: there is no campaign of that name.

@@ -12,6 +12,7 @@ import pytest
 
 from caligo.closed_form import expect
 from caligo.dataset import FORMAT, GROUPS, HISTORY_COLUMNS, NOT_YET
+from caligo.discrepancy import PROFILE_STEPS
 from caligo.physics import CLAIMS, Counts, feasibility_margin
 from caligo.physics.efficiency import PAYLOADS
 from caligo.physics.prediction import Prediction
@@ -128,6 +129,25 @@ def make_campaign(path: Path, *, lhs: int = 300, active: int = 96, missing: int 
     return path
 
 
+def relevance() -> np.ndarray:
+    """Sobol indices: F by far the most, P_dark nothing."""
+    first = np.array([0.05, 0.14, 0.08, 0.25, 0.04, 0.11, 0.0, 0.10, 0.06])
+    return np.stack([first, np.full(9, 0.004), 1.3 * first, np.full(9, 0.002)], axis=1).astype(np.float32)
+
+
+def profiles(space: Space) -> np.ndarray:
+    """A device that errs more than it should: the difference falls along e_det, where below 0.03 nothing is known of
+    P_dark; two values of the strategy."""
+    low, high = space.model_bounds()
+    found = np.full((9, PROFILE_STEPS, 3), np.nan, dtype=np.float32)
+    for j in range(9):
+        steps = np.linspace(0, 1, 2 if j == 8 else PROFILE_STEPS)
+        found[j, : len(steps)] = np.stack([low[j] + steps * (high[j] - low[j]), 0 * steps - 0.02, 0 * steps + 0.006]).T
+    found[5, :, 1] -= np.linspace(0, 0.03, PROFILE_STEPS)
+    found[6, :5, 1:] = np.nan
+    return found
+
+
 def _write_surrogate(group: h5py.Group, space: Space, fitted: bool) -> None:
     axes = (3, 7)  # F, N
     low, high = space.model_bounds()
@@ -150,6 +170,11 @@ def _write_surrogate(group: h5py.Group, space: Space, fitted: bool) -> None:
     )
     nan = np.float32(np.nan)
     group["length_scales"] = LENGTH_SCALES if fitted else np.full(9, nan)
+    group["relevance"] = relevance() if fitted else np.full((9, 4), nan)
+    group["discrepancy"] = np.array([0.002, 0.05, -0.031, 0.004] if fitted else [nan] * 4, dtype=np.float32)
+    group["discrepancy_rows"] = np.array([212 if fitted else 0], dtype=np.int64)
+    group["discrepancy_point"] = at if fitted else np.full(9, nan)
+    group["discrepancy_along"] = profiles(space) if fitted else np.full((9, PROFILE_STEPS, 3), nan)
     group["noise"] = np.array([0.012 if fitted else nan], dtype=np.float32)
     group["secure_fraction"] = np.array([0.437, 0.021] if fitted else [nan, nan], dtype=np.float32)
     group["history"] = history if fitted else np.full_like(history, nan)

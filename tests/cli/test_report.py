@@ -18,6 +18,7 @@ from PIL import Image
 
 from caligo.cli import main
 from caligo.dataset import GROUPS, HISTORY_COLUMNS, GuardrailFindings, open_campaign
+from caligo.discrepancy import Discrepancy, Verdict
 from caligo.errors import InvalidArgument
 from caligo.physics.claims import CLAIMS
 from caligo.recompute import KeyStatus, recompute
@@ -25,7 +26,7 @@ from caligo.results import METRIC, ROW_DTYPE, ProtocolOutcome, ResultRows
 from caligo.seeds import Phase
 from caligo.space import STRATEGY_COLUMN, Strategy
 
-FIGURES = {"cliff.png", "outcomes.png", "key_rate.png", "relevance.png", "learning.png"}
+FIGURES = {"cliff.png", "outcomes.png", "key_rate.png", "discrepancy.png", "relevance.png", "learning.png"}
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,10 @@ def test_page_holds_the_numbers(page: Path, campaign_file: Path) -> None:
         f"| simulated | {np.count_nonzero(rows['outcome'] < 7)} |",
         f"| best key rate, claim `individual` | {best:.3g} key bits a pair |",
         "| secure share of the space, claim `individual` | 43.7% ± 2.1% |",
-        "| 1 | pair fidelity (F) | 0.21 |",
+        "| 1 | pair fidelity (F) | 25.0% ± 0.8% | 32.5% ± 0.4% |",
+        "**Deviates (p = 0.002, 212 rows), clearest by -0.031 ± 0.008 at r=0.745",
+        "most of all along e_det; |difference| below 0.05 everywhere at 95 %.**",
+        "is where the closed form alone makes a key as likely as none",
         'F1 of "key > 0" 0.945',
         "412 simulated rows whose probability of failure exceeded 0.995",
         "1 gave a key; 23 of them had been audits. With 95 % confidence, at most 0.9%",
@@ -375,7 +379,67 @@ def test_surrogate_findings(campaign_file: Path, write_campaign: Callable[..., P
         young = campaign.surrogate
     assert (young.length_scales, young.noise, young.secure_fraction, young.cliff) == (None, None, None, None)
     assert (young.calibration, young.guardrail) == (None, None)
+    assert (young.relevance, young.discrepancy, young.profiles) == (None, None, None)
     assert len(young.history) == 0
+
+
+def test_what_differs_from_theory_is_read_and_said(campaign_file: Path, tmp_path: Path) -> None:
+    with open_campaign(campaign_file) as campaign:
+        found = campaign.surrogate
+    assert found.relevance is not None and found.relevance.shape == (9, 4)
+    assert found.profiles is not None and found.profiles.shape == (9, 17, 3)
+    assert found.discrepancy is not None
+    assert (found.discrepancy.verdict, found.discrepancy.parameter) == (Verdict.DIFFERS, "e_det")
+    assert Discrepancy.from_message(found.discrepancy.to_message()).sentence == found.discrepancy.sentence
+
+
+@pytest.mark.parametrize(
+    ("numbers", "rows", "words"),
+    [
+        (
+            [0.4, 0.003, 0.001, 0.002],
+            81,
+            "**No deviation found (p = 0.4, 81 rows); |difference| below 0.003 everywhere",
+        ),
+        ([np.nan, 0.03, 0.0, 0.01], 5, "**Not tested: 5 rows have a margin that counts, 8 are needed; |difference|"),
+        ([0.001, np.nan, np.nan, np.nan], 9, "**Deviates (p = 0.001, 9 rows).**"),
+    ],
+)
+def test_every_verdict_is_said(
+    campaign_file: Path, tmp_path: Path, numbers: list[float], rows: int, words: str
+) -> None:
+    path = tmp_path / "verdict.h5"
+    path.write_bytes(campaign_file.read_bytes())
+    with h5py.File(path, "r+") as file:
+        file["surrogate/discrepancy"][:], file["surrogate/discrepancy_rows"][:] = numbers, rows
+        if np.isnan(numbers[1]):  # no place matters
+            file["surrogate/discrepancy_point"][:], file["surrogate/discrepancy_along"][:, :, 1:] = np.nan, np.nan
+    text = report_with(path, tmp_path)
+    assert words in text and "nan" not in text.lower()
+
+
+def test_a_surrogate_that_started_from_nothing_is_not_compared(campaign_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "constant.h5"
+    path.write_bytes(campaign_file.read_bytes())
+    with h5py.File(path, "r+") as file:
+        file["surrogate/discrepancy"][:] = file["surrogate/discrepancy_along"][:] = np.nan
+    with open_campaign(path) as campaign:
+        assert campaign.surrogate.discrepancy is None
+    assert "The surrogate started from nothing" in report_with(path, tmp_path)
+
+
+def test_profiles_that_end_or_are_missing_are_drawn(campaign_file: Path, tmp_path: Path, small: None) -> None:
+    from caligo.cli import figures
+
+    with open_campaign(campaign_file) as campaign:
+        profiles = campaign.surrogate.profiles
+    assert profiles is not None
+    with figures.style():
+        for nothing in (slice(1, 9), slice(0, 8), slice(0, 9)):
+            some = profiles.copy()
+            some[nothing, :, 1:] = np.nan
+            figures.discrepancy(some, "individual").savefig(tmp_path / "discrepancy.png")
+        figures.relevance(np.zeros((9, 4), dtype=np.float32), "margin", "individual").savefig(tmp_path / "r.png")
 
 
 def test_a_file_of_the_first_release_is_read(campaign_file: Path, tmp_path: Path, small: None) -> None:
@@ -384,11 +448,19 @@ def test_a_file_of_the_first_release_is_read(campaign_file: Path, tmp_path: Path
     path = tmp_path / "old.h5"
     path.write_bytes(campaign_file.read_bytes())
     with h5py.File(path, "r+") as file:
-        for name in ("forecast", "guardrail", "guardrail_rows"):
+        for name in ("forecast", "guardrail", "guardrail_rows", "relevance"):
+            del file["surrogate"][name]
+        for name in [name for name in file["surrogate"] if name.startswith("discrepancy")]:
             del file["surrogate"][name]
     with open_campaign(path) as campaign:
-        assert (campaign.surrogate.calibration, campaign.surrogate.guardrail) == (None, None)
-    assert "foretold" not in write_report(path, tmp_path / "report").read_text(encoding="utf-8")
+        found = campaign.surrogate
+    assert (found.calibration, found.guardrail, found.relevance, found.discrepancy, found.profiles) == (None,) * 5
+    text = write_report(path, tmp_path / "report").read_text(encoding="utf-8")
+    assert "Every row of the active phase was foretold" not in text
+    assert "Nothing in this file: it is of a release that did not look." in text
+    assert "No Sobol indices in this file" in text
+    drawn = {p.name for p in (tmp_path / "report").glob("*.png")}
+    assert drawn == FIGURES - {"relevance.png", "discrepancy.png"}
 
 
 def test_why_a_file_cannot_be_opened(campaign_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -433,3 +505,19 @@ def test_a_file_that_is_no_campaign(
         open_campaign(path)
     assert words in str(caught.value)
     h5py.File(path, "r+").close()  # it was closed again
+
+
+def test_a_space_without_two_parameters_that_vary_has_no_slice(
+    write_campaign: Callable[..., Path], tmp_path: Path
+) -> None:
+    from caligo.cli.report import draw_slice, write_report
+
+    path = write_campaign(tmp_path / "exploration_data.h5", lhs=40, active=8)
+    with h5py.File(path, "r+") as file:
+        file["surrogate/cliff_y"][...] = file["surrogate/cliff_y"][0]
+    text = write_report(path, tmp_path / "report").read_text(encoding="utf-8")
+    assert "Fewer than two parameters vary in the explored space" in text
+    assert not (tmp_path / "report" / "cliff.png").exists() and "could not be drawn" not in text
+    with open_campaign(path) as campaign, pytest.raises(InvalidArgument, match="F N: must both vary"):
+        assert campaign.surrogate.cliff is not None
+        draw_slice(campaign.surrogate.cliff, campaign.spec, tmp_path / "slice.png")

@@ -22,6 +22,7 @@ from caligo.client import (
     Noted,
     Progressed,
 )
+from caligo.closed_form import expect
 from caligo.errors import (
     AlreadyExists,
     CampaignFailed,
@@ -34,7 +35,7 @@ from caligo.errors import (
 )
 from caligo.results import ROW_DTYPE
 from caligo.seeds import Phase
-from caligo.spec import ActiveSpec, CampaignSpec, SpaceSpec, to_proto
+from caligo.spec import ActiveSpec, CampaignSpec, PhysicsSpec, ProtocolSpec, SpaceSpec, to_proto
 from caligo.v1 import campaign_pb2 as pb
 
 SPEC = CampaignSpec(
@@ -395,6 +396,13 @@ def test_predict(client: CampaignClient, orchestrator: Any) -> None:
     answer = client.predict("c", inputs)
     assert answer.dtype == np.float32
     np.testing.assert_array_equal(answer[:, 0], inputs[:, 3])
+    expected = expect(inputs, PhysicsSpec(), ProtocolSpec())
+    theory = np.stack([expected.margin, expected.sd, expected.key], axis=1).astype(np.float32)
+    np.testing.assert_array_equal(answer[:, 3:], theory)
+    campaign.spec.physics.claim = "release-0.1/lupo2023"
+    answer = client.predict("c", inputs)
+    np.testing.assert_array_equal(answer[:, 0], inputs[:, 3])
+    assert np.isnan(answer[:, 3:]).all(), "rules of release 0.1 have no closed form"
     with pytest.raises(TypeError, match="float64"):
         client.predict("c", inputs.astype(np.float64))
 
@@ -405,12 +413,12 @@ def test_what_a_campaign_knows_nothing_of_is_not_predicted(client: CampaignClien
     space = SpaceSpec(blind_fraction=1).resolve()
     inputs = np.concatenate([space.from_unit(np.full((1, 9), edge)) for edge in (0.0, 1.0)])
     inputs[:, 8] = 1
-    assert client.predict("c", inputs).shape == (2, 3)  # the edges belong to it
+    assert client.predict("c", inputs).shape == (2, 6)  # the edges belong to it
     beyond = inputs.copy()
     beyond[1, 4] = -2.5
     with pytest.raises(InvalidArgument, match=r"eta: 0\.00316.* is outside the campaign's space, \[0\.01, 1\]"):
         client.predict("c", beyond)
-    assert client.predict("c", beyond, extrapolate=True).shape == (2, 3)
+    assert client.predict("c", beyond, extrapolate=True).shape == (2, 6)
     with pytest.raises(InvalidArgument, match="eta"):
         client.slice("c", "F", "N", at=beyond[1])
     inputs[0, 8] = 0

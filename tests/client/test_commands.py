@@ -278,7 +278,25 @@ def test_predict(caligo: Caligo, ended: pb.Campaign) -> None:
     assert caligo("predict", "c", "F=2")[0::2] == (2, "caligo: F: must lie in [0.5, 1]\n")
     assert caligo("predict", "c", "Q=2")[0] == 2
     assert caligo("predict", "c", "F=0.97", "F=0.98")[0::2] == (2, "caligo: F: is there twice\n")
-    assert "key with probability 50.0%" in caligo("predict", "c")[1]
+    out = caligo("predict", "c", "F=0.97", "N=1e6", "strategy=blind")[1]
+    assert "surrogate: margin 0.97 ± 0.25, key with probability 50.0%" in out
+    margin, deviation, key = (answer[f"closed_form_{name}"] for name in THEORY)
+    assert f"closed form alone: margin {margin:.4g} ± {deviation:.2g}, key with probability {key:.1%}" in out
+    assert "under the claim individual" in out
+
+
+THEORY = ("margin", "standard_deviation", "probability_of_key")
+
+
+def test_where_there_is_no_closed_form_it_is_not_said(caligo: Caligo, ended: pb.Campaign) -> None:
+    ended.spec.physics.claim = "release-0.1/lupo2023"
+    assert "closed form alone: n/a" in caligo("predict", "c")[1]
+    answer = json.loads(caligo("predict", "c", "--json")[1])
+    assert [answer[f"closed_form_{name}"] for name in THEORY] == [None] * 3
+    Path("points.csv").write_text("F\n0.97\n")
+    heading, line = (row.split("\t") for row in caligo("predict", "c", "--table", "points.csv")[1].splitlines())
+    assert heading[-4:] == [*(f"closed_form_{name}" for name in THEORY), "outside"]
+    assert line[-4:] == ["n/a", "n/a", "n/a", "-"]
 
 
 def test_predict_a_table(caligo: Caligo, ended: pb.Campaign, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,7 +395,22 @@ def test_many_rows_are_predicted_in_several_calls(
     rows = SpaceSpec().resolve().from_unit(np.zeros((10, 9)))
     rows[:, 3] = np.linspace(0.9, 1, 10)
     np.testing.assert_array_equal(client.predict("c", rows)[:, 0], rows[:, 3])
-    assert client.predict("c", rows[:0]).shape == (0, 3)
+    assert client.predict("c", rows[:0]).shape == (0, 6)
+
+
+def test_what_matters_and_what_differs_is_shown(caligo: Caligo, ended: pb.Campaign) -> None:
+    out = caligo("show", "c")[1]
+    assert "F (0.2), N (0.4)" in out, "a campaign of an earlier release"
+    for symbol, total in (("F", 0.31), ("r", 0.02), ("N", 0.2), ("nu", 0.4), ("eta", 0.1)):
+        ended.findings.relevance.add(parameter=symbol, total=total, total_error=0.005)
+    ended.findings.discrepancy.MergeFrom(
+        surrogate_pb2.Discrepancy(verdict="agrees", rows=81, p_value=0.4, bound=0.003, point=[0.0] * 9)
+    )
+    out = " ".join(caligo("show", "c")[1].split())
+    assert "matter most nu 40.0% ± 1.0%, F 31.0% ± 1.0%, N 20.0% ± 1.0%, eta 10.0% ± 1.0% of the target's" in out
+    assert "against theory no deviation found (p = 0.4, 81 rows); |difference| below 0.003 everywhere at 95 %" in out
+    shown = json.loads(caligo("show", "c", "--json")[1])["findings"]
+    assert (shown["discrepancy"]["verdict"], shown["relevance"][0]["total"]) == ("agrees", 0.31)
 
 
 def test_what_is_known_of_the_surrogate_is_shown(caligo: Caligo, ended: pb.Campaign) -> None:
