@@ -39,6 +39,11 @@ class CliffSlice:
         points[..., STRATEGY_COLUMN] = np.arange(len(Strategy))[:, None, None]
         return points
 
+    @property
+    def has_area(self) -> bool:
+        """Whether both columns vary; a space may hold them fixed."""
+        return bool(self.x[0] < self.x[-1] and self.y[0] < self.y[-1])
+
 
 def cut(
     space: Space,

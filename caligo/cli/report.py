@@ -106,8 +106,11 @@ def draw_slice(piece: CliffSlice, spec: CampaignSpec, path: Path) -> Path:
     """Draw a slice through a campaign's cliff to a picture.
 
     Raises:
-        InvalidArgument: `path` cannot be written, or names no kind of picture.
+        InvalidArgument: `path` cannot be written, or names no kind of picture; or the space holds a parameter fixed.
     """
+    if not piece.has_area:
+        symbols = [PARAMETERS[axis].symbol for axis in piece.axes]
+        raise InvalidArgument(" ".join(symbols), "must both vary in the campaign's space for a picture")
     nothing = np.empty(0, dtype=ROW_DTYPE)
     with figures.style():
         figure = figures.cliff(
@@ -167,7 +170,7 @@ def _draw(
         "outcomes": lambda: figures.outcomes(by_phase),
         "key_rate": lambda: figures.key_rate(rows, claim),
     }
-    if piece is not None:
+    if piece is not None and piece.has_area:
         weights, theory = _weights(surrogate), _theory(piece, spec)
         recipes["cliff"] = lambda: figures.cliff(piece, rows, spec.space.resolve(), weights, target, claim, theory)
     if (profiles := surrogate.profiles) is not None:
@@ -286,9 +289,9 @@ def _ranking(surrogate: SurrogateFindings) -> list[tuple[str, str, list[float]]]
 
 def _slice(surrogate: SurrogateFindings) -> dict[str, Any] | None:
     """The two axes of the cliff figure, and where the slice lies in the other dimensions, physical units."""
-    if surrogate.cliff is None:
-        return None
     piece = surrogate.cliff
+    if piece is None or not piece.has_area:
+        return None
     fixed = [
         (p.symbol, f"{10.0 ** piece.at[j] if p.is_log else piece.at[j]:.3g}{'' if p.unit == '1' else ' ' + p.unit}")
         for j, p in enumerate(PARAMETERS)
