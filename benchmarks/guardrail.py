@@ -1,4 +1,5 @@
-"""The guardrail on rows of the real simulator: what it saves, how often it is wrong, how long it takes.
+"""The guardrail's classifier on rows of the real simulator, without the closed form: what it saves, how often it is
+wrong, how long it takes.
 
 Rows are those of `benchmarks.cliff_rows` (made on the first run, which takes a quarter of an hour). Each classifier
 learns from 300, 1,000 or 2,000 simulated rows of one Latin hypercube and the infeasible ones among them: six, two and
@@ -29,7 +30,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 import torch
 from caligo_surrogate.device import Device
-from caligo_surrogate.guardrail import Guardrail
+from caligo_surrogate.guardrail import Candidates, Guardrail
 from caligo_surrogate.landscape import EfficiencyLandscape
 from numpy.typing import NDArray
 from scipy.stats import binomtest
@@ -39,7 +40,7 @@ from sklearn.metrics import brier_score_loss, f1_score
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from benchmarks.cliff_rows import SPACE, SPEC, held_out, training
-from caligo import logs
+from caligo import logs, screening
 from caligo.results import METRIC, ProtocolOutcome, ResultRows
 from caligo.seeds import Phase
 from caligo.spec import GuardrailSpec, SurrogateSpec
@@ -130,11 +131,21 @@ def guardrail(rows: Labelled, classifier: str) -> Guardrail:
     return Guardrail(
         GuardrailSpec.model_validate({"classifier": classifier, "threshold": THRESHOLD}),
         SEED,
-        rows.unit[rows.simulated],
+        screening.refused("the classifier alone is compared here"),
+        candidates(rows.unit[rows.simulated]),
         rows.failed[rows.simulated],
         np.zeros(np.count_nonzero(rows.simulated), dtype=bool),
-        rows.unit[~rows.simulated],
+        candidates(rows.unit[~rows.simulated]),
     )
+
+
+def candidates(unit: NDArray[np.float32]) -> Candidates:
+    """Rows of which the classifier is shown what its peers are: the coordinates."""
+    return Candidates(SPACE.from_unit(unit), unit, np.zeros(len(unit)))
+
+
+def by_coordinates(model: Guardrail) -> Probability:
+    return lambda unit: model.failure_probability(candidates(unit))
 
 
 def gradient_boosting(rows: Labelled) -> Probability:
@@ -157,7 +168,7 @@ def summary(
     skipped, saved, in_use, brier, own_bounds, alone, together = [], [], [], [], [], [], []
     above = keys = 0
     for _, model, _ in made:
-        predict = model.failure_probability if isinstance(model, Guardrail) else model
+        predict = by_coordinates(model) if isinstance(model, Guardrail) else model
         probability = predict(unit)
         doomed = probability > THRESHOLD
         above += int(np.count_nonzero(doomed))
@@ -235,9 +246,10 @@ def imputed(first: ResultRows, later: ResultRows, judged: ResultRows) -> dict[st
     for _ in base.fit():
         pass
     guard = guardrail(Labelled.of(first), "kernel_logistic")
-    candidates = Labelled.of(later)
-    doomed = candidates.simulated & (guard.failure_probability(candidates.unit) > THRESHOLD)
-    share = np.count_nonzero(doomed) / np.count_nonzero(candidates.failed & candidates.simulated)
+    probability = by_coordinates(guard)
+    later_rows = Labelled.of(later)
+    doomed = later_rows.simulated & (probability(later_rows.unit) > THRESHOLD)
+    share = np.count_nonzero(doomed) / np.count_nonzero(later_rows.failed & later_rows.simulated)
 
     capped, zero = later.copy(), later.copy()
     capped["outcome"][doomed] = ProtocolOutcome.SKIPPED_PREDICTED_FAILURE
@@ -249,7 +261,7 @@ def imputed(first: ResultRows, later: ResultRows, judged: ResultRows) -> dict[st
         asked.observe(Phase.LHS, np.concatenate([first, rows]))
         asked.load(*base.export())
         predicted[name] = asked.predict(judged["inputs"]).key
-    sure = guard.failure_probability(Labelled.of(judged).unit) > THRESHOLD
+    sure = probability(Labelled.of(judged).unit) > THRESHOLD
     predicted["left to the classifier"] = np.where(sure, np.float32(0), predicted["left out"])
 
     feasible = Labelled.of(judged).simulated

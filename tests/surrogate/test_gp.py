@@ -65,6 +65,22 @@ def test_loss_is_that_of_scikit_learn(cliff, device):
     assert value == pytest.approx((peer.log_marginal_likelihood() + priors) / 120, abs=1e-3)
 
 
+def test_a_step_of_training_is_down_the_slope_of_gpytorch(cliff, device):
+    """By a factor of our own, the loss and its gradient by every hyper-parameter are the library's."""
+    gp = shaped(process(cliff, 120, device))
+    first = next(train(gp, 5, 0.05, Solver("cholesky", device, NUMERICS), SEED))
+    ours = {name: value.grad.clone() for name, value in gp.named_parameters()}
+    gp.zero_grad()
+    solver = Solver("cholesky", device, NUMERICS)
+    with solver.gpytorch_settings(solver.training(120).plan, SEED):
+        loss = -gpytorch.mlls.ExactMarginalLogLikelihood(gp.likelihood, gp)(gp(gp.inputs), gp.targets)
+        loss.backward()
+    assert first.loss == pytest.approx(loss.item(), abs=1e-4)
+    assert len(ours) == 4
+    for name, value in gp.named_parameters():
+        torch.testing.assert_close(ours[name], value.grad, rtol=2e-3, atol=2e-4)
+
+
 def test_training_lowers_the_loss_and_finds_what_matters(cliff, device, drain):
     gp = process(cliff, 200, device)
     steps, best = drain(train(gp, 150, 0.05, Solver("cholesky", device, NUMERICS), SEED))

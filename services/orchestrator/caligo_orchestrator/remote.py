@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import enum
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -55,7 +54,7 @@ class Proposed:
     Attributes:
         inputs: float32 [q, 9].
         posterior: mean and standard deviation of the target there, float32 [q, 2].
-        screening: the guardrail's verdict, codes of `Screening`, uint8 [q].
+        screening: the guardrail's verdict, codes of `caligo.screening.Verdict`, uint8 [q].
         state: of the model that proposed it: tensors as safetensors bytes, the rest as JSON text.
     """
 
@@ -63,14 +62,6 @@ class Proposed:
     posterior: NDArray[np.float32]
     screening: NDArray[np.uint8]
     state: tuple[bytes, str]
-
-
-class Screening(enum.IntEnum):
-    """What the guardrail says of a candidate; the codes are those of `ProposeBatchResponse.skip`."""
-
-    SIMULATE = 0
-    SKIP = 1
-    AUDIT = 2
 
 
 @dataclasses.dataclass(frozen=True)
