@@ -16,8 +16,9 @@ from caligo.v1 import surrogate_pb2
 
 SIGNIFICANCE: Final = 0.01
 """A deviation is claimed below this p value: in one of a hundred campaigns whose device is that of the closed form."""
-FEWEST_ROWS: Final = 8
-"""Rows below which nothing is tested: with fewer, no pattern of signs is rarer than `SIGNIFICANCE`."""
+FEWEST_ROWS: Final = 9
+"""Rows below which nothing is tested: with fewer, no pattern of signs is rare enough for a p value of two tests below
+`SIGNIFICANCE`."""
 PROFILE_STEPS: Final = 17
 """Values of a parameter at which a profile along it is known."""
 PROFILE_COLUMNS: Final = ("coordinate", "difference", "half_width")

@@ -401,7 +401,7 @@ def test_what_differs_from_theory_is_read_and_said(campaign_file: Path, tmp_path
             81,
             "**No deviation found (p = 0.4, 81 rows); |difference| below 0.003 everywhere",
         ),
-        ([np.nan, 0.03, 0.0, 0.01], 5, "**Not tested: 5 rows have a margin that counts, 8 are needed; |difference|"),
+        ([np.nan, 0.03, 0.0, 0.01], 5, "**Not tested: 5 rows have a margin that counts, 9 are needed; |difference|"),
         ([0.001, np.nan, np.nan, np.nan], 9, "**Deviates (p = 0.001, 9 rows).**"),
     ],
 )

@@ -78,6 +78,12 @@ def test_a_campaign_ends_with_every_row_in_its_file(start, spec, tmp_path, servi
     for phase, outcome in (("lhs_warmup", lhs), ("active_learning", active)):
         assert ((found[f"{phase}/metrics"][:, 1] > 0) == (outcome == ProtocolOutcome.SUCCESS)).all()
     assert {str(array.dtype) for array in found.values()} == {"float32", "int64", "uint8"}
+    assert found["surrogate/cliff_axes"].tolist() == [7, 6], "the most relevant parameters first"
+    np.testing.assert_array_equal(found["surrogate/relevance"][:, 2], np.float32(0.1) * np.arange(9, dtype=np.float32))
+    np.testing.assert_array_equal(found["surrogate/discrepancy"], np.float32([0.001, 0.95, 0.5, 0.05]))
+    assert found["surrogate/discrepancy_rows"].tolist() == [40]
+    assert found["surrogate/discrepancy_point"][3] == np.float32(0.9)
+    assert found["surrogate/discrepancy_along"].shape == (9, 17, 3)
     # Infeasible and predicted rows never went to a simulator, and no row went twice.
     simulated = services.simulator.simulated
     assert len(simulated) == len(set(simulated)) == 40 + 20 - len(predicted) - len(infeasible)

@@ -9,8 +9,10 @@ from caligo_surrogate.device import Device
 from caligo_surrogate.server import SERVICE_NAME, SurrogateServicer
 
 from caligo import rpc, wire
+from caligo.discrepancy import PROFILE_STEPS
 from caligo.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from caligo.seeds import Phase
+from caligo.space import SYMBOLS
 from caligo.v1 import surrogate_pb2 as pb
 from caligo.v1 import surrogate_pb2_grpc, types_pb2
 
@@ -97,6 +99,35 @@ def test_boundary_is_surveyed(stub, ready):
     cheap = call(stub.GetBoundary, pb.GetBoundaryRequest(campaign=NAME, sides_only=True))
     assert cheap.sides == survey.sides
     assert not cheap.HasField("expected_brier")
+
+
+def test_a_surrogate_that_started_from_nothing_explains_what_matters(stub, ready):
+    answer = call(stub.ExplainModel, pb.ExplainModelRequest(campaign=NAME))
+    assert [one.parameter for one in answer.relevance] == [*SYMBOLS, "strategy"]
+    total = {one.parameter: one.total for one in answer.relevance}
+    assert min(total["F"], total["N"], total["r"]) > 0.1 > 0.05 > max(total["e_det"], total["P_dark"])
+    assert all(one.total_error >= 0 for one in answer.relevance)
+    assert not answer.HasField("discrepancy")
+    assert not answer.HasField("profiles")
+    assert call(stub.ExplainModel, pb.ExplainModelRequest(campaign=NAME)) == answer
+
+
+def test_a_surrogate_that_started_from_the_closed_form_explains_what_differs(stub, ready, cliff):
+    other = "campaigns/theory"
+    call(stub.CreateModel, pb.CreateModelRequest(campaign=other, seed=7))
+    with pytest.raises(FailedPrecondition, match="not fitted"):
+        call(stub.ExplainModel, pb.ExplainModelRequest(campaign=other))
+    call(stub.Observe, batches(cliff.rows(cliff.design(150, seed=1)), campaign=other))
+    call(stub.FitModel, pb.FitModelRequest(campaign=other))
+    answer = call(stub.ExplainModel, pb.ExplainModelRequest(campaign=other))
+    assert (answer.discrepancy.verdict, len(answer.discrepancy.point)) == ("differs", 9)  # no physics has this cliff
+    assert 0 < answer.discrepancy.p_value < 0.01
+    assert answer.discrepancy.bound > abs(answer.discrepancy.difference) > 0
+    profiles = wire.decode(answer.profiles, wire.PROFILES, 9, PROFILE_STEPS, 3)
+    assert profiles.dtype == np.float32
+    call(stub.DeleteModel, pb.DeleteModelRequest(campaign=other))
+    with pytest.raises(NotFound):
+        call(stub.ExplainModel, pb.ExplainModelRequest(campaign=other))
 
 
 def test_creating_again_is_answered_with_what_is_there(stub, ready):

@@ -59,8 +59,8 @@ _DESCRIPTIONS: Final[Mapping[str, str]] = {
     "relevance": "Sobol indices, a row a parameter: share of the variance of the surrogate's mean target over the "
     "space, by the measure of the design, that is owed to it alone (first_order) or to it and what it does together "
     "with others (total), with the standard errors of the integral. Margins count as -0.2 at least",
-    "discrepancy": "margin of the simulator less that of the closed form. p_value: that every row's margin is the "
-    "closed form's but for symmetric noise (score test over random signs; below "
+    "discrepancy": "margin of the simulator, -0.2 at least, less that of the closed form. p_value: that every row's "
+    "margin is the closed form's but for symmetric noise (score test over random signs; below "
     f"{SIGNIFICANCE:g}: it is not; NaN: too few rows). bound: |difference| is below it everywhere, with 95 % "
     "probability. difference, deviation: mean and standard deviation at discrepancy_point. NaN where the surrogate did "
     "not start from the closed form",
