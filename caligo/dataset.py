@@ -76,9 +76,10 @@ class GuardrailFindings:
     Attributes:
         threshold: probability of failure that the evidence is for.
         false_skip_bound: 95 % bound on the share of the rows above it that would have given a key.
-        evidence: simulated rows above the threshold that the classifier had not seen.
-        false_skips: of these, rows with a key.
-        audits: of the evidence, rows that would have been skipped and that an audit had simulated.
+        evidence: runs above the threshold that nobody had seen before: of the table that ships, where it is used, and
+            simulated rows.
+        false_skips: of these, runs with a key.
+        audits: of the evidence, the campaign's own rows that would have been skipped and that an audit had simulated.
         false_audits: of these, rows with a key.
     """
 

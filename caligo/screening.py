@@ -36,8 +36,8 @@ THRESHOLDS: Final = (0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9999)
 """Probabilities of failure above which the table counts runs, each with those above the next."""
 LOG_ODDS: Final = np.log(THRESHOLDS) - np.log1p(-np.array(THRESHOLDS))
 """The same as log-odds, float64 [thresholds]."""
-CONFIDENCE: Final = 0.95
-"""Of the one-sided bounds on the false-skip rate."""
+ERROR: Final = 0.05
+"""Of the one-sided bounds on the false-skip rate: they hold with 95 %."""
 _AUDIT_BLOCK: Final = 1024
 _JEFFREYS: Final = 0.5
 _SUREST: Final = 40.0
@@ -169,9 +169,9 @@ def screen(
 ) -> Screen:
     """What the closed form may skip in a campaign, by the table and the campaign's own runs.
 
-    For each strategy the lowest of the spec's threshold and the higher ones of `THRESHOLDS` at which the bound holds;
-    higher ones are tried from the surest down to the first that fails, which keeps the error of a single test. Where
-    the campaign's own runs, which an audit had simulated, refute the table, they decide.
+    For each strategy the lowest of `THRESHOLDS`, the spec's or higher, at which the bound holds, with an error that is
+    shared out among them (Bonferroni). Where the campaign's own runs, which an audit had simulated, refute the table,
+    they decide.
 
     Args:
         own: the campaign's simulated runs, `counts`; None before there is any.
@@ -187,10 +187,11 @@ def screen(
         return refused(str(error))
     own_rows, own_keys = own or (np.zeros_like(table_rows), np.zeros_like(table_rows))
     evidence = np.stack([table_rows + own_rows, table_keys + own_keys, own_rows, own_keys], axis=-1)
-    bound = np.apply_along_axis(lambda counts: false_skip_bound(*counts.tolist()), -1, evidence)
     thresholds = np.array(THRESHOLDS)
-    within = (bound <= guardrail.max_false_skip_rate) & (thresholds >= guardrail.threshold)
-    proved = np.logical_and.accumulate(within[:, ::-1], axis=1)[:, ::-1]
+    allowed = thresholds >= guardrail.threshold
+    error = ERROR / max(1, np.count_nonzero(allowed))
+    bound = np.apply_along_axis(lambda counts: false_skip_bound(*counts.tolist(), error=error), -1, evidence)
+    proved = (bound <= guardrail.max_false_skip_rate) & allowed
     which, lowest = proved.any(axis=1), proved.argmax(axis=1)
     if not which.any():
         return refused("it does not prove that as few skips are wrong as the spec allows")
@@ -238,21 +239,21 @@ def verdicts(
     return found
 
 
-def false_skip_bound(rows: int, keys: int, audits: int, false_audits: int) -> float:
-    """On the share of the runs above a threshold that have a key, 95 %; 1 without runs.
+def false_skip_bound(rows: int, keys: int, audits: int, false_audits: int, error: float = ERROR) -> float:
+    """On the share of the runs above a threshold that have a key; 1 without runs.
 
     Audited runs are among the others, and the only fair sample of what a campaign skips: where they alone refute the
     bound of all, they decide.
     """
-    return max(upper_bound(rows, keys), lower_bound(audits, false_audits))
+    return max(upper_bound(rows, keys, error), lower_bound(audits, false_audits, error))
 
 
-def upper_bound(rows: int, keys: int) -> float:
-    """Above the rate of keys among runs, in (0, 1]; 95 %, however often and whenever one looks; 1 without runs.
+def upper_bound(rows: int, keys: int, error: float = ERROR) -> float:
+    """Above the rate of keys among runs, in (0, 1], but for the error, however often one looks; 1 without runs.
 
     Robbins' method of mixtures (Ann. Math. Stat. 41, 1397 (1970)) with Jeffreys' prior cut off at the rate in question:
     the mixture's likelihood over that of a rate p is a supermartingale where the rate is p or more, so the chance that
-    it ever exceeds 20 is 5 % at most (Ville). Rates that it exceeds are refuted.
+    it ever exceeds 1 / error is at most the error (Ville). Rates for which it does are refuted.
     """
     if not rows:
         return 1.0
@@ -261,15 +262,15 @@ def upper_bound(rows: int, keys: int) -> float:
     def doubt(p: float) -> float:
         mixture = betaln(a, b) + beta.logcdf(p, a, b) - betaln(_JEFFREYS, _JEFFREYS)
         mixture -= beta.logcdf(p, _JEFFREYS, _JEFFREYS)
-        return float(mixture - keys * math.log(p) - (rows - keys) * math.log1p(-p) + math.log(1 - CONFIDENCE))
+        return float(mixture - keys * math.log(p) - (rows - keys) * math.log1p(-p) + math.log(error))
 
     least, most = max(keys / rows, 1e-12), 1 - 1e-12
     return float(brentq(doubt, least, most)) if least < most and doubt(most) > 0 else 1.0
 
 
-def lower_bound(rows: int, keys: int) -> float:
+def lower_bound(rows: int, keys: int, error: float = ERROR) -> float:
     """Below the rate of keys among runs, in [0, 1), as `upper_bound` above it; 0 without runs."""
-    return 1.0 - upper_bound(rows, rows - keys)
+    return 1.0 - upper_bound(rows, rows - keys, error)
 
 
 def _logit(p: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -18,11 +18,12 @@ import h5py
 import numpy as np
 import pytest
 
+from caligo import screening
 from caligo.cli.embedded import embedded_services
 from caligo.cli.interrupts import Interrupts
 from caligo.client import CampaignClient
 from caligo.dataset import open_campaign
-from caligo.results import ProtocolOutcome
+from caligo.results import ProtocolOutcome, Reason, count, metric
 from caligo.space import SYMBOLS
 
 SPEC = """
@@ -120,6 +121,28 @@ def test_both_sides_of_the_cliff_are_found(first) -> None:
     _, tables = first
     succeeded = tables["lhs_warmup/outcome"] == ProtocolOutcome.SUCCESS
     assert 0 < succeeded.sum() < 40
+
+
+def test_a_real_guardrail_skips_what_the_closed_form_gives_up(directory, first) -> None:
+    found, tables = first
+    with open_campaign(directory / "first/campaigns/small/exploration_data.h5") as campaign:
+        spec, rows, guardrail = campaign.spec, campaign.rows(), campaign.surrogate.guardrail
+    skipped = rows["outcome"] == ProtocolOutcome.SKIPPED_PREDICTED_FAILURE
+    ran = rows["outcome"] < ProtocolOutcome.SKIPPED_INFEASIBLE
+    probability = 1 / (1 + np.exp(-screening.failure_log_odds(rows["inputs"], spec.physics, spec.protocol)))
+    assert skipped.sum() >= 5
+    assert (tables["lhs_warmup/outcome"] == ProtocolOutcome.SKIPPED_PREDICTED_FAILURE).any()
+    assert (rows["reason"][skipped] == Reason.GUARDRAIL).all()
+    assert (probability[skipped] > 0.9).all()  # the lowest threshold that is measured
+    assert (metric(rows, "margin")[skipped] <= 0).all()
+    assert not count(rows, "detected")[skipped].any()
+    # What would be skipped and ran all the same was audited, and is evidence.
+    assert guardrail is not None
+    assert guardrail.audits == (ran & (probability > guardrail.threshold)).sum()
+    assert guardrail.evidence > 1000
+    assert guardrail.false_skip_bound <= 0.01
+    assert int(found["findings"]["skipped_predicted"]) == skipped.sum()
+    assert float(found["findings"]["seconds_saved"]) > 0
 
 
 @pytest.mark.slow  # a run that was interrupted gives them as well

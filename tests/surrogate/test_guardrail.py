@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from caligo_surrogate.device import Device
 from caligo_surrogate.guardrail import MIN_OF_EACH, MOST_ROWS, Candidates, Guardrail, Mode
+from caligo_surrogate.guardrail.agreement import disagreement
+from caligo_surrogate.landscape import EfficiencyLandscape
 from numpy.typing import NDArray
 from structlog.testing import capture_logs
 
 from caligo import screening
+from caligo.closed_form import expect
+from caligo.results import METRIC, ProtocolOutcome, Reason
 from caligo.screening import Verdict
-from caligo.spec import GuardrailSpec
+from caligo.seeds import Phase
+from caligo.space import SYMBOLS
+from caligo.spec import GuardrailSpec, PhysicsSpec, ProtocolSpec, SurrogateSpec
 
 CLASSIFIERS = ["kernel_logistic", "random_forest"]
 
@@ -317,3 +324,75 @@ def test_the_classifier_learns_from_the_closed_form(design):
         return np.mean((guardrail.failure_probability(candidates(fresh)) - by_chance(fresh, 8, 2)) ** 2)
 
     assert error(with_closed_form) < 0.93 * error(seen)
+
+
+# --- the closed form ------------------------------------------------------------------------------------------------
+
+
+PHYSICS, PROTOCOL = PhysicsSpec(), ProtocolSpec()
+
+
+@pytest.fixture(scope="module")
+def runs(cliff):
+    """Rows with the margins of a device whose detectors err `e_det` times as often as is told."""
+
+    def make(n: int, seed: int, e_det: float = 1.0):
+        told = cliff.design(n, seed)
+        real = told.copy()
+        real[:, SYMBOLS.index("e_det")] *= np.float32(e_det)
+        run, rng = expect(real, PHYSICS, PROTOCOL), np.random.default_rng(seed)
+        rows = cliff.rows(told)
+        margin = run.margin + run.sd * rng.standard_normal(n)
+        has_key = (margin > 0) & (rng.random(n) < run.filled * run.decoded)
+        rows["metrics"][:, METRIC["margin"]] = margin
+        rows["outcome"] = np.where(has_key, ProtocolOutcome.SUCCESS, ProtocolOutcome.FAILURE_SECURITY)
+        rows["reason"] = np.where(has_key, Reason.NONE, Reason.DEATH_VALLEY)
+        return rows
+
+    return make
+
+
+def closed_form_landscape(cliff, rows) -> EfficiencyLandscape:
+    landscape = EfficiencyLandscape(cliff.space, SurrogateSpec(), GuardrailSpec(), PHYSICS, PROTOCOL, 7, Device("cpu"))
+    landscape.observe(Phase.LHS, rows)
+    return landscape
+
+
+def test_a_simulator_like_the_closed_form_is_not_called_another(runs):
+    refused = [disagreement(runs(60, seed), PHYSICS, PROTOCOL) for seed in range(100)]
+    assert refused.count(None) >= 99
+
+
+def test_a_device_that_nobody_was_told_of_is_noticed(runs):
+    assert all(disagreement(runs(60, seed, e_det=1.67), PHYSICS, PROTOCOL) for seed in range(20))
+    assert disagreement(runs(60, 1)[:0], PHYSICS, PROTOCOL) is None
+
+
+def test_the_closed_form_skips_what_it_gives_up_from_the_first_rows_on(cliff, runs):
+    landscape = closed_form_landscape(cliff, runs(24, 1))
+    state = landscape.guardrail().state
+    assert state.mode is Mode.CLOSED_FORM
+    assert state.is_active and not state.table_refused
+    assert state.false_skip_bound <= 0.01
+    inputs = cliff.design(3000, 5)
+    probability, verdict = landscape.screen(inputs, np.arange(3000))
+    key = expect(inputs, PHYSICS, PROTOCOL).key
+    np.testing.assert_allclose(probability, 1 - key, atol=1e-6)
+    assert (verdict[key > 0.01] == Verdict.SIMULATE).all()
+    doomed = 1 - key > state.threshold  # of one strategy it may be lower
+    assert doomed.sum() > 300
+    assert (verdict[doomed] != Verdict.SIMULATE).all()
+    assert 0.005 < (verdict[doomed] == Verdict.AUDIT).mean() < 0.05
+
+
+def test_another_device_makes_it_start_from_nothing(cliff, runs):
+    state = closed_form_landscape(cliff, runs(60, 1, e_det=1.67)).guardrail().state
+    assert state.mode in (Mode.UNPROVEN, Mode.TOO_FEW_ROWS)
+    assert "further from the closed form" in state.table_refused
+
+
+def test_rows_above_the_threshold_join_the_evidence(cliff, runs):
+    few, many = (closed_form_landscape(cliff, runs(n, 1)).guardrail().state for n in (24, 400))
+    assert many.audits > few.audits
+    assert many.evidence - few.evidence == many.audits - few.audits
+    assert many.false_audits <= 3
