@@ -101,6 +101,12 @@ def test_boundary_is_surveyed(stub, ready):
     assert not cheap.HasField("expected_brier")
 
 
+def test_a_batch_whose_rows_have_no_index_is_refused(stub, ready):
+    for batch in (-1, 2**62):
+        with pytest.raises(InvalidArgument, match="batch"):
+            call(stub.ProposeBatch, pb.ProposeBatchRequest(campaign=NAME, batch=batch, size=2))
+
+
 def test_a_surrogate_that_started_from_nothing_explains_what_matters(stub, ready):
     answer = call(stub.ExplainModel, pb.ExplainModelRequest(campaign=NAME))
     assert [one.parameter for one in answer.relevance] == [*SYMBOLS, "strategy"]

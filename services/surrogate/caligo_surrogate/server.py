@@ -34,6 +34,8 @@ log = logs.get("surrogate.server")
 SERVICE_NAME: Final = surrogate_pb2.DESCRIPTOR.services_by_name["SurrogateService"].full_name
 MAX_BATCH: Final = 256
 """Candidates of one joint batch."""
+MAX_BATCHES: Final = 2**48
+"""Number of the last batch: indices of its rows fit into 64 bits."""
 MAX_FOLDS: Final = 100
 _LARGEST_TARGET: Final = 100.0
 """Far above what a run can give; both targets are bits a bit."""
@@ -211,8 +213,8 @@ class SurrogateServicer(surrogate_pb2_grpc.SurrogateServiceServicer):
     def ProposeBatch(
         self, request: surrogate_pb2.ProposeBatchRequest, context: grpc.ServicerContext
     ) -> surrogate_pb2.ProposeBatchResponse:
-        if request.batch < 0:
-            raise InvalidArgument("batch", "must not be negative")
+        if not 0 <= request.batch <= MAX_BATCHES:
+            raise InvalidArgument("batch", f"must lie in [0, {MAX_BATCHES}]")
         if not 1 <= request.size <= MAX_BATCH:
             raise InvalidArgument("size", f"must lie in [1, {MAX_BATCH}]")
         pending = np.zeros((0, DIMENSIONS), dtype=np.float32)
