@@ -415,7 +415,9 @@ class PredictCampaignRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ..., inputs: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ...) -> None: ...
 
 class PredictCampaignResponse(_message.Message):
-    __slots__ = ("prediction",)
+    __slots__ = ("prediction", "outside")
     PREDICTION_FIELD_NUMBER: _ClassVar[int]
+    OUTSIDE_FIELD_NUMBER: _ClassVar[int]
     prediction: _types_pb2.Tensor
-    def __init__(self, prediction: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ...) -> None: ...
+    outside: _types_pb2.Tensor
+    def __init__(self, prediction: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ..., outside: _Optional[_Union[_types_pb2.Tensor, _Mapping]] = ...) -> None: ...

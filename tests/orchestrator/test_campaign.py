@@ -17,6 +17,7 @@ from caligo import rpc, statement, wire
 from caligo.dataset import open_campaign
 from caligo.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from caligo.results import ProtocolOutcome
+from caligo.space import SYMBOLS
 from caligo.spec import CampaignSpec, SpaceSpec, to_proto, validate
 from caligo.v1 import campaign_pb2 as pb
 
@@ -524,6 +525,16 @@ def test_an_ended_campaign_predicts_from_all_its_rows_and_its_last_fit(start, sp
     services.surrogate.models.clear()
     orchestrator.close()
     assert predict(start(tmp_path / "data"), campaign.name).tolist() == [[held, 20, 0.5]] * 3
+
+
+def test_rows_outside_the_space_are_marked(start, spec, tmp_path) -> None:
+    orchestrator = start(tmp_path / "data")
+    campaign = finish(orchestrator, create(orchestrator, spec).name)
+    inputs = np.repeat(SpaceSpec().resolve().from_unit(np.full((1, 9), 0.25)), 3, axis=0)
+    inputs[1, SYMBOLS.index("F")] = 0.7
+    request = pb.PredictCampaignRequest(name=campaign.name, inputs=wire.encode(inputs, wire.INPUTS))
+    answer = orchestrator.stub.PredictCampaign(request)
+    assert wire.decode(answer.outside, wire.CODE, 3).tolist() == [0, 1, 0]
 
 
 def test_a_strategy_that_no_row_has_is_not_predicted(start, spec, tmp_path) -> None:

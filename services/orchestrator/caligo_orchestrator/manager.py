@@ -373,18 +373,21 @@ class Campaigns:
             except OSError as error:
                 raise _of_the_disk(error) from error
 
-    def predict(self, name: str, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Mean, standard deviation and probability of a key at rows [n, 9], float32 [n, 3]."""
+    def predict(self, name: str, inputs: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Mean, standard deviation and probability of a key at rows [n, 9], float32 [n, 3], and which of the rows lie
+        outside the campaign's space, bool [n]."""
         record = self._record(name)
-        return predictions.predict(
+        spec = _spec(record)
+        predicted = predictions.predict(
             record.id,
-            _spec(record),
+            spec,
             self._journal,
             self._settings.surrogate,
             inputs,
             has_ended=record.state == SUCCEEDED,
             tls=self._settings.services_tls(),
         )
+        return predicted, np.any(spec.space.resolve().outside(inputs), axis=1)
 
     def file(self, name: str, offset: int, length: int) -> Iterator[campaign_pb2.DownloadDatasetResponse]:
         """A range of the HDF5 file of a campaign that is not being written; `length` 0 for all that follows.

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Final
 
 import grpc
+import numpy as np
 import structlog
 
 from caligo import logs, rpc, wire
@@ -161,8 +162,11 @@ class CampaignServicer(campaign_pb2_grpc.CampaignServiceServicer):
         inputs = wire.decode_inputs(request.inputs)
         if len(inputs) > MAX_PREDICTED_ROWS:
             raise InvalidArgument("inputs", f"at most {MAX_PREDICTED_ROWS} rows a call")
-        prediction = self._campaigns.predict(self._seen(request.name), inputs)
-        return pb.PredictCampaignResponse(prediction=wire.encode(prediction, wire.PREDICTION))
+        prediction, outside = self._campaigns.predict(self._seen(request.name), inputs)
+        return pb.PredictCampaignResponse(
+            prediction=wire.encode(prediction, wire.PREDICTION),
+            outside=wire.encode(outside.astype(np.uint8), wire.CODE),
+        )
 
 
 def _mine(wanted: CampaignFilter) -> CampaignFilter:
