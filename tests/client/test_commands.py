@@ -428,7 +428,9 @@ def test_what_is_known_of_the_surrogate_is_shown(caligo: Caligo, ended: pb.Campa
         )
     )
     out = caligo("show", "c")[1]
-    assert "skips above 0.995; 1 of 400 unseen rows above 0.995 had a key (0 of 20 audits): at most 1.18%" in out
+    assert (
+        "skips above 0.995 (raised); 1 of 400 unseen rows above 0.995 had a key (0 of 20 audits): at most 1.18%" in out
+    )
     shown = json.loads(caligo("show", "c", "--json")[1])["findings"]
     assert shown["calibration"]["coverage90"] == 0.91
     assert shown["guardrail"]["mode"] == "raised"
