@@ -189,8 +189,8 @@ def screen(
     evidence = np.stack([table_rows + own_rows, table_keys + own_keys, own_rows, own_keys], axis=-1)
     thresholds = np.array(THRESHOLDS)
     allowed = thresholds >= guardrail.threshold
-    risk = ERROR / max(1, np.count_nonzero(allowed))
-    bound = np.apply_along_axis(lambda counts: false_skip_bound(*counts.tolist(), error=risk), -1, evidence)
+    risk = ERROR / max(1, int(allowed.sum()))
+    bound = np.array([[false_skip_bound(n, k, a, f, risk) for n, k, a, f in of] for of in evidence.tolist()])
     proved = (bound <= guardrail.max_false_skip_rate) & allowed
     which, lowest = proved.any(axis=1), proved.argmax(axis=1)
     if not which.any():
