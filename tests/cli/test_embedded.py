@@ -180,7 +180,8 @@ def test_killed_it_takes_its_services_along(run: Run) -> None:
 
 def test_interrupted_and_refused(run: Run) -> None:
     """That it goes on to the same rows, `tests/e2e` shows."""
-    process = run.start("--workers", "1")
+    long = ("--set", "lhs.samples=400")  # not over before the signal comes
+    process = run.start("--workers", "1", *long)
     wait_for(process, "Latin hypercube")
     sockets, segments = run.sockets(), run.segments()
     process.send_signal(signal.SIGINT)
@@ -195,7 +196,7 @@ def test_interrupted_and_refused(run: Run) -> None:
     _, err = refused.communicate(timeout=SECONDS)
     assert (refused.returncode, err.count("\n")) == (4, 1)
 
-    other = run.start("--resume", "--seed", "99")
+    other = run.start("--resume", "--seed", "99", *long)
     _, err = other.communicate(timeout=SECONDS)
     assert other.returncode == 4
     assert "has another 'seed' than this spec" in err.splitlines()[-1]

@@ -196,7 +196,7 @@ def test_before_a_fit(stub, cliff):
     model = call(stub.GetModel, pb.GetModelRequest(campaign="campaigns/empty"))
     assert not model.fitted
     assert model.rows_held == 0
-    assert not model.guardrail_active
+    assert model.guardrail.mode == "closed_form"  # there is evidence without any row
     for method, request in (
         (stub.FitModel, pb.FitModelRequest(campaign="campaigns/empty")),
         (stub.ProposeBatch, pb.ProposeBatchRequest(campaign="campaigns/empty", size=2)),
