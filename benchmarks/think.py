@@ -11,7 +11,7 @@ best 256 points; BoTorch's SingleTaskGP, its batch ascended jointly by `optimize
 Cholesky factor). `apart` is the greatest distance of our mean from scikit-learn's at 200 points, in standard
 deviations of the target. The ratio is the faster peer's time over ours at 2,000 rows, or the largest number below.
 
-    python -m benchmarks.think --rows 1000 2000 4000 --json
+    python -m benchmarks.think --json
     python -m benchmarks.think --device cuda --rows 2000 10000 100000 1000000 --peer-rows 10000 --json
 """
 
@@ -184,7 +184,7 @@ def botorch(problem: Problem, n: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
-    parser.add_argument("--rows", type=int, nargs="+", default=[1000, 2000, 4000])
+    parser.add_argument("--rows", type=int, nargs="+", default=[50, 100, 500, 2000])
     parser.add_argument("--peer-rows", type=int, default=4000, help="peers up to this many rows")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2, help="of PyTorch on a CPU")

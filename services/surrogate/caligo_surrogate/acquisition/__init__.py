@@ -59,5 +59,5 @@ def propose(
         log.info("no covariances without a factor", asked=rule, rule=RULE_WITHOUT_FACTOR, rows=len(posterior.matrix))
         rule = RULE_WITHOUT_FACTOR
     weights = straddle.randomized_weights(size, seed) if rule == "randomized_straddle" else np.full(size, weight)
-    batch = one_by_one(posterior, sweep, size, straddle.Greedy(sweep, level, weights))
+    batch = one_by_one(sweep, size, straddle.Greedy(posterior, sweep, level, weights))
     return straddle.ascended(posterior, batch, box, level, weight) if rule == "joint_straddle" else batch

@@ -42,13 +42,17 @@ class Reduction:
         """[m], of each point as the next one."""
         spread = variance + self._moments.noise
         exponent = -0.5 * (self._moments.mean - self._level).square() / spread
-        r = self.covariance.square() / spread / spread.unsqueeze(-1)
+        r = self.covariance.square().div_(spread).div_(spread.unsqueeze(-1))
         taken = fall(r, exponent.unsqueeze(-1))
         return self._moments.gate * (self._moments.gate.square() @ taken)
 
-    def believe(self, chosen: int, off: torch.Tensor) -> None:
-        """Take the run there as done."""
-        self.covariance -= off.unsqueeze(-1) * off
+    def column(self, chosen: int) -> torch.Tensor:
+        """Present covariance of every point with one of them, [m]."""
+        return self.covariance[:, chosen]
+
+    def believe(self, off: torch.Tensor) -> None:
+        """Take off off', off [m], off the covariances."""
+        self.covariance.addr_(off, off, alpha=-1)
 
 
 def fall(r: torch.Tensor, exponent: torch.Tensor) -> torch.Tensor:
@@ -56,15 +60,17 @@ def fall(r: torch.Tensor, exponent: torch.Tensor) -> torch.Tensor:
 
     An integral over [a, 1], by Gauss-Legendre: a difference of two would be rounding.
     """
-    a = ((1 - r).clamp_min(_TINY) / (1 + r)).sqrt()
-    width = 2 * r / ((1 + r) * (1 + a))
+    # In place wherever it can be: making room for results takes as long as filling it.
+    above = 1 + r
+    a = (1 - r).clamp_min_(_TINY).div_(above).sqrt_()
+    width = (2 * r).div_(above.mul_(1 + a))
     total = torch.zeros_like(a)
     for node, share in _GAUSS_LEGENDRE:
-        t = 1 + (a + node * width).square()
-        total = total + share * torch.exp(exponent * t) / t
-    return width * total / math.pi
+        t = torch.add(a, width, alpha=node).square_().add_(1)
+        total.add_(torch.mul(exponent, t).exp_().div_(t), alpha=share)
+    return total.mul_(width).div_(math.pi)
 
 
 def propose(posterior: FactorPosterior, sweep: Sweep, size: int, level: float) -> torch.Tensor:
     """A batch [size, 9]."""
-    return one_by_one(posterior, sweep, size, Reduction(posterior, sweep, level))
+    return one_by_one(sweep, size, Reduction(posterior, sweep, level))

@@ -59,16 +59,27 @@ class Straddle(AcquisitionFunction):
 class Greedy:
     """The straddle of every point of a sweep, with a weight for each point of the batch."""
 
-    def __init__(self, sweep: Sweep, level: float, weights: NDArray[np.float64]) -> None:
+    def __init__(self, posterior: Posterior, sweep: Sweep, level: float, weights: NDArray[np.float64]) -> None:
+        self._posterior = posterior
+        self._points = sweep.points
         self._distance = (sweep.moments.mean - level).abs()
         self._weights = weights
+        self._taken: list[torch.Tensor] = []
 
     def values(self, number: int, variance: torch.Tensor) -> torch.Tensor:
         """[m], of each point as the next one."""
         return float(self._weights[number]) * variance.sqrt() - self._distance
 
-    def believe(self, chosen: int, off: torch.Tensor) -> None:
-        """Only variances change."""
+    def column(self, chosen: int) -> torch.Tensor:
+        """Present covariance of every point with one of them, [m]."""
+        column = self._posterior.between(self._points, self._points[chosen : chosen + 1]).squeeze(-1)
+        for off in self._taken:
+            column = column - off * off[chosen]
+        return column.to(self._points.dtype)
+
+    def believe(self, off: torch.Tensor) -> None:
+        """Take off off', off [m], off the covariances."""
+        self._taken.append(off)
 
 
 def randomized_weights(n: int, seed: int) -> NDArray[np.float64]:
