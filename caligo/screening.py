@@ -18,9 +18,6 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
-from scipy.special import betaln
-from scipy.stats import beta
 
 import caligo
 from caligo import seeds
@@ -39,7 +36,8 @@ LOG_ODDS: Final = np.log(THRESHOLDS) - np.log1p(-np.array(THRESHOLDS))
 ERROR: Final = 0.05
 """Of the one-sided bounds on the false-skip rate: they hold with 95 %."""
 _AUDIT_BLOCK: Final = 1024
-_JEFFREYS: Final = 0.5
+_LOWER: Final = np.square((np.arange(256) + 0.5) / 256)
+"""Rates that one is compared with, as shares of it."""
 _SUREST: Final = 40.0
 """Log-odds beyond which nobody need be told apart."""
 
@@ -251,21 +249,24 @@ def false_skip_bound(rows: int, keys: int, audits: int, false_audits: int, error
 def upper_bound(rows: int, keys: int, error: float = ERROR) -> float:
     """Above the rate of keys among runs, in (0, 1], but for the error, however often one looks; 1 without runs.
 
-    Robbins' method of mixtures (Ann. Math. Stat. 41, 1397 (1970)) with Jeffreys' prior cut off at the rate in question:
-    the mixture's likelihood over that of a rate p is a supermartingale where the rate is p or more, so the chance that
-    it ever exceeds 1 / error is at most the error (Ville). Rates for which it does are refuted.
+    Robbins' method of mixtures (Ann. Math. Stat. 41, 1397 (1970)): a rate p is refuted where the likelihood of rates
+    p u^2, u spread evenly over [0, 1], is on average more than 1 / error times its own. For each of these the ratio is
+    a supermartingale where the rate is p or more, so by Ville's inequality that ever happens with at most the error.
     """
-    if not rows:
+    if not rows or keys == rows:
         return 1.0
-    a, b = _JEFFREYS + keys, _JEFFREYS + rows - keys
+    logarithms = keys * np.log(_LOWER)
 
-    def doubt(p: float) -> float:
-        mixture = betaln(a, b) + beta.logcdf(p, a, b) - betaln(_JEFFREYS, _JEFFREYS)
-        mixture -= beta.logcdf(p, _JEFFREYS, _JEFFREYS)
-        return float(mixture - keys * math.log(p) - (rows - keys) * math.log1p(-p) + math.log(error))
+    def is_refuted(p: float) -> bool:
+        ratios = logarithms + (rows - keys) * (np.log1p(-p * _LOWER) - math.log1p(-p))
+        most = ratios.max()
+        return bool(most + math.log(np.exp(ratios - most).mean()) > -math.log(error))
 
-    least, most = max(keys / rows, 1e-12), 1 - 1e-12
-    return float(brentq(doubt, least, most)) if least < most and doubt(most) > 0 else 1.0
+    low, high = keys / rows, 1.0
+    for _ in range(50):
+        middle = 0.5 * (low + high)
+        low, high = (low, middle) if is_refuted(middle) else (middle, high)
+    return high
 
 
 def lower_bound(rows: int, keys: int, error: float = ERROR) -> float:
