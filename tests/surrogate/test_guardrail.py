@@ -368,7 +368,7 @@ def test_a_device_that_nobody_was_told_of_is_noticed(runs):
     assert disagreement(runs(60, 1)[:0], PHYSICS, PROTOCOL) is None
 
 
-def test_the_closed_form_skips_what_it_gives_up_from_the_first_rows_on(cliff, runs):
+def test_the_closed_form_has_evidence_from_the_first_rows_on_and_leaves_proposals_alone(cliff, runs):
     landscape = closed_form_landscape(cliff, runs(24, 1))
     state = landscape.guardrail().state
     assert state.mode is Mode.CLOSED_FORM
@@ -378,11 +378,8 @@ def test_the_closed_form_skips_what_it_gives_up_from_the_first_rows_on(cliff, ru
     probability, verdict = landscape.screen(inputs, np.arange(3000))
     key = expect(inputs, PHYSICS, PROTOCOL).key
     np.testing.assert_allclose(probability, 1 - key, atol=1e-6)
-    assert (verdict[key > 0.01] == Verdict.SIMULATE).all()
-    doomed = 1 - key > state.threshold  # of one strategy it may be lower
-    assert doomed.sum() > 300
-    assert (verdict[doomed] != Verdict.SIMULATE).all()
-    assert 0.005 < (verdict[doomed] == Verdict.AUDIT).mean() < 0.05
+    # Rows of phase 1 are skipped by it (tests/orchestrator/test_screening.py); what the surrogate proposes is not.
+    assert (verdict == Verdict.SIMULATE).all()
 
 
 def test_another_device_makes_it_start_from_nothing(cliff, runs):
