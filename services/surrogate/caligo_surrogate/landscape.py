@@ -302,7 +302,9 @@ class EfficiencyLandscape:
         chosen = simulated(rows)
         ended, has_key = rows[chosen], succeeded(rows[chosen])
         candidates, excluded = self._candidates(ended["inputs"]), self._candidates(rows[infeasible(rows)]["inputs"])
-        own = screening.counts(candidates.log_odds, candidates.inputs, has_key)
+        # Rows of phase 1 alone, which come first: proposals are no fair sample of what the closed form gives up.
+        fair = slice(int(simulated(self._rows[Phase.LHS]).sum()))
+        own = screening.counts(candidates.log_odds[fair], candidates.inputs[fair], has_key[fair])
         screen = screening.screen(self.guardrail_spec, self.physics, self.protocol, own)
         if screen.is_active and (why := disagreement(ended, self.physics, self.protocol)):
             screen = screening.refused(why)
