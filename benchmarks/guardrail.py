@@ -141,7 +141,7 @@ def guardrail(rows: Labelled, classifier: str) -> Guardrail:
 
 def candidates(unit: NDArray[np.float32]) -> Candidates:
     """Rows of which the classifier is shown what its peers are: the coordinates."""
-    return Candidates(SPACE.from_unit(unit), unit, np.zeros(len(unit)))
+    return Candidates(unit, np.zeros(len(unit)))
 
 
 def by_coordinates(model: Guardrail) -> Probability:

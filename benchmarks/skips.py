@@ -7,8 +7,8 @@ guardrail skips are simulated as well, to see who is right; the surrogate is not
 * of all skips, the share that would have had a key (aim: 1 % at most);
 * seconds that the skipped rows took, of all (real ones, not the estimate that a campaign prints).
 
-The peer is the guardrail without the table that ships, on the campaign's own evidence alone: what release 0.1 did. Rows
-are kept in the file of `benchmarks.cliff_rows`.
+The peer is the aim: without the table a campaign of this size, whose evidence is its own, skips nothing (decision 10).
+Rows are kept in the file of `benchmarks.cliff_rows`.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from caligo.seeds import Phase
 from caligo.spec import CampaignSpec, SpaceSpec
 
 DOOMED: Final = 0.995
+AIM: Final = 0.9
 SAMPLES: Final = 48
 BATCH: Final = 8
 COLUMNS: Final = ("doomed failures", "of these skipped", "skips", "wrong", "seconds", "seconds skipped")
@@ -62,9 +63,9 @@ def main() -> None:
         "name": "skips",
         "value": skipped / doomed,
         "unit": "of the failures that the closed form is sure of (0.995), skipped",
-        "peer": "without the table that ships",
-        "peer_value": 0.0,  # 299 clean rows and more are asked for, and a campaign of this size has 96
-        "ratio": None,
+        "peer": "the aim",
+        "peer_value": AIM,
+        "ratio": skipped / doomed / AIM,
         "wrong": wrong / skips if skips else None,
         "wrong_bound": screening.upper_bound(int(skips), int(wrong)),
         "seconds_saved": saved / seconds,

@@ -9,7 +9,6 @@ from typing import Self
 import numpy as np
 
 from caligo import screening
-from caligo.physics import claims
 from caligo.results import ProtocolOutcome, ResultRows, count, metric, simulated
 from caligo.spec import PhysicsSpec, ProtocolSpec
 
@@ -36,9 +35,7 @@ class Savings:
         """Of result rows [n]."""
         foretold = rows["outcome"] == ProtocolOutcome.SKIPPED_PREDICTED_FAILURE
         ended = rows[simulated(rows)]
-        like = ended[:0]
-        if physics.claim in claims.CLAIMS:
-            like = ended[screening.failure_log_odds(ended["inputs"], physics, protocol) > 0]
+        like = ended[screening.failure_log_odds(ended["inputs"], physics, protocol) > 0]
         s, n = metric(like, "wall_seconds").astype(np.float64), count(like, "pairs").astype(np.float64)
         sums = (len(like), s.sum(), n.sum(), (s * s).sum(), (s * n).sum(), (n * n).sum())
         spent = float(metric(ended, "wall_seconds").sum(dtype=np.float64))

@@ -163,7 +163,6 @@ def screen(
     physics: PhysicsSpec,
     protocol: ProtocolSpec,
     own: tuple[Counts, Counts] | None = None,
-    path: Path | None = None,
 ) -> Screen:
     """What the closed form may skip in a campaign, by the table and the campaign's own runs.
 
@@ -173,14 +172,13 @@ def screen(
 
     Args:
         own: the campaign's simulated runs, `counts`; None before there is any.
-        path: of the table, `TABLE` by default.
     """
     if not guardrail.enabled:
         return refused("the guardrail is switched off")
     try:
         if physics.claim not in claims.CLAIMS:
             raise TableError(f"the closed form is not defined for the claim {physics.claim}")
-        table_rows, table_keys = Table.read(path or TABLE).of(physics, protocol)
+        table_rows, table_keys = Table.read(TABLE).of(physics, protocol)
     except TableError as error:
         return refused(str(error))
     own_rows, own_keys = own or (np.zeros_like(table_rows), np.zeros_like(table_rows))
@@ -214,7 +212,12 @@ def counts(
 
 
 def failure_log_odds(inputs: NDArray[np.float32], physics: PhysicsSpec, protocol: ProtocolSpec) -> NDArray[np.float64]:
-    """Log-odds of a run without a key in closed form, float64 [n], of rows [n, 9] in model coordinates."""
+    """Log-odds of a run without a key in closed form, float64 [n], of rows [n, 9] in model coordinates.
+
+    0, as much as nothing, under a claim for which the closed form is not defined.
+    """
+    if physics.claim not in claims.CLAIMS:
+        return np.zeros(len(inputs))
     return np.clip(-_logit(expect(inputs, physics, protocol).key), -_SUREST, _SUREST)
 
 

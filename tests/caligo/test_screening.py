@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -42,7 +43,8 @@ def written(tmp_path):
 
 
 def screen(path, own=None, **spec):
-    return screening.screen(GuardrailSpec(**spec), PHYSICS, PROTOCOL, own, path)
+    with mock.patch.object(screening, "TABLE", path):
+        return screening.screen(GuardrailSpec(**spec), PHYSICS, PROTOCOL, own)
 
 
 # --- bound ----------------------------------------------------------------------------------------------------------
@@ -156,7 +158,8 @@ def test_a_table_of_something_else_is_not_used_and_says_so(written, changes, wor
 
 def test_a_claim_without_closed_form_is_refused(written):
     physics = PhysicsSpec.model_construct(**{**PHYSICS.model_dump(), "claim": "release-0.1/max"})
-    found = screening.screen(SPEC, physics, PROTOCOL, None, written(CLEAN))
+    with mock.patch.object(screening, "TABLE", written(CLEAN)):
+        found = screening.screen(SPEC, physics, PROTOCOL)
     assert "not defined for the claim" in found.refused
 
 

@@ -42,12 +42,12 @@ def made(unit, failed, audited=None, infeasible=None, **spec) -> Guardrail:
 
 def seen(unit: NDArray[np.float32]) -> Candidates:
     """Candidates of which the closed form says nothing."""
-    return Candidates(unit, unit, np.zeros(len(unit)))
+    return Candidates(unit, np.zeros(len(unit)))
 
 
 def with_closed_form(unit: NDArray[np.float32]) -> Candidates:
     """Candidates whose log-odds of failure the closed form knows, too high by half."""
-    return Candidates(unit, unit, -12.0 * (unit[:, 3] - 0.5).astype(np.float64))
+    return Candidates(unit, -12.0 * (unit[:, 3] - 0.5).astype(np.float64))
 
 
 def deep(n: int) -> NDArray[np.float32]:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from caligo import logs, screening, seeds
 from caligo.discrepancy import Discrepancy
 from caligo.errors import FailedPrecondition
-from caligo.physics import claims
 from caligo.results import ResultRows, empty_rows, simulated, succeeded
 from caligo.seeds import Phase, Purpose
 from caligo.space import Space
@@ -292,29 +291,42 @@ class EfficiencyLandscape:
         key = (*bounds.values(), *map(len, known.values()), *(int(spared.sum()) for spared in audited.values()))
         guardrail = self._guardrails.get(key)
         if guardrail is None:
-            guardrail = self._new_guardrail(np.concatenate([*known.values()]), np.concatenate([*audited.values()]))
+            guardrail = self._new_guardrail(known, np.concatenate([*audited.values()]))
             for outdated in list(self._guardrails)[:-1]:
                 self._guardrails.pop(outdated, None)
             self._guardrails[key] = guardrail
         return guardrail
 
-    def _new_guardrail(self, rows: ResultRows, audited: NDArray[np.bool_]) -> Guardrail:
+    def _new_guardrail(self, known: dict[Phase, ResultRows], audited: NDArray[np.bool_]) -> Guardrail:
+        rows = np.concatenate([*known.values()])
         chosen = simulated(rows)
         ended, has_key = rows[chosen], succeeded(rows[chosen])
-        candidates, excluded = self._candidates(ended["inputs"]), self._candidates(rows[infeasible(rows)]["inputs"])
-        # Rows of phase 1 alone, which come first: proposals are no fair sample of what the closed form gives up.
-        fair = slice(int(simulated(self._rows[Phase.LHS]).sum()))
-        own = screening.counts(candidates.log_odds[fair], candidates.inputs[fair], has_key[fair])
-        screen = screening.screen(self.guardrail_spec, self.physics, self.protocol, own)
+        screen = self._screen(known[Phase.LHS])
         if screen.is_active and (why := disagreement(ended, self.physics, self.protocol)):
             screen = screening.refused(why)
-        return Guardrail(self.guardrail_spec, self.seed, screen, candidates, ~has_key, audited[chosen], excluded)
+        # Infeasible rows may be many, and the classifier alone asks for them.
+        excluded = rows[:0] if screen.is_active else rows[infeasible(rows)]
+        return Guardrail(
+            self.guardrail_spec,
+            self.seed,
+            screen,
+            self._candidates(ended["inputs"]),
+            ~has_key,
+            audited[chosen],
+            self._candidates(excluded["inputs"]),
+        )
+
+    def _screen(self, warm_up: ResultRows) -> screening.Screen:
+        """What the closed form may skip. The audits are rows of phase 1: proposals are no fair sample of what it gives
+        up."""
+        ended = warm_up[simulated(warm_up)]
+        log_odds = screening.failure_log_odds(ended["inputs"], self.physics, self.protocol)
+        own = screening.counts(log_odds, ended["inputs"], succeeded(ended))
+        return screening.screen(self.guardrail_spec, self.physics, self.protocol, own)
 
     def _candidates(self, inputs: NDArray[np.float32]) -> Candidates:
-        log_odds = np.zeros(len(inputs))
-        if self.physics.claim in claims.CLAIMS:
-            log_odds = screening.failure_log_odds(inputs, self.physics, self.protocol)
-        return Candidates(inputs, self.space.to_unit(inputs), log_odds)
+        log_odds = screening.failure_log_odds(inputs, self.physics, self.protocol)
+        return Candidates(self.space.to_unit(inputs), log_odds)
 
     def screen(
         self, inputs: NDArray[np.float32], index: NDArray[np.int64]

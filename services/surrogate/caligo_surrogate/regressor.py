@@ -23,7 +23,7 @@ from caligo.space import DIMENSIONS
 from caligo_surrogate.device import Backend
 from caligo_surrogate.escalation import Numerics, Plan, Solver, UnsoundError
 from caligo_surrogate.posterior import Process
-from caligo_surrogate.posterior.kernel import KernelMatrix, Matern, blocks
+from caligo_surrogate.posterior.kernel import KernelMatrix, Matern, blocks, correlation, distances
 from caligo_surrogate.prior import ClosedForm, Prior
 
 PATIENCE: Final = 15
@@ -265,20 +265,17 @@ def _descend_by_factor(gp: EfficiencyGP, plan: Plan) -> float:
     with torch.no_grad():
         centred = gp.inputs - 0.5
         scaled = centred * (math.sqrt(5) / lengths)
-        squares = scaled.square().sum(-1)
-        d = (squares.unsqueeze(-1) + squares - 2 * (scaled @ scaled.mT)).clamp_min_(0).sqrt_()
-        decay = torch.exp(-d)
-        correlation = (1 + d + d.square() / 3) * decay
-        noise = likelihood.noise_covar.noise + learned
-        factor = _factor(variance * correlation, noise, plan)
+        d = distances(scaled, scaled)
+        k = correlation(d)
+        factor = _factor(variance * k, likelihood.noise_covar.noise + learned, plan)
         inverse = torch.cholesky_inverse(factor)
         residual = gp.targets - mean
         weights = inverse @ residual
         slope = 0.5 * (inverse - weights.unsqueeze(-1) * weights)  # of the loss by the covariance
-        pull = slope * (variance * 5 / 3) * (1 + d) * decay
+        pull = slope * (variance * 5 / 3) * (1 + d) * torch.exp(-d)
         along = 2 * (pull.sum(0) @ centred.square() - ((pull @ centred) * centred).sum(0)) / lengths.pow(3)
         misfit = 0.5 * (residual @ weights + rows * math.log(2 * math.pi)) + factor.diagonal().log().sum()
-        by_variance, by_noise = (slope * correlation).sum(), slope.trace()
+        by_variance, by_noise = (slope * k).sum(), slope.trace()
     tangent = (along * lengths).sum() + by_variance * variance + by_noise * learned.sum()
     if mean.requires_grad:
         tangent = tangent - weights @ mean

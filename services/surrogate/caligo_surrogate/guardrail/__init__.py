@@ -81,18 +81,16 @@ class Candidates(NamedTuple):
     """Rows as the guardrail sees them.
 
     Attributes:
-        inputs: float32 [n, 9], model coordinates.
         unit: float32 [n, 9], unit coordinates.
         log_odds: float64 [n], of failure in closed form; 0 where that is not defined.
     """
 
-    inputs: NDArray[np.float32]
     unit: NDArray[np.float32]
     log_odds: Floats
 
     def of(self, chosen: NDArray[np.bool_] | NDArray[np.intp]) -> Candidates:
         """Some of them."""
-        return Candidates(self.inputs[chosen], self.unit[chosen], self.log_odds[chosen])
+        return Candidates(self.unit[chosen], self.log_odds[chosen])
 
     def features(self) -> NDArray[np.float32]:
         """What a classifier is shown, float32 [n, 10]."""
@@ -102,8 +100,9 @@ class Candidates(NamedTuple):
 class Guardrail:
     """P(failure) of candidates and the verdict on them.
 
-    Where the closed form may be trusted, it decides (`caligo.screening`): its evidence is there from the first row on.
-    Otherwise a classifier does, once it has proved itself on the campaign's own rows.
+    Where the closed form may be trusted, it skips rows of phase 1 (`caligo.screening`), and candidates of the active
+    phase, which come here, are all simulated. Otherwise a classifier decides about these, once it has proved itself on
+    the campaign's own rows.
 
     The classifier learns from simulated rows and from rows that the closed form excludes, which are failures for sure;
     the closed form's log-odds are one of its features. Its own log-odds become probabilities by a sigmoid fitted to
@@ -144,7 +143,7 @@ class Guardrail:
             simulated: n rows that were simulated.
             failed: bool [n], no key came of them.
             audited: bool [n], rows among them with the verdict `AUDIT`.
-            infeasible: rows that the closed form excludes.
+            infeasible: rows that the closed form excludes, for the classifier.
         """
         self._spec = spec
         self._seed = seed

@@ -42,10 +42,19 @@ class Matern:
 
     def of_scaled(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         """The same of rows that went through `scaled`."""
-        squares = a.square().sum(-1).unsqueeze(-1) + b.square().sum(-1).unsqueeze(-2)
-        # Floored above 0, where the square root has no gradient; k changes by 2e-11 there.
-        d = (squares - 2 * (a @ b.mT)).clamp_min(1e-10).sqrt()
-        return self.variance * (1 + d + d.square() / 3) * torch.exp(-d)
+        return self.variance * correlation(distances(a, b))
+
+
+def distances(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Euclidean distances [..., n, m] of rows a [..., n, 9] from rows b [..., m, 9]; differentiable."""
+    squares = a.square().sum(-1).unsqueeze(-1) + b.square().sum(-1).unsqueeze(-2)
+    # Floored above 0, where the square root has no gradient; k changes by 2e-11 there.
+    return (squares - 2 * (a @ b.mT)).clamp_min(1e-10).sqrt()
+
+
+def correlation(d: torch.Tensor) -> torch.Tensor:
+    """(1 + d + d^2 / 3) exp(-d), of distances in length scales over sqrt(5)."""
+    return (1 + d + d.square() / 3) * torch.exp(-d)
 
 
 @dataclass(frozen=True)
