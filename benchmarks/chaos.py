@@ -40,8 +40,8 @@ import numpy as np
 from caligo import rpc, wire
 from caligo.dataset import GROUPS
 from caligo.layout import CAMPAIGNS_DIRECTORY, FILE_NAME
+from caligo.phases import Phase
 from caligo.results import METRIC
-from caligo.seeds import Phase
 from caligo.spec import CampaignSpec, to_proto, validate
 from caligo.v1 import campaign_pb2 as pb
 from caligo.v1 import campaign_pb2_grpc
@@ -147,7 +147,7 @@ def _surrogate(address: str, think_seconds: float) -> None:
 
 
 def _orchestrator(settings: dict[str, Any]) -> None:
-    from caligo_orchestrator.server import serve
+    from caligo_orchestrator.api.server import serve
     from caligo_orchestrator.settings import OrchestratorSettings
 
     serve(OrchestratorSettings(**settings))
@@ -417,7 +417,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=int(time.time()))
     arguments = parser.parse_args()
     multiprocessing.get_context("forkserver").set_forkserver_preload(
-        [] if arguments.real else ["caligo_orchestrator.server", "caligo_sampler.server", "benchmarks._stand_ins"]
+        [] if arguments.real else ["caligo_orchestrator.api.server", "caligo_sampler.server", "benchmarks._stand_ins"]
     )
     make, values = (real_services, REAL) if arguments.real else (cheap_services, CHEAP)
     spec = validate(CampaignSpec, values)

@@ -52,8 +52,9 @@ from sklearn.metrics import brier_score_loss, f1_score
 from benchmarks import cliff_rows
 from benchmarks.cliff_rows import SPACE
 from caligo import logs, seeds
+from caligo.phases import Phase
 from caligo.results import ProtocolOutcome, ResultRows, empty_rows, metric
-from caligo.seeds import Phase, Purpose
+from caligo.seeds import Purpose
 from caligo.space import DIMENSIONS, STRATEGY_COLUMN
 from caligo.spec import GuardrailSpec, SurrogateSpec
 

@@ -38,8 +38,8 @@ from caligo_simulator.harness import Setup
 from caligo_simulator.simulation import Simulator
 from numpy.typing import NDArray
 
+from caligo.phases import Phase
 from caligo.results import ROW_DTYPE, ProtocolOutcome, ResultRows
-from caligo.seeds import Phase
 from caligo.space import SYMBOLS
 from caligo.spec import CampaignSpec, ProtocolSpec
 

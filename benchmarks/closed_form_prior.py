@@ -28,8 +28,8 @@ from benchmarks import cliff_rows
 from benchmarks.cliff_rows import SPACE, SPEC, WORLDS, World
 from caligo import logs
 from caligo.closed_form import expect
+from caligo.phases import Phase
 from caligo.results import ResultRows, measured, metric, simulated, succeeded
-from caligo.seeds import Phase
 from caligo.spec import GuardrailSpec, SurrogateSpec
 
 COUNTS: Final = (25, 50, 100)

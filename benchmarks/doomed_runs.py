@@ -31,11 +31,11 @@ from numpy.typing import NDArray
 
 import caligo
 from caligo import logs, screening
+from caligo.phases import Phase
 from caligo.physics import claims
 from caligo.recompute import KeyStatus, recompute
 from caligo.results import ROW_DTYPE, ProtocolOutcome, ResultRows, empty_rows
 from caligo.screening import Counts
-from caligo.seeds import Phase
 from caligo.space import PRESETS
 from caligo.spec import CampaignSpec, PhysicsSpec, ProtocolSpec, SpaceSpec
 

@@ -41,8 +41,8 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from benchmarks.cliff_rows import SPACE, SPEC, held_out, training
 from caligo import logs, screening
+from caligo.phases import Phase
 from caligo.results import METRIC, ProtocolOutcome, ResultRows
-from caligo.seeds import Phase
 from caligo.spec import GuardrailSpec, SurrogateSpec
 
 THRESHOLD: Final = 0.99

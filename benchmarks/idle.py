@@ -18,15 +18,15 @@ from typing import Any, cast
 
 import numpy as np
 from caligo_orchestrator.farm.replicas import ReplicaFarm
+from caligo_orchestrator.model.remote import Proposed
 from caligo_orchestrator.phases.active import ActivePhase
 from caligo_orchestrator.pipeline import Pipeline
-from caligo_orchestrator.remote import Proposed
 from caligo_orchestrator.store.journal import Journal
 from numpy.typing import NDArray
 
 from benchmarks.dispatch import share_busy, warm
 from benchmarks.peers.simulators import serving
-from caligo.seeds import Phase
+from caligo.phases import Phase
 from caligo.spec import CampaignSpec, validate
 from caligo.v1 import surrogate_pb2
 

@@ -28,14 +28,14 @@ from typing import Final
 import numpy as np
 from caligo_orchestrator.farm import Job
 from caligo_orchestrator.farm.replicas import ReplicaFarm
-from caligo_orchestrator.remote import Surrogate
+from caligo_orchestrator.model.remote import Surrogate
 
 from benchmarks import _stand_ins
 from benchmarks.overhead import NEARLY_ALL, child
 from caligo.cli.embedded import ServiceProcess
 from caligo.client import CampaignClient
+from caligo.phases import Phase
 from caligo.results import METRIC, ROW_DTYPE, ProtocolOutcome, ResultRows
-from caligo.seeds import Phase
 from caligo.space import Space
 from caligo.spec import CampaignSpec, PhysicsSpec, ProtocolSpec, SpaceSpec, to_proto, validate
 from caligo.v1 import simulator_pb2, types_pb2

@@ -36,12 +36,12 @@ from caligo_simulator.simulation import Simulator
 from scipy import stats
 
 from benchmarks._closed_form import DROPPING, FAILURE, TODAY, Rules, design, design_rate, leakage, secret_bits
+from caligo.phases import Phase
 from caligo.physics.detection import qber
 from caligo.physics.efficiency import FRAME_SIZES, PAYLOADS
 from caligo.physics.finite_key import wilson_upper
 from caligo.physics.tags import TAG_BITS
 from caligo.results import ProtocolOutcome, Reason
-from caligo.seeds import Phase
 from caligo.space import ExplorationSample, Strategy
 from caligo.spec import PhysicsSpec, ProtocolSpec
 

@@ -57,7 +57,7 @@ def orchestrate(
     directory: str, addresses: dict[str, str], space: dict[str, Any], rows: int, answer: Connection
 ) -> None:
     """Run phase 1 of a campaign in this process."""
-    from caligo_orchestrator.manager import Campaigns
+    from caligo_orchestrator.campaigns.resource import Campaigns
     from caligo_orchestrator.settings import OrchestratorSettings
 
     spec = validate(CampaignSpec, {"name": "overhead", "space": space, "lhs": {"samples": rows}})

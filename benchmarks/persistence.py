@@ -19,12 +19,12 @@ import time
 from pathlib import Path
 
 import numpy as np
-from caligo_orchestrator.files import BATCH_ROWS
+from caligo_orchestrator.store.dataset import BATCH_ROWS
 from caligo_orchestrator.store.hdf5 import HDF5Writer, Layout, open_live
 from caligo_orchestrator.store.journal import Journal
 
+from caligo.phases import Phase
 from caligo.results import COUNTS, ROW_DTYPE, ResultRows, empty_rows
-from caligo.seeds import Phase
 
 AIM_ROWS, AIM_RATIO = 50_000, 0.6
 GROUPS = (64, 256, 1024, 4096)

@@ -28,13 +28,13 @@ from caligo_simulator.protocol.verification import TAG_BITS
 from caligo_simulator.simulation import DesignRow, Simulator
 
 from caligo.closed_form import expect
+from caligo.phases import Phase
 from caligo.physics import claims
 from caligo.physics.claims import Counts
 from caligo.physics.efficiency import FRAME_SIZES, PAYLOADS
 from caligo.physics.finite_key import design_qber
 from caligo.physics.prediction import Prediction, expected_leakage_rate, removed_rounds
 from caligo.results import ROW_DTYPE, ProtocolOutcome, Reason, ResultRows, count, metric
-from caligo.seeds import Phase
 from caligo.space import PRESETS, SYMBOLS, ExplorationSample, Space, Strategy
 from caligo.spec import PhysicsSpec, ProtocolSpec
 

@@ -25,9 +25,9 @@ from scipy.special import ndtr
 from scipy.stats import binom, chi2
 
 from caligo.closed_form import expect
+from caligo.phases import Phase
 from caligo.physics.prediction import Prediction
 from caligo.results import METRIC, ProtocolOutcome, Reason, ResultRows
-from caligo.seeds import Phase
 from caligo.space import PRESETS, STRATEGY_COLUMN, Space, Strategy
 from caligo.spec import PhysicsSpec, ProtocolSpec
 

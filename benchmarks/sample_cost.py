@@ -29,8 +29,8 @@ from caligo_simulator.simulation import Simulator
 from numpy.typing import NDArray
 
 from benchmarks.scaling import worker_seconds
+from caligo.phases import Phase
 from caligo.results import ProtocolOutcome
-from caligo.seeds import Phase
 from caligo.space import PRESETS, ExplorationSample, Space
 from caligo.spec import PhysicsSpec, ProtocolSpec
 

@@ -23,8 +23,8 @@ from caligo_sampler.design import LHSSampler
 from caligo_simulator.harness import Setup
 from caligo_simulator.simulation import DesignRow, Simulator
 
+from caligo.phases import Phase
 from caligo.results import ResultRows
-from caligo.seeds import Phase
 from caligo.space import PRESETS, Space
 from caligo.spec import PhysicsSpec, ProtocolSpec
 

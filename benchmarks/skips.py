@@ -29,9 +29,9 @@ from numpy.typing import NDArray
 
 from benchmarks.cliff_rows import FOLDER, SPEC, feasible, simulate
 from caligo import logs, screening
+from caligo.phases import Phase
 from caligo.results import ProtocolOutcome, ResultRows, metric, succeeded
 from caligo.screening import Verdict
-from caligo.seeds import Phase
 from caligo.spec import CampaignSpec, SpaceSpec
 
 DOOMED: Final = 0.995

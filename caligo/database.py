@@ -39,18 +39,15 @@ def faults() -> Iterator[None]:
 class Connection:
     """An open database. Safe to use from several threads, one at a time."""
 
-    def __init__(self, path: Path, *, make: bool = True) -> None:
-        """Open the file at a path, made if need be and wanted.
+    def __init__(self, path: Path) -> None:
+        """Open the file at a path, made if need be.
 
         Raises:
             JournalError: it cannot be.
         """
         self._path = path
         with faults():
-            uri = f"{path.absolute().as_uri()}?mode={'rwc' if make else 'rw'}"
-            self._db = sqlite3.connect(
-                uri, uri=True, timeout=_BUSY_SECONDS, check_same_thread=False, isolation_level=None
-            )
+            self._db = sqlite3.connect(path, timeout=_BUSY_SECONDS, check_same_thread=False, isolation_level=None)
             try:
                 self._db.execute("PRAGMA journal_mode=WAL")
                 self._db.execute("PRAGMA synchronous=FULL")
@@ -65,11 +62,15 @@ class Connection:
         return self._db
 
     def is_in_place(self) -> bool:
-        """Whether the file that is open is the one at its path: not so where its drive was lost."""
+        """Whether the file that is open is the one at its path: not so where its drive was lost, or it was removed."""
         try:
             return os.path.samestat(self._opened, self._path.stat())
         except OSError:
             return False
+
+    def is_replaced(self) -> bool:
+        """Whether another file is at its path: its drive was lost and is back, say."""
+        return not self.is_in_place() and self._path.exists()
 
     def close(self) -> None:
         """Close it, whatever has become of its drive."""

@@ -28,6 +28,7 @@ from caligo import statement
 from caligo.calibration import Calibration, Target, calibrate
 from caligo.discrepancy import Discrepancy, steepest
 from caligo.errors import InvalidArgument
+from caligo.phases import Phase
 from caligo.results import (
     COUNT_NAMES,
     COUNTS,
@@ -40,7 +41,6 @@ from caligo.results import (
     ResultRows,
     code_name,
 )
-from caligo.seeds import Phase
 from caligo.slices import CliffSlice
 from caligo.space import COLUMNS, PARAMETERS, STRATEGY_COLUMN, Strategy
 from caligo.spec import read_spec

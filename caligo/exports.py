@@ -20,7 +20,7 @@ import numpy as np
 
 from caligo.dataset import LONG_NAMES, UNITS, CampaignDataset, as_text, import_library
 from caligo.errors import AlreadyExists, InvalidArgument
-from caligo.seeds import Phase
+from caligo.phases import Phase
 
 SUFFIXES: Final[Mapping[str, str]] = {"csv": ".csv", "parquet": ".parquet", "netcdf": ".nc"}
 """The formats, and the suffix of a file of each."""

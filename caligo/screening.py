@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 import caligo
 from caligo import seeds
 from caligo.closed_form import expect
+from caligo.phases import Phase
 from caligo.physics import claims
-from caligo.seeds import Phase, Purpose
+from caligo.seeds import Purpose
 from caligo.space import STRATEGY_COLUMN
 from caligo.spec import GuardrailSpec, PhysicsSpec, ProtocolSpec
 

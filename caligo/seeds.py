@@ -11,13 +11,7 @@ import enum
 
 import numpy as np
 
-
-class Phase(enum.IntEnum):
-    """First branch; the codes are those of the contract's `Phase`."""
-
-    LHS = 1
-    SURROGATE = 2
-    ACTIVE = 3
+from caligo.phases import Phase
 
 
 class Purpose(enum.IntEnum):

@@ -85,23 +85,13 @@ class Tokens:
         self._lock = threading.Lock()
         try:
             data_directory.mkdir(parents=True, exist_ok=True)
-            self._connection = self._open()
+            self._connection = Connection(self._path)
+            with faults():
+                self._connection.db.executescript(_SCHEMA)
         except OSError as error:
             raise InvalidArgument("data_directory", f"{data_directory}: {error.strerror}") from None
         except JournalError as error:
             raise InvalidArgument("data_directory", f"{self._path}: {error}") from None
-
-    def _open(self) -> Connection:
-        connection = Connection(self._path)
-        with faults():
-            connection.db.executescript(_SCHEMA)
-        return connection
-
-    def _follow_drive(self) -> None:
-        """Open the file at the path where it is another than the open one: its drive was lost and is back."""
-        if not self._connection.is_in_place() and self._path.exists():  # else what is open may still answer
-            old, self._connection = self._connection, self._open()
-            old.close()
 
     def __enter__(self) -> Self:
         return self
@@ -162,7 +152,6 @@ class Tokens:
     def _execute(self, sql: str, values: tuple[object, ...]) -> list[Any]:
         """Rows that a statement gives."""
         with self._lock, faults():
-            self._follow_drive()
             return self._connection.db.execute(sql, values).fetchall()
 
     def _select(self, rest: str, *values: object) -> list[TokenRecord]:

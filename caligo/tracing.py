@@ -24,8 +24,8 @@ from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 import caligo
+from caligo.phases import Phase
 from caligo.results import ProtocolOutcome, code_name
-from caligo.seeds import Phase
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import SpanProcessor

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caligo.errors import InvalidArgument
+from caligo.phases import Phase
 from caligo.results import COUNTS, COUNTS_OF_RELEASE_0_1, METRICS, ROW_DTYPE, ResultRows
-from caligo.seeds import Phase
 from caligo.space import DIMENSIONS, check_limits
 from caligo.v1 import types_pb2
 

@@ -518,7 +518,7 @@ def results(
     from caligo.cli.output import notices, say_rules
     from caligo.cli.rows import parse_phase, print_rows
     from caligo.client import check_success
-    from caligo.seeds import Phase
+    from caligo.phases import Phase
 
     phases = [parse_phase(phase)] if phase else [Phase.LHS, Phase.ACTIVE]
     columns = TextColumn("{task.completed:,.0f}"), TimeElapsedColumn()

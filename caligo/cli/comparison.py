@@ -13,11 +13,11 @@ from caligo.cli.output import console, print_json
 from caligo.cli.rows import print_lines
 from caligo.dataset import row_columns
 from caligo.errors import InvalidArgument
+from caligo.phases import Phase
 from caligo.physics import claims
 from caligo.physics.claims import CLAIMS, LEGACY, Claim
 from caligo.recompute import KeyStatus, Recomputed, recompute, refusal
 from caligo.results import ResultRows
-from caligo.seeds import Phase
 from caligo.spec import CampaignSpec
 
 _SHOWN: Final = ("key", "undecoded", "frame_lost", "unknown", "key_bits")

@@ -28,9 +28,9 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from caligo.dataset import HISTORY_COLUMNS
+from caligo.phases import Phase
 from caligo.physics.vectorized import binary_entropy
 from caligo.results import ProtocolOutcome, Reason, ResultRows, metric
-from caligo.seeds import Phase
 from caligo.slices import CliffSlice
 from caligo.space import COLUMN_SYMBOLS, PARAMETERS, STRATEGY_COLUMN, Space, Strategy
 

@@ -16,11 +16,11 @@ from caligo.cli.comparison import compare
 from caligo.closed_form import expected
 from caligo.dataset import GROUPS, SurrogateFindings, open_campaign
 from caligo.errors import InvalidArgument
+from caligo.phases import Phase
 from caligo.physics.claims import CLAIMS, LEGACY
 from caligo.physics.tags import collision_bound
 from caligo.results import DESCRIPTIONS, ROW_DTYPE, ProtocolOutcome, Reason, ResultRows, code_name, count, metric
 from caligo.secure_share import SecureShare, secure_share
-from caligo.seeds import Phase
 from caligo.slices import CliffSlice
 from caligo.space import COLUMN_SYMBOLS, PARAMETERS, STRATEGY_COLUMN, Scale, Strategy
 from caligo.spec import CampaignSpec, ProtocolSpec

@@ -17,8 +17,8 @@ from caligo.cli.output import console, print_json, shortest
 from caligo.closed_form import expected
 from caligo.dataset import row_columns
 from caligo.errors import InvalidArgument
+from caligo.phases import Phase
 from caligo.results import ROW_DTYPE, ResultRows
-from caligo.seeds import Phase
 from caligo.slices import CliffSlice
 from caligo.space import DIMENSIONS, LOG_COLUMNS, PARAMETERS, STRATEGY_COLUMN, SYMBOLS, Space, Strategy
 from caligo.spec import CampaignSpec

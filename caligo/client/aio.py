@@ -19,8 +19,8 @@ from caligo.client.download import Download
 from caligo.client.model import Campaign, CampaignState, Changed, Event, check_success
 from caligo.client.sync import CampaignClient
 from caligo.errors import InternalError, InvalidArgument
+from caligo.phases import Phase
 from caligo.results import ResultRows
-from caligo.seeds import Phase
 from caligo.slices import CliffSlice
 from caligo.spec import CampaignSpec
 from caligo.tls import Tls

@@ -23,8 +23,8 @@ from caligo import closed_form, rpc, slices, wire
 from caligo.addresses import proxy_variable
 from caligo.client.model import Campaign, CampaignState, Event, resource_name
 from caligo.errors import CaligoError, DeadlineExceeded, InvalidArgument, ResourceExhausted, Unreachable
+from caligo.phases import Phase
 from caligo.results import ResultRows
-from caligo.seeds import Phase
 from caligo.slices import CliffSlice
 from caligo.space import STRATEGY_COLUMN, SYMBOLS
 from caligo.spec import CampaignSpec, to_proto

@@ -22,6 +22,14 @@ class CampaignState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CAMPAIGN_STATE_SUCCEEDED: _ClassVar[CampaignState]
     CAMPAIGN_STATE_FAILED: _ClassVar[CampaignState]
     CAMPAIGN_STATE_CANCELLED: _ClassVar[CampaignState]
+
+class CampaignWish(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CAMPAIGN_WISH_UNSPECIFIED: _ClassVar[CampaignWish]
+    CAMPAIGN_WISH_RUN: _ClassVar[CampaignWish]
+    CAMPAIGN_WISH_PAUSE: _ClassVar[CampaignWish]
+    CAMPAIGN_WISH_CANCEL: _ClassVar[CampaignWish]
+    CAMPAIGN_WISH_DELETE: _ClassVar[CampaignWish]
 CAMPAIGN_STATE_UNSPECIFIED: CampaignState
 CAMPAIGN_STATE_QUEUED: CampaignState
 CAMPAIGN_STATE_RUNNING: CampaignState
@@ -29,6 +37,11 @@ CAMPAIGN_STATE_PAUSED: CampaignState
 CAMPAIGN_STATE_SUCCEEDED: CampaignState
 CAMPAIGN_STATE_FAILED: CampaignState
 CAMPAIGN_STATE_CANCELLED: CampaignState
+CAMPAIGN_WISH_UNSPECIFIED: CampaignWish
+CAMPAIGN_WISH_RUN: CampaignWish
+CAMPAIGN_WISH_PAUSE: CampaignWish
+CAMPAIGN_WISH_CANCEL: CampaignWish
+CAMPAIGN_WISH_DELETE: CampaignWish
 
 class LhsSpec(_message.Message):
     __slots__ = ("samples", "skip")
@@ -129,7 +142,7 @@ class Problem(_message.Message):
     def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
 class Campaign(_message.Message):
-    __slots__ = ("name", "spec", "state", "progress", "priority", "create_time", "update_time", "problem", "findings", "owner")
+    __slots__ = ("name", "spec", "state", "progress", "priority", "create_time", "update_time", "problem", "findings", "owner", "wanted")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -140,6 +153,7 @@ class Campaign(_message.Message):
     PROBLEM_FIELD_NUMBER: _ClassVar[int]
     FINDINGS_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
+    WANTED_FIELD_NUMBER: _ClassVar[int]
     name: str
     spec: CampaignSpec
     state: CampaignState
@@ -150,7 +164,8 @@ class Campaign(_message.Message):
     problem: Problem
     findings: Findings
     owner: str
-    def __init__(self, name: _Optional[str] = ..., spec: _Optional[_Union[CampaignSpec, _Mapping]] = ..., state: _Optional[_Union[CampaignState, str]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., priority: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., problem: _Optional[_Union[Problem, _Mapping]] = ..., findings: _Optional[_Union[Findings, _Mapping]] = ..., owner: _Optional[str] = ...) -> None: ...
+    wanted: CampaignWish
+    def __init__(self, name: _Optional[str] = ..., spec: _Optional[_Union[CampaignSpec, _Mapping]] = ..., state: _Optional[_Union[CampaignState, str]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., priority: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., problem: _Optional[_Union[Problem, _Mapping]] = ..., findings: _Optional[_Union[Findings, _Mapping]] = ..., owner: _Optional[str] = ..., wanted: _Optional[_Union[CampaignWish, str]] = ...) -> None: ...
 
 class Findings(_message.Message):
     __slots__ = ("rows", "simulated", "skipped_infeasible", "skipped_predicted", "succeeded", "best_efficiency", "median_efficiency", "relevant_parameters", "length_scales", "secure_fraction", "secure_fraction_error", "validation", "faults", "calibration", "guardrail", "convergence", "cross_validation", "prior", "discrepancy", "relevance", "seconds_simulated", "seconds_saved", "seconds_saved_error")

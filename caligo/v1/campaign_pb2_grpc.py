@@ -122,15 +122,16 @@ class CampaignServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateCampaign(self, request, context):
-        """Changes the budget (`spec.active.samples`) or `priority` of an unfinished campaign. The file becomes that of a
-        campaign made with the budget, which may not go below the rows handed out.
+        """Changes `priority` or the budget (`spec.active.samples`). The file becomes that of a campaign made with the budget,
+        which may not go below the rows handed out; one that has succeeded or was cancelled goes on where it grows.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteCampaign(self, request, context):
-        """Removes a finished campaign and its files.
+        """Removes a campaign that has ended, its files and its model. Its name is never given again. Refused while another that
+        builds on it has not ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

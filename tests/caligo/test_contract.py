@@ -13,8 +13,8 @@ from pydantic import BaseModel
 from caligo import spec
 from caligo.client import CampaignState
 from caligo.errors import BY_STATUS, CaligoError
+from caligo.phases import Phase
 from caligo.results import COUNT_NAMES, METRIC_NAMES, ProtocolOutcome, ProtocolResult
-from caligo.seeds import Phase
 from caligo.space import COLUMNS, SYMBOLS
 from caligo.v1 import campaign_pb2, surrogate_pb2, types_pb2
 

@@ -14,9 +14,9 @@ from scipy.stats import binomtest
 import caligo
 from caligo import screening
 from caligo.closed_form import expect
+from caligo.phases import Phase
 from caligo.physics import claims
 from caligo.screening import THRESHOLDS, Table, TableError, Verdict
-from caligo.seeds import Phase
 from caligo.spec import CampaignSpec, GuardrailSpec, PhysicsSpec, ProtocolSpec
 
 SPEC = GuardrailSpec()

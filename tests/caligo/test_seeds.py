@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from caligo import seeds
-from caligo.seeds import Phase, Purpose
+from caligo.phases import Phase
+from caligo.seeds import Purpose
 
 GOLDEN = [
     ((0, Phase.LHS, 0, Purpose.DESIGN), 0xDD53CEF672854883, 4085049464806428776),

@@ -12,14 +12,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from caligo_orchestrator import files
 from caligo_orchestrator.phases.lhs import Design, Plan
+from caligo_orchestrator.store import dataset
 from caligo_orchestrator.store.journal import Journal, Proposal
 
 from caligo.database import JournalError
 from caligo.dataset import HISTORY_COLUMNS
+from caligo.phases import Phase
 from caligo.results import COUNTS, ROW_DTYPE, ResultRows
-from caligo.seeds import Phase
 from caligo.spec import CampaignSpec, validate
 
 ID = "small"
@@ -56,8 +56,8 @@ def run(directory: Path) -> None:
             journal.put_checkpoint(ID, "lhs_plan", PLAN.to_json())
         if journal.checkpoint(ID, "ended") is not None:
             return
-        files.BATCH_ROWS = 4
-        writer, note = files.open_file(f"campaigns/{ID}", SPEC, PLAN, place, journal)
+        dataset.BATCH_ROWS = 4
+        writer, note = dataset.open_file(f"campaigns/{ID}", SPEC, PLAN, place, journal)
         assert note is None, note
         try:
             for phase, total, group in ((Phase.LHS, 20, 5), (Phase.ACTIVE, 6, 2)):
@@ -77,7 +77,7 @@ def run(directory: Path) -> None:
             writer.write_surrogate({"length_scales": np.arange(9)})
         finally:
             writer.close()
-        files.finalize_file(place, journal)
+        dataset.finalize_file(place, journal)
         journal.put_checkpoint(ID, "ended", b"")
         say("ended")
     finally:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from caligo_orchestrator.store.journal import Journal
 
-from caligo.seeds import Phase
+from caligo.phases import Phase
 
 SCRIPT = Path(__file__).with_name("store_run.py")
 CALLS = (

@@ -13,12 +13,12 @@ import pytest
 from caligo.closed_form import expect
 from caligo.dataset import FORMAT, GROUPS, HISTORY_COLUMNS, NOT_YET
 from caligo.discrepancy import PROFILE_STEPS
+from caligo.phases import Phase
 from caligo.physics import CLAIMS, Counts, feasibility_margin
 from caligo.physics.efficiency import PAYLOADS
 from caligo.physics.prediction import Prediction
 from caligo.physics.security import effective_retention
 from caligo.results import COUNTS, METRICS, ROW_DTYPE, ProtocolOutcome, ProtocolResult, Reason, ResultRows
-from caligo.seeds import Phase
 from caligo.space import COLUMNS, ExplorationSample, Space, Strategy
 from caligo.spec import CampaignSpec
 

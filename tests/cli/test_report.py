@@ -20,10 +20,10 @@ from caligo.cli import main
 from caligo.dataset import GROUPS, HISTORY_COLUMNS, GuardrailFindings, open_campaign
 from caligo.discrepancy import Discrepancy, Verdict
 from caligo.errors import InvalidArgument
+from caligo.phases import Phase
 from caligo.physics.claims import CLAIMS
 from caligo.recompute import KeyStatus, recompute
 from caligo.results import METRIC, ROW_DTYPE, ProtocolOutcome, ResultRows
-from caligo.seeds import Phase
 from caligo.space import STRATEGY_COLUMN, Strategy
 
 FIGURES = {"cliff.png", "outcomes.png", "key_rate.png", "discrepancy.png", "relevance.png", "learning.png"}

@@ -33,8 +33,8 @@ from caligo.errors import (
     Unimplemented,
     Unreachable,
 )
+from caligo.phases import Phase
 from caligo.results import ROW_DTYPE
-from caligo.seeds import Phase
 from caligo.spec import ActiveSpec, CampaignSpec, PhysicsSpec, ProtocolSpec, SpaceSpec, to_proto
 from caligo.v1 import campaign_pb2 as pb
 

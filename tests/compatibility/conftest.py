@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from caligo_orchestrator import access
-from caligo_orchestrator.manager import Campaigns
-from caligo_orchestrator.server import service
+from caligo_orchestrator.api import access
+from caligo_orchestrator.api.server import service
+from caligo_orchestrator.campaigns.resource import Campaigns
 from caligo_orchestrator.settings import OrchestratorSettings
 
 from caligo import rpc

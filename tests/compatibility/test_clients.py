@@ -19,8 +19,8 @@ from google.protobuf.message import Message
 from caligo import rpc
 from caligo.cli.output import campaign_to_plain
 from caligo.client import CampaignClient, CampaignState, Changed
+from caligo.phases import Phase
 from caligo.results import ProtocolOutcome, ProtocolResult
-from caligo.seeds import Phase
 from caligo.spec import CampaignSpec
 from caligo.v1 import campaign_pb2
 

@@ -15,8 +15,8 @@ from caligo.dataset import GROUPS, open_campaign
 from caligo.errors import InvalidArgument
 from caligo.exports import SUFFIXES, export
 from caligo.layout import CAMPAIGNS_DIRECTORY, FILE_NAME
+from caligo.phases import Phase
 from caligo.results import COUNT, METRIC_NAMES
-from caligo.seeds import Phase
 
 ROWS = {
     "lupo": (20, 8), "erven": (135, 8), "kww": (29, 2), "paused-active": (20, 4), "paused-lhs": (44, 0),

@@ -14,8 +14,8 @@ from caligo.client import Campaign, CampaignClient, CampaignState, Changed
 from caligo.dataset import GROUPS, open_campaign
 from caligo.errors import FailedPrecondition, InvalidArgument
 from caligo.layout import CAMPAIGNS_DIRECTORY, FILE_NAME, JOURNAL_NAME
+from caligo.phases import Phase
 from caligo.results import ResultRows, join_rows
-from caligo.seeds import Phase
 from caligo.spec import CampaignSpec, validate
 from caligo.v1 import campaign_pb2
 
@@ -199,7 +199,7 @@ def test_the_journal_is_read_in_place_and_closed_to_the_release_that_wrote_it(da
     assert [len(block) for block in journal.row_blocks("erven", Phase.LHS, block=50)] == [50, 50, 35]
     assert journal.proposals("lupo")
     assert np.isfinite(journal.forecasts("lupo", 8)).all()
-    assert journal._db.execute("PRAGMA user_version").fetchone() == (3,)
+    assert journal._db.execute("PRAGMA user_version").fetchone() == (4,)
     journal.close()
 
 

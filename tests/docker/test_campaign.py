@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from caligo.dataset import open_campaign
-from caligo.seeds import Phase
+from caligo.phases import Phase
 from tests.docker.deployment import CALIGO, SERVICES, Deployment, docker, state, wait_until
 
 # Some minutes of simulation, since everything below happens meanwhile.

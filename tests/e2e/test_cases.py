@@ -20,10 +20,10 @@ from caligo.cli.specs import load
 from caligo.client import Campaign, CampaignClient, CampaignState
 from caligo.dataset import open_campaign
 from caligo.layout import CAMPAIGNS_DIRECTORY, FILE_NAME
+from caligo.phases import Phase
 from caligo.physics.claims import CLAIMS
 from caligo.results import ProtocolOutcome, Reason, ResultRows
 from caligo.secure_share import secure_share
-from caligo.seeds import Phase
 from caligo.v1.campaign_pb2 import Findings
 
 CASES = {path.stem: path for path in sorted((Path(__file__).parents[1] / "assets" / "cases").glob("*.yaml"))}

@@ -15,9 +15,9 @@ import grpc
 import h5py
 import numpy as np
 import pytest
-from caligo_orchestrator import access
-from caligo_orchestrator.manager import Campaigns
-from caligo_orchestrator.server import service
+from caligo_orchestrator.api import access
+from caligo_orchestrator.api.server import service
+from caligo_orchestrator.campaigns.resource import Campaigns
 from caligo_orchestrator.settings import OrchestratorSettings
 from caligo_sampler.server import SamplerServicer
 
@@ -376,7 +376,8 @@ class Orchestrator:
     """An orchestrator with its gRPC server, started and stopped by a test."""
 
     def __init__(self, settings: OrchestratorSettings, socket: Path) -> None:
-        self.campaigns = Campaigns(settings)
+        self.lost = threading.Event()
+        self.campaigns = Campaigns(settings, self.lost.set)
         self._guard = access.guard(settings)
         self._server = rpc.Server(
             f"unix:{socket}",

@@ -744,11 +744,56 @@ def test_a_change_that_is_not_allowed_names_the_field_and_disturbs_nothing(start
     services.simulator.delay_seconds = 0
     campaign = finish(orchestrator, name)
     assert (campaign.spec.active.samples, campaign.priority) == (20, 100)
-    with pytest.raises(FailedPrecondition, match="has ended: SUCCEEDED"):
-        update(orchestrator, name, samples=40)
+    for change in ({"priority": 3}, {"samples": 19}):
+        with pytest.raises(FailedPrecondition, match="has ended: SUCCEEDED"):
+            update(orchestrator, name, **change)
     without = create(orchestrator, with_budget(spec, 20, skip=True)).name
     with pytest.raises(FailedPrecondition, match=r"leaves phase 3 out|has ended"):
         update(orchestrator, without, samples=40)
+
+
+@pytest.mark.parametrize(("first", "then", "every"), [(8, 20, 1), (14, 22, 1), (14, 21, 3), (5, 40, 2)])
+def test_a_campaign_that_has_ended_goes_on_with_a_larger_budget(start, spec, tmp_path, first, then, every) -> None:
+    """To the file of one that was made with it."""
+    spec = spec.model_copy(update={"surrogate": spec.surrogate.model_copy(update={"refit_every": every})})
+    expected = run(start, with_budget(spec, then), tmp_path / "whole")
+    orchestrator = start(tmp_path / "grown")
+    name = create(orchestrator, with_budget(spec, first), request_id="once").name
+    assert finish(orchestrator, name).findings.rows < len(expected["lhs_warmup/outcome"]) + then
+    updated = update(orchestrator, name, samples=then)
+    assert updated.spec.active.samples == then
+    assert not updated.HasField("findings")  # they are of fewer rows
+    campaign = finish(orchestrator, name)
+    assert campaign.state == pb.CAMPAIGN_STATE_SUCCEEDED, campaign.problem
+    assert campaign.findings.rows == len(expected["lhs_warmup/outcome"]) + then
+    assert create(orchestrator, with_budget(spec, first), request_id="once").name == name  # still the same request
+    orchestrator.close()
+    path = tmp_path / "grown" / "campaigns" / spec.name / "exploration_data.h5"
+    assert_same(expected, table(path))
+    assert read_spec(path) == with_budget(spec, then)
+
+
+def test_a_cancelled_campaign_goes_on_with_a_larger_budget_and_a_failed_one_does_not(
+    start, spec, tmp_path, services
+) -> None:
+    expected = run(start, with_budget(spec, 24), tmp_path / "whole")
+    services.surrogate.proposals.clear()
+    services.simulator.delay_seconds = 0.05
+    orchestrator = start(tmp_path / "grown")
+    name = create(orchestrator, spec).name
+    while len(services.surrogate.proposals) < 3:
+        time.sleep(0.002)
+    cancelled = orchestrator.stub.CancelCampaign(pb.CancelCampaignRequest(name=name)).campaign
+    assert cancelled.state == pb.CAMPAIGN_STATE_CANCELLED
+    services.simulator.delay_seconds = 0
+    update(orchestrator, name, samples=24)
+    assert finish(orchestrator, name).state == pb.CAMPAIGN_STATE_SUCCEEDED
+    dead = validate(CampaignSpec, {"space": {"bounds": {"F": [0.5, 0.6], "nu": [0.9, 1.0]}}})
+    failed = finish(orchestrator, create(orchestrator, dead).name).name
+    with pytest.raises(FailedPrecondition, match="has ended: FAILED"):
+        update(orchestrator, failed, samples=2000)
+    orchestrator.close()
+    assert_same(expected, table(tmp_path / "grown" / "campaigns" / spec.name / "exploration_data.h5"))
 
 
 def test_the_queue_goes_by_priority_and_then_by_age(start, spec, tmp_path, services) -> None:
@@ -822,7 +867,7 @@ def test_the_last_events_are_kept(start, spec, tmp_path, monkeypatch) -> None:
 
 
 def test_a_slow_watcher_is_dropped_and_told_where_to_go_on(start, spec, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("caligo_orchestrator.streams.SLOW_SECONDS", 0.3)
+    monkeypatch.setattr("caligo_orchestrator.api.streams.SLOW_SECONDS", 0.3)
     orchestrator = start(tmp_path / "data")
     name = create(orchestrator, spec).name
     finish(orchestrator, name)
@@ -841,7 +886,7 @@ def test_a_slow_watcher_is_dropped_and_told_where_to_go_on(start, spec, tmp_path
 
 
 def test_watchers_ask_the_journal_only_when_there_is_news(start, spec, tmp_path, services, monkeypatch) -> None:
-    monkeypatch.setattr("caligo_orchestrator.manager.PROGRESS_SECONDS", 0.05)
+    monkeypatch.setattr("caligo_orchestrator.api.watching.PROGRESS_SECONDS", 0.05)
     services.simulator.delay_seconds = 0.2
     orchestrator = start(tmp_path / "data")
     name = create(orchestrator, spec).name
@@ -872,7 +917,7 @@ def test_any_range_of_a_file_can_be_had_and_its_checksum_is_made_once(start, spe
     made: list[str] = []
     digest = hashlib.file_digest
     monkeypatch.setattr(
-        "caligo_orchestrator.downloads.hashlib.file_digest", lambda f, kind: made.append(kind) or digest(f, kind)
+        "caligo_orchestrator.api.downloads.hashlib.file_digest", lambda f, kind: made.append(kind) or digest(f, kind)
     )
     total = len(original)
     for offset, length in ((0, 1), (10, 1000), (total - 1, 1), (total, 0), (5, total - 5), (100, 0)):

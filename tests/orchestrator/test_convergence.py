@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from caligo import wire
+from caligo.phases import Phase
 from caligo.results import ResultRows
-from caligo.seeds import Phase
 from caligo.spec import CampaignSpec, to_proto, validate
 from caligo.v1 import campaign_pb2 as pb
 

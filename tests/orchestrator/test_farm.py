@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 
 from caligo import rpc, wire
 from caligo.errors import CaligoError, InvalidArgument, ResourceExhausted, Unreachable
+from caligo.phases import Phase
 from caligo.results import ProtocolOutcome, ProtocolResult, Reason, ResultRows
-from caligo.seeds import Phase
 from caligo.space import DIMENSIONS
 from caligo.spec import CampaignSpec, SpaceSpec
 from caligo.v1 import simulator_pb2, simulator_pb2_grpc, types_pb2

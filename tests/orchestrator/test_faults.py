@@ -20,15 +20,15 @@ import grpc
 import h5py
 import numpy as np
 import pytest
-from caligo_orchestrator import files
-from caligo_orchestrator.manager import GONE
+from caligo_orchestrator.campaigns.states import CANCEL, DELETE, PAUSE
+from caligo_orchestrator.store import dataset
 from caligo_orchestrator.store.journal import Journal
 
 from caligo import rpc, wire
 from caligo.database import JournalError
 from caligo.dataset import open_campaign
 from caligo.errors import FailedPrecondition, NotFound, ResourceExhausted
-from caligo.seeds import Phase
+from caligo.phases import Phase
 from caligo.spec import CampaignSpec, to_proto
 from caligo.tokens import Role, Tokens
 from caligo.v1 import campaign_pb2 as pb
@@ -208,9 +208,10 @@ def moved_files(tmp_path: Path) -> Iterator[tuple[Path, Callable[[], None], Call
 
 
 @pytest.mark.parametrize("drive", [pulled_drive, moved_files])
-def test_a_drive_that_is_lost_pauses_the_campaign_until_it_is_back(
-    start, spec, tmp_path, services, undisturbed, drive
+def test_a_drive_that_is_lost_halts_everything_until_it_is_back_and_the_process_anew(
+    start, spec, tmp_path, services, undisturbed, drive, monkeypatch
 ) -> None:
+    monkeypatch.setattr("caligo_orchestrator.campaigns.scheduler.LOOK_SECONDS", 0.1)
     services.simulator.delay_seconds = 0.01
     with drive(tmp_path) as (directory, pull, plug), contextlib.ExitStack() as closing:
         orchestrator = start(directory, require_token=True)
@@ -222,26 +223,21 @@ def test_a_drive_that_is_lost_pauses_the_campaign_until_it_is_back(
         while get(client, name).progress.simulated < 10:
             time.sleep(0.01)
         pull()
-        for _ in range(600):
-            if orchestrator.campaigns._stranded:  # who asks may not be told: the journal cannot be read either
-                break
+        while "test" not in orchestrator.campaigns._ledger.problems:  # the journal cannot be read either
             time.sleep(0.05)
-        assert "test" in orchestrator.campaigns._stranded
-        with pytest.raises(ResourceExhausted):  # not there
+        with pytest.raises(ResourceExhausted):
             resume(client, name)
         directory.mkdir()
         with pytest.raises(ResourceExhausted):  # an empty place is not taken for it
             resume(client, name)
         assert not list(directory.iterdir())
+        assert not orchestrator.lost.is_set()  # nor is it one that a new process could work with
         directory.rmdir()
         plug()
-        paused = get(client, name)  # until it is told to go on
-        assert paused.state == pb.CAMPAIGN_STATE_PAUSED
-        assert paused.problem.code == "RESOURCE_EXHAUSTED"
-        with pytest.raises(FailedPrecondition, match="another orchestrator"):
-            start(directory)
-        resume(client, name)
-        until(client, name, pb.CAMPAIGN_STATE_SUCCEEDED)
+        assert orchestrator.lost.wait(30)
+        orchestrator.close()
+        orchestrator = start(directory)
+        until(orchestrator, name, pb.CAMPAIGN_STATE_SUCCEEDED)
         orchestrator.close()
         assert_same(undisturbed, table(directory))
         journal = Journal(directory / "journal.sqlite3")
@@ -257,10 +253,9 @@ def test_another_data_directory_is_not_taken_for_a_lost_one(start, spec, tmp_pat
     orchestrator.stub.PauseCampaign(pb.PauseCampaignRequest(name=name))
     directory.rename(tmp_path / "lost")
     other.rename(directory)
-    with pytest.raises(ResourceExhausted, match="another data directory"):
-        resume(orchestrator, name)
-    with pytest.raises(ResourceExhausted, match="another data directory"):
-        create(orchestrator, spec)
+    for call in (lambda: resume(orchestrator, name), lambda: create(orchestrator, spec)):
+        with pytest.raises(ResourceExhausted, match="is gone"):
+            call()
     assert get(orchestrator, name).state == pb.CAMPAIGN_STATE_PAUSED
 
 
@@ -320,8 +315,10 @@ def test_a_read_only_journal_pauses_the_campaign(start, spec, tmp_path, services
 # --- requests that a crash cut off ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("wanted", [pb.CAMPAIGN_STATE_PAUSED, pb.CAMPAIGN_STATE_CANCELLED])
-def test_a_wish_whose_answer_was_lost_comes_about_at_the_next_start(start, spec, tmp_path, services, wanted) -> None:
+@pytest.mark.parametrize(("wish", "wanted"), [(PAUSE, pb.CAMPAIGN_STATE_PAUSED), (CANCEL, pb.CAMPAIGN_STATE_CANCELLED)])
+def test_a_wish_whose_answer_was_lost_comes_about_at_the_next_start(
+    start, spec, tmp_path, services, wish, wanted
+) -> None:
     services.simulator.delay_seconds = 0.05
     orchestrator = start(tmp_path / "data")
     name = create(orchestrator, spec).name
@@ -330,11 +327,11 @@ def test_a_wish_whose_answer_was_lost_comes_about_at_the_next_start(start, spec,
     orchestrator.close()
     journal = Journal(tmp_path / "data" / "journal.sqlite3")
     assert journal.campaign("test").state in ACTIVE_STATES
-    journal.want("test", wanted)  # as a pause or a cancel does before it waits for the campaign to stand still
+    journal.want("test", wish)  # as a pause or a cancel does before it waits for the campaign to stand still
     rows = journal.row_count("test", Phase.LHS)
     journal.close()
     orchestrator = start(tmp_path / "data")
-    assert get(orchestrator, name).state == wanted
+    until(orchestrator, name, wanted)
     *_, last = orchestrator.campaigns._journal.events("test", 0)
     assert last.changed.state == wanted
     if wanted == pb.CAMPAIGN_STATE_CANCELLED:
@@ -355,12 +352,12 @@ def test_a_pause_is_durable_before_it_is_waited_for(start, spec, tmp_path, servi
         time.sleep(0.01)
     journal = orchestrator.campaigns._journal
     wishes = []
-    runner = orchestrator.campaigns._runners["test"]
-    stop = runner.stop.set
-    runner.stop.set = lambda: (wishes.append(journal.campaign("test").wanted), stop())  # type: ignore[method-assign]
-    orchestrator.stub.PauseCampaign(pb.PauseCampaignRequest(name=name))
-    assert wishes == [pb.CAMPAIGN_STATE_PAUSED]
-    assert journal.campaign("test").wanted is None
+    (runner,) = orchestrator.campaigns._scheduler.running()
+    stop = runner.stop
+    runner.stop = lambda: (wishes.append(journal.campaign("test").wanted), stop())  # type: ignore[method-assign]
+    paused = orchestrator.stub.PauseCampaign(pb.PauseCampaignRequest(name=name)).campaign
+    assert wishes == [PAUSE]
+    assert (paused.state, paused.HasField("wanted")) == (pb.CAMPAIGN_STATE_PAUSED, False)
 
 
 def test_a_delete_that_was_cut_off_leaves_nothing_to_a_namesake(start, spec, tmp_path, services) -> None:
@@ -370,41 +367,50 @@ def test_a_delete_that_was_cut_off_leaves_nothing_to_a_namesake(start, spec, tmp
     until(orchestrator, name, pb.CAMPAIGN_STATE_SUCCEEDED)
     orchestrator.close()
     journal = Journal(directory / "journal.sqlite3")
-    journal.want("test", GONE)
+    journal.want("test", DELETE)
     journal.close()
     (directory / "campaigns/test/surrogate.json").unlink()  # it had come so far
     orchestrator = start(directory)
     with pytest.raises(NotFound):
         get(orchestrator, name)
-    assert list((directory / "campaigns").iterdir()) == []
+    while list((directory / "campaigns").iterdir()):
+        time.sleep(0.01)
     other = spec.model_copy(update={"seed": 99})
-    assert create(orchestrator, other).name == name
+    name = create(orchestrator, other).name
+    assert name == "campaigns/test-2"  # no name is given twice
     until(orchestrator, name, pb.CAMPAIGN_STATE_SUCCEEDED)
     orchestrator.close()
     fresh = start(tmp_path / "fresh")
     until(fresh, create(fresh, other).name, pb.CAMPAIGN_STATE_SUCCEEDED)
-    assert_same(table(directory), table(tmp_path / "fresh"))
+    assert_same(table(directory, "test-2"), table(tmp_path / "fresh"))
 
 
-def test_a_namesake_has_nothing_of_the_model_of_one_that_was_deleted(start, spec, tmp_path, services) -> None:
-    """A cancelled campaign's model stays with the surrogate; who asks about the next of that name is not told its."""
+def test_what_is_deleted_is_deleted_everywhere_and_its_name_is_not_given_again(start, spec, tmp_path, services) -> None:
     services.simulator.delay_seconds = 0.02
     orchestrator = start(tmp_path / "data")
-    name = create(orchestrator, spec).name
+    name = create(orchestrator, spec, request_id="once").name
     while not services.surrogate.proposals:
         time.sleep(0.01)
     orchestrator.stub.CancelCampaign(pb.CancelCampaignRequest(name=name))
     inputs = wire.encode(spec.space.resolve().from_unit(np.zeros((1, 9))), wire.INPUTS)
     request = pb.PredictCampaignRequest(name=name, inputs=inputs)
     assert wire.decode(orchestrator.stub.PredictCampaign(request).prediction, wire.PREDICTION, 1, 3)[0, 0] >= 40
+    assert services.surrogate.models
     orchestrator.stub.DeleteCampaign(pb.DeleteCampaignRequest(name=name))
+    assert not services.surrogate.models
+    assert list((tmp_path / "data" / "campaigns").iterdir()) == []
     services.simulator.delay_seconds = 0.5  # far from a model of its own when it is asked
-    assert create(orchestrator, spec.model_copy(update={"seed": 99})).name == name
+    again = create(orchestrator, spec, request_id="once").name
+    assert again == "campaigns/test-2"
     with pytest.raises(FailedPrecondition, match="has not been fitted yet"), rpc.calling("x"):
-        orchestrator.stub.PredictCampaign(request)
+        orchestrator.stub.PredictCampaign(pb.PredictCampaignRequest(name=again, inputs=inputs))
+    orchestrator.close()
+    orchestrator = start(tmp_path / "data")
+    assert create(orchestrator, spec).name == "campaigns/test-3"
 
 
-def test_a_delete_that_fails_can_be_asked_for_again(start, spec, tmp_path, monkeypatch) -> None:
+def test_a_delete_that_fails_is_tried_until_it_is_done(start, spec, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("caligo_orchestrator.campaigns.worker._WRITE_AGAIN_SECONDS", 0.05)
     orchestrator = start(tmp_path / "data")
     name = create(orchestrator, spec).name
     until(orchestrator, name, pb.CAMPAIGN_STATE_SUCCEEDED)
@@ -414,13 +420,13 @@ def test_a_delete_that_fails_can_be_asked_for_again(start, spec, tmp_path, monke
         raise OSError(30, "Read-only file system", str(path))
 
     monkeypatch.setattr(shutil, "rmtree", fail)
-    with pytest.raises(ResourceExhausted, match="Read-only"), rpc.calling("x"):
+    with pytest.raises(ResourceExhausted, match=r"Read-only.*tried again"), rpc.calling("x"):
         orchestrator.stub.DeleteCampaign(pb.DeleteCampaignRequest(name=name))
-    assert get(orchestrator, name).state == pb.CAMPAIGN_STATE_SUCCEEDED
-    monkeypatch.setattr(shutil, "rmtree", remove)
-    orchestrator.stub.DeleteCampaign(pb.DeleteCampaignRequest(name=name))
     with pytest.raises(NotFound):
         get(orchestrator, name)
+    monkeypatch.setattr(shutil, "rmtree", remove)
+    while list((tmp_path / "data" / "campaigns").iterdir()) or orchestrator.campaigns._journal.campaigns():
+        time.sleep(0.01)
 
 
 def test_a_create_whose_answer_was_lost_is_one_campaign(start, spec, tmp_path) -> None:
@@ -527,7 +533,7 @@ def test_a_file_that_cannot_be_finished_does_not_keep_a_campaign_from_ending(
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.hdf5, "finalize", fail)
+    monkeypatch.setattr(dataset.hdf5, "finalize", fail)
     cancelled = orchestrator.stub.CancelCampaign(pb.CancelCampaignRequest(name=name)).campaign
     assert cancelled.state == pb.CAMPAIGN_STATE_CANCELLED
     notes = [event.note for event in orchestrator.stub.WatchCampaign(pb.WatchCampaignRequest(name=name))]

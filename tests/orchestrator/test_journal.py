@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from caligo_orchestrator.campaigns.states import CANCEL, CANCELLED, PAUSE, PAUSED, QUEUED, RUN, RUNNING, Step
 from caligo_orchestrator.store.journal import Journal, Proposal
 
 from caligo.database import JournalError
+from caligo.phases import Phase
 from caligo.results import ROW_DTYPE, ResultRows
-from caligo.seeds import Phase
+from caligo.spec import CampaignSpec
 from caligo.v1 import campaign_pb2
 
 
@@ -131,7 +133,7 @@ def test_a_deleted_campaign_leaves_nothing(path: Path) -> None:
     assert len(journal.rows("b", Phase.LHS)) == 2
     assert journal.campaign("b") is not None
     tables = [name for (name,) in journal._db.execute("SELECT name FROM sqlite_master WHERE type='table'")]
-    for table in set(tables) - {"campaigns"}:
+    for table in set(tables) - {"campaigns", "retired"}:
         assert journal._db.execute(f"SELECT 1 FROM {table} WHERE campaign='a'").fetchone() is None, table
 
 
@@ -151,12 +153,112 @@ def test_a_request_id_belongs_to_its_owner(path: Path) -> None:
 def test_a_wish_is_kept_until_it_has_come_about(path: Path) -> None:
     journal = Journal(path)
     journal.create_campaign("a", None, "{}", 100)
-    journal.want("a", campaign_pb2.CAMPAIGN_STATE_CANCELLED)
+    assert journal.want("a", PAUSE) == 1
+    assert journal.want("a", CANCEL) == 2
     again = Journal(path)
-    assert again.campaign("a").wanted == campaign_pb2.CAMPAIGN_STATE_CANCELLED
-    assert again.campaign("a").state == campaign_pb2.CAMPAIGN_STATE_QUEUED
-    again.set_state("a", campaign_pb2.CAMPAIGN_STATE_CANCELLED)
-    assert again.campaign("a").wanted is None
+    record = again.campaign("a")
+    assert (record.state, record.wanted, record.step) == (QUEUED, CANCEL, Step.CANCEL)
+    assert [found.id for found in again.to_do()] == ["a"]
+    with again.transaction():
+        again.set_state("a", CANCELLED)
+        again.note("a", record.revision)
+    record = again.campaign("a")
+    assert (record.state, record.step) == (CANCELLED, Step.NOTHING)
+    assert again.to_do() == []
+
+
+def test_what_is_to_do_comes_by_priority_and_then_by_age(path: Path) -> None:
+    journal = Journal(path)
+    for id, priority in (("old", 5), ("young", 5), ("urgent", 9), ("done", 1000)):
+        journal.create_campaign(id, None, "{}", priority)
+    journal.set_state("done", CANCELLED)
+    assert [record.id for record in journal.to_do()] == ["urgent", "old", "young"]
+
+
+def test_an_id_is_taken_for_ever(path: Path) -> None:
+    journal = Journal(path)
+    journal.create_campaign("a", None, "{}", 100)
+    journal.append_rows("a", Phase.LHS, some_rows(*range(5000)))
+    journal.append_rows("b", Phase.LHS, some_rows(1))
+    journal.delete_campaign("a")
+    assert journal.campaign("a") is None
+    assert (journal.row_count("a", Phase.LHS), journal.row_count("b", Phase.LHS)) == (0, 1)
+    assert [Journal(path).is_taken(id) for id in ("a", "b")] == [True, False]
+
+
+def test_what_an_owner_holds_is_counted_without_reading_specs(path: Path) -> None:
+    journal = Journal(path)
+    for k, (lhs, active) in enumerate((({}, {}), ({"skip": True}, {}), ({}, {"skip": True}))):
+        spec = CampaignSpec.model_validate(
+            {"base": "x" if lhs else "", "lhs": {"samples": 20, **lhs}, "active": {"samples": 7, **active}}
+        )
+        journal.create_campaign(f"c{k}", None, spec.model_dump_json(), 100, "ann")
+    journal.create_campaign("other", None, CampaignSpec().model_dump_json(), 100, "bob")
+    journal.set_state("c2", CANCELLED)
+    assert sorted(journal.holdings("ann")) == [(QUEUED, 2, 27 + 7), (CANCELLED, 1, 20)]
+    assert journal.holdings("ann", besides="c0") == [(QUEUED, 1, 7), (CANCELLED, 1, 20)]
+
+
+def test_a_batch_beyond_the_budget_that_is_wanted_is_refused(path: Path) -> None:
+    journal = Journal(path)
+    journal.create_campaign("a", None, "{}", 100)
+    assert journal.append_proposal("a", proposal(0, size=4), (b"", ""))
+    journal.want("a", RUN, samples=8)
+    assert journal.append_proposal("a", proposal(1, size=4), (b"", ""))
+    assert not journal.append_proposal("a", proposal(2, size=4), (b"", ""))
+    assert journal.proposed_batches("a") == 2
+
+
+def test_a_journal_that_was_removed_takes_no_writes(path: Path) -> None:
+    journal = Journal(path)
+    journal.create_campaign("a", None, "{}", 100)
+    path.rename(path.with_name("elsewhere"))
+    with pytest.raises(JournalError, match="is gone"):
+        journal.append_rows("a", Phase.LHS, some_rows(1))
+    assert not journal.is_replaced()
+    Journal(path).close()
+    assert journal.is_replaced()
+    with pytest.raises(JournalError, match="is gone"):
+        journal.append_rows("a", Phase.LHS, some_rows(1))
+
+
+VERSION_3 = """
+CREATE TABLE campaigns (
+  id TEXT PRIMARY KEY, owner TEXT NOT NULL, request_id TEXT, spec TEXT NOT NULL, priority INTEGER NOT NULL,
+  state INTEGER NOT NULL, wanted INTEGER, problem BLOB, findings BLOB, create_time REAL NOT NULL,
+  update_time REAL NOT NULL, UNIQUE (owner, request_id));
+CREATE INDEX campaigns_by_age ON campaigns (create_time DESC, id);
+CREATE TABLE checkpoints (
+  campaign TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (campaign, key)) WITHOUT ROWID;
+PRAGMA user_version=3;
+"""
+
+
+@pytest.mark.parametrize(
+    ("state", "wanted", "step"),
+    [
+        (QUEUED, None, Step.RUN),
+        (RUNNING, None, Step.RUN),
+        (PAUSED, None, Step.NOTHING),
+        (CANCELLED, None, Step.NOTHING),
+        (RUNNING, 3, Step.PAUSE),  # a wish was the state that was wanted
+        (RUNNING, 6, Step.CANCEL),
+        (PAUSED, 6, Step.CANCEL),
+        (CANCELLED, 0, Step.DELETE),
+    ],
+)
+def test_wishes_of_an_earlier_release_come_about(path: Path, state, wanted, step) -> None:
+    with sqlite3.connect(path) as old:
+        old.executescript(VERSION_3)
+        old.execute(
+            "INSERT INTO campaigns VALUES ('a', 'ann', 'r', '{}', 5, ?, ?, NULL, NULL, 1.0, 2.0)", (state, wanted)
+        )
+    old.close()
+    for _ in range(2):
+        journal = Journal(path)
+        record = journal.campaign("a")
+        assert (record.owner, record.request_id, record.state, record.step) == ("ann", "r", state, step)
+        journal.close()
 
 
 def test_a_transaction_is_all_or_nothing(path: Path) -> None:
@@ -187,7 +289,7 @@ def test_a_journal_of_the_first_release_goes_on(path: Path) -> None:
         journal = Journal(path)
         record = journal.campaign("a")
         assert (record.id, record.owner, record.request_id, record.priority, record.state) == ("a", "", "r", 5, 2)
-        assert (record.wanted, record.create_time, record.update_time) == (None, 1.0, 2.0)
+        assert (record.wanted, record.revision, record.create_time, record.update_time) == (RUN, 0, 1.0, 2.0)
         assert journal.campaign_by_request("r") == record
         assert journal.last_state("a") == (b"\x01", "{}")
         assert [p.posterior.shape for p in journal.proposals("a")] == [(0, 2), (0, 2)]

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from caligo.dataset import HISTORY_COLUMNS, NOT_YET
 from caligo.layout import FILE_NAME
+from caligo.phases import Phase
 from caligo.results import COUNT_NAMES, DESCRIPTIONS, METRIC_NAMES, ROW_DTYPE, ResultRows, empty_rows
-from caligo.seeds import Phase
 from caligo.space import COLUMNS
 
 QUICK = "/dev/shm" if Path("/dev/shm").is_dir() else None

@@ -11,8 +11,8 @@ from caligo_orchestrator.farm.replicas import ReplicaFarm
 from caligo_orchestrator.pipeline import SIMULATE, Pipeline, Stopped
 
 from caligo.errors import InvalidArgument, Unreachable
+from caligo.phases import Phase
 from caligo.results import ProtocolOutcome, Reason, ResultRows, metric
-from caligo.seeds import Phase
 from caligo.space import DIMENSIONS
 from caligo.spec import CampaignSpec, SpaceSpec
 

@@ -16,8 +16,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from caligo import rpc
 from caligo.client import AsyncCampaignClient, CampaignClient, CampaignState, Changed, Noted
+from caligo.phases import Phase
 from caligo.results import ResultRows
-from caligo.seeds import Phase
 from tests.orchestrator.conftest import Farmhouse
 
 

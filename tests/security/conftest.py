@@ -11,16 +11,16 @@ import grpc
 import numpy as np
 import pytest
 import trustme
-from caligo_orchestrator import access
-from caligo_orchestrator.manager import Campaigns
-from caligo_orchestrator.server import service
+from caligo_orchestrator.api import access
+from caligo_orchestrator.api.server import service
+from caligo_orchestrator.campaigns.resource import Campaigns
 from caligo_orchestrator.settings import OrchestratorSettings
 from caligo_orchestrator.store.journal import Journal
 
 from caligo import rpc
 from caligo.layout import JOURNAL_NAME
+from caligo.phases import Phase
 from caligo.results import ROW_DTYPE
-from caligo.seeds import Phase
 from caligo.tls import Tls
 from caligo.tokens import Role, Tokens
 from caligo.v1 import campaign_pb2, campaign_pb2_grpc

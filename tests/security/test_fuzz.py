@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from caligo_orchestrator import access
-from caligo_orchestrator.manager import Campaigns
-from caligo_orchestrator.server import service as campaign_service
+from caligo_orchestrator.api import access
+from caligo_orchestrator.api.server import service as campaign_service
+from caligo_orchestrator.campaigns.resource import Campaigns
 from caligo_orchestrator.settings import OrchestratorSettings
 from caligo_sampler.server import service as sampler_service
 from caligo_simulator.epr.source import TILE
@@ -38,8 +38,8 @@ from hypothesis import strategies as st
 
 from caligo import rpc, wire
 from caligo.layout import CAMPAIGNS_DIRECTORY, FILE_NAME
+from caligo.phases import Phase
 from caligo.results import ROW_DTYPE, ProtocolOutcome
-from caligo.seeds import Phase
 from caligo.space import PRESETS, Space
 from caligo.v1 import campaign_pb2 as campaign
 from caligo.v1 import (

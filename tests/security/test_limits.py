@@ -11,13 +11,13 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from caligo_orchestrator.limits import Admission
+from caligo_orchestrator.api.limits import Admission
 from caligo_orchestrator.store.journal import Journal
 
 from caligo import rpc
 from caligo.client import CampaignClient, Noted
 from caligo.errors import ResourceExhausted, Unreachable
-from caligo.seeds import Phase
+from caligo.phases import Phase
 from caligo.tokens import Role
 from caligo.v1 import campaign_pb2 as pb
 from caligo.waiting import WaitingRoom

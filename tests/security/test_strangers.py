@@ -18,9 +18,9 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from caligo_orchestrator import access
-from caligo_orchestrator.manager import Campaigns
-from caligo_orchestrator.server import service as campaign_service
+from caligo_orchestrator.api import access
+from caligo_orchestrator.api.server import service as campaign_service
+from caligo_orchestrator.campaigns.resource import Campaigns
 from caligo_orchestrator.settings import OrchestratorSettings
 from caligo_sampler.server import service as sampler_service
 from caligo_simulator.epr.source import TILE

@@ -11,7 +11,7 @@ import grpc
 import numpy as np
 import pytest
 import trustme
-from caligo_orchestrator.remote import Sampler
+from caligo_orchestrator.model.remote import Sampler
 from caligo_orchestrator.settings import OrchestratorSettings
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 

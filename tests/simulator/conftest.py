@@ -14,7 +14,7 @@ from caligo_simulator.epr.source import TILE
 from caligo_simulator.harness import ProtocolHarness, Setup
 from caligo_simulator.simulation import DesignRow, Simulator
 
-from caligo.seeds import Phase
+from caligo.phases import Phase
 from caligo.space import LOG_COLUMNS, ExplorationSample, Strategy
 from caligo.spec import PhysicsSpec, ProtocolSpec
 

@@ -20,6 +20,7 @@ from caligo_simulator.protocol.parties import Agreement, Bob, Parties
 from caligo_simulator.simulation import Simulator
 
 from caligo.closed_form import expect_sample
+from caligo.phases import Phase
 from caligo.physics.claims import Counts, claim
 from caligo.physics.detection import click_probability, qber
 from caligo.physics.efficiency import PAYLOADS, baseline_efficiency
@@ -34,7 +35,6 @@ from caligo.physics.pdc import heralded_source
 from caligo.physics.prediction import sifted_length
 from caligo.physics.security import rate_after_storage
 from caligo.results import ProtocolOutcome, ProtocolResult
-from caligo.seeds import Phase
 from caligo.space import ExplorationSample, Strategy
 from caligo.spec import PhysicsSpec, ProtocolSpec
 

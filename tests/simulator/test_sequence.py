@@ -20,8 +20,9 @@ import pytest
 from caligo_simulator.epr.source import NO_CLICK, BobBases, Int8Array, Link, Segment, make_source, segment_bytes
 
 from caligo import seeds
+from caligo.phases import Phase
 from caligo.physics import detection
-from caligo.seeds import Phase, Purpose
+from caligo.seeds import Purpose
 
 pytest.importorskip("sequence", reason="SeQUeNCe is not installed")
 

@@ -28,8 +28,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from caligo import rpc, wire
 from caligo.errors import CaligoError, InvalidArgument, ResourceExhausted, Unreachable
+from caligo.phases import Phase
 from caligo.results import ROW_DTYPE, ProtocolOutcome, ResultRows
-from caligo.seeds import Phase
 from caligo.space import PRESETS, ExplorationSample, Space
 from caligo.spec import PhysicsSpec, ProtocolSpec
 from caligo.v1 import simulator_pb2, simulator_pb2_grpc, types_pb2

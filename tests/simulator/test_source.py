@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from caligo import seeds
-from caligo.seeds import Phase, Purpose
+from caligo.phases import Phase
+from caligo.seeds import Purpose
 
 # Ten points spread over the space, on both sides of the two ways in which the statistical source draws, and two beyond
 # it where dark counts and double clicks are so frequent that few rounds show them.

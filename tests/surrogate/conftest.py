@@ -14,8 +14,8 @@ from caligo_surrogate.landscape import EfficiencyLandscape
 from numpy.typing import NDArray
 from scipy.stats import qmc
 
+from caligo.phases import Phase
 from caligo.results import METRIC, ROW_DTYPE, ProtocolOutcome, ResultRows
-from caligo.seeds import Phase
 from caligo.space import Space
 from caligo.spec import GuardrailSpec, PhysicsSpec, ProtocolSpec, SpaceSpec, SurrogateSpec
 

@@ -21,7 +21,7 @@ from scipy.stats import chi2, kstest, norm
 from sklearn.gaussian_process.kernels import Matern as ReferenceMatern
 
 from caligo.errors import FailedPrecondition
-from caligo.seeds import Phase
+from caligo.phases import Phase
 from caligo.space import PARAMETERS, STRATEGY_COLUMN
 from caligo.spec import BatchRule, SpaceSpec
 

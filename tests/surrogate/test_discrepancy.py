@@ -11,8 +11,8 @@ from scipy.stats import kstest
 
 from caligo.closed_form import expect
 from caligo.discrepancy import FEWEST_ROWS, PROFILE_STEPS, Verdict
+from caligo.phases import Phase
 from caligo.results import METRIC, ProtocolOutcome, Reason
-from caligo.seeds import Phase
 from caligo.space import SYMBOLS
 from caligo.spec import Bounds, SpaceSpec
 from tests.surrogate.test_prior import (

@@ -17,8 +17,8 @@ from sklearn.gaussian_process.kernels import ConstantKernel, Matern
 
 from benchmarks.gp_memory import gradient, peak_of_step
 from caligo.errors import InternalError
+from caligo.phases import Phase
 from caligo.results import METRIC
-from caligo.seeds import Phase
 
 NUMERICS = Numerics()
 SEED = 5

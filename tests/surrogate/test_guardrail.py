@@ -13,9 +13,9 @@ from structlog.testing import capture_logs
 
 from caligo import screening
 from caligo.closed_form import expect
+from caligo.phases import Phase
 from caligo.results import METRIC, ProtocolOutcome, Reason
 from caligo.screening import Verdict
-from caligo.seeds import Phase
 from caligo.space import SYMBOLS
 from caligo.spec import GuardrailSpec, PhysicsSpec, ProtocolSpec, SurrogateSpec
 

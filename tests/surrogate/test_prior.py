@@ -14,8 +14,8 @@ from sklearn.metrics import brier_score_loss
 
 from caligo.closed_form import expect
 from caligo.errors import FailedPrecondition
+from caligo.phases import Phase
 from caligo.results import METRIC, ROW_DTYPE, ProtocolOutcome, Reason
-from caligo.seeds import Phase
 from caligo.spec import GuardrailSpec, PhysicsSpec, ProtocolSpec, SpaceSpec, SurrogateSpec
 
 PHYSICS, PROTOCOL = PhysicsSpec(), ProtocolSpec()

@@ -11,7 +11,7 @@ from caligo_surrogate.server import SERVICE_NAME, SurrogateServicer
 from caligo import rpc, wire
 from caligo.discrepancy import PROFILE_STEPS
 from caligo.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
-from caligo.seeds import Phase
+from caligo.phases import Phase
 from caligo.space import SYMBOLS
 from caligo.v1 import surrogate_pb2 as pb
 from caligo.v1 import surrogate_pb2_grpc, types_pb2

@@ -12,8 +12,8 @@ from caligo_surrogate.rows import MIN_ROWS
 from sklearn.metrics import brier_score_loss, f1_score
 
 from caligo.errors import FailedPrecondition, InvalidArgument
+from caligo.phases import Phase
 from caligo.results import METRIC, ProtocolOutcome
-from caligo.seeds import Phase
 
 NOTHING = np.zeros((0, 9), dtype=np.float32)
 

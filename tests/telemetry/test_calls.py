@@ -19,7 +19,7 @@ from prometheus_client import REGISTRY
 from caligo import rpc, tracing
 from caligo.errors import NotFound, ResourceExhausted
 from caligo.instrumentation import Incoming, Outgoing, _from_baggage, _to_baggage
-from caligo.seeds import Phase
+from caligo.phases import Phase
 from caligo.v1 import sampler_pb2 as pb
 from caligo.v1 import sampler_pb2_grpc as pb_grpc
 

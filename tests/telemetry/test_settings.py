@@ -63,7 +63,7 @@ def test_without_the_extra_a_service_runs_and_says_what_it_lacks(monkeypatch) ->
 
 def test_services_do_not_load_the_sdk_unless_they_trace() -> None:
     script = (
-        "import sys, caligo.rpc, caligo.telemetry, caligo.instrumentation, caligo_orchestrator.server\n"
+        "import sys, caligo.rpc, caligo.telemetry, caligo.instrumentation, caligo_orchestrator.api.server\n"
         "assert not [name for name in sys.modules if name.startswith(('opentelemetry.sdk', 'opentelemetry.exporter'))]"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -3,7 +3,7 @@
 import sys
 
 from caligo import rpc
-from caligo_orchestrator.server import serve
+from caligo_orchestrator.api.server import serve
 from caligo_orchestrator.settings import OrchestratorSettings
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
@@ -18,8 +18,8 @@ from prometheus_client.registry import Collector
 
 from caligo import tracing
 from caligo.database import JournalError
+from caligo.phases import Phase
 from caligo.results import ProtocolOutcome, ResultRows, code_name
-from caligo.seeds import Phase
 from caligo.telemetry import SECONDS
 from caligo.v1 import campaign_pb2
 from caligo_orchestrator.store.journal import Journal
@@ -82,7 +82,7 @@ class Running(Protocol):
 class Standing(Collector):
     """How things stand, read when Prometheus asks."""
 
-    def __init__(self, journal: Journal, farm: Farm, running: Mapping[str, Running]) -> None:
+    def __init__(self, journal: Journal, farm: Farm, running: Callable[[], Sequence[Running]]) -> None:
         self._journal = journal
         self._farm = farm
         self._running = running
@@ -103,7 +103,7 @@ class Standing(Collector):
             for state, name in _STATES.items():
                 states.add_metric([name], numbers.get(state, 0))
             yield states
-        running = list(self._running.values())
+        running = self._running()
         yield _gauge(
             "caligo_journal_lag_rows", "Rows with a result that are not durable yet.", sum(r.undurable for r in running)
         )

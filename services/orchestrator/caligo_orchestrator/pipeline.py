@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from caligo import tracing, wire
 from caligo.closed_form import expect
+from caligo.phases import Phase
 from caligo.results import ProtocolOutcome, ProtocolResult, Reason, ResultRows, join_rows
-from caligo.seeds import Phase
 from caligo.space import ExplorationSample
 from caligo.spec import CampaignSpec, to_proto
 from caligo.v1 import simulator_pb2, types_pb2

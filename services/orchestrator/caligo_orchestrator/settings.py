@@ -11,7 +11,7 @@ from caligo.addresses import is_private
 from caligo.errors import InvalidArgument
 from caligo.settings import ServiceSettings
 from caligo.tls import Tls
-from caligo_orchestrator.limits import Quotas
+from caligo_orchestrator.api.quotas import Quotas
 
 _SPARE_THREADS: Final = 32
 

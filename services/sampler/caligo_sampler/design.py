@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from caligo import seeds
 from caligo.errors import InvalidArgument
+from caligo.phases import Phase
 from caligo.space import DIMENSIONS, PARAMETERS, STRATEGY_COLUMN, Scale, Space
 from caligo_sampler.parallel import THREAD_POOL
 
@@ -57,7 +58,7 @@ class LHSSampler:
         self._width = high - low
         self._rounding = _rounding(low, high)
         self._blind_rows = round(space.blind_fraction * size)
-        leaf = seeds.sequence(seed, seeds.Phase.LHS, 0, seeds.Purpose.DESIGN)
+        leaf = seeds.sequence(seed, Phase.LHS, 0, seeds.Purpose.DESIGN)
         self._keys = leaf.generate_state(DIMENSIONS * (_ROUNDS + 1), np.uint64).reshape(DIMENSIONS, _ROUNDS + 1)
 
     def exact_sizes(self) -> dict[str, int]:

@@ -20,6 +20,7 @@ from structlog.contextvars import bound_contextvars
 
 from caligo import logs, seeds, tracing
 from caligo.closed_form import expect_sample
+from caligo.phases import Phase
 from caligo.physics import claims
 from caligo.physics.claims import Counts
 from caligo.physics.entropy import binary_entropy
@@ -34,7 +35,7 @@ from caligo.physics.prediction import (
 )
 from caligo.physics.security import effective_retention
 from caligo.results import ProtocolOutcome, ProtocolResult, Reason
-from caligo.seeds import Phase, Purpose
+from caligo.seeds import Purpose
 from caligo.space import ExplorationSample, Strategy
 from caligo.spec import PhysicsSpec, ProtocolSpec
 from caligo_simulator import metrics

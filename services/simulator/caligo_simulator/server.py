@@ -11,7 +11,7 @@ import numba
 
 from caligo import logs, rpc, wire
 from caligo.errors import InvalidArgument, ResourceExhausted
-from caligo.seeds import Phase
+from caligo.phases import Phase
 from caligo.spec import PhysicsSpec, ProtocolSpec, from_proto
 from caligo.v1 import simulator_pb2, simulator_pb2_grpc
 from caligo_simulator.epr.source import installed_sources, make_source

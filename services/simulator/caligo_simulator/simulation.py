@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from caligo import logs
 from caligo.errors import Unreachable
+from caligo.phases import Phase
 from caligo.results import ResultRows
-from caligo.seeds import Phase
 from caligo.space import ExplorationSample
 from caligo.spec import PhysicsSpec, ProtocolSpec
 from caligo_simulator import metrics

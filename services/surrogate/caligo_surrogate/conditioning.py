@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from caligo import seeds
+from caligo.phases import Phase
 from caligo.results import ResultRows
-from caligo.seeds import Phase, Purpose
+from caligo.seeds import Purpose
 from caligo.space import DIMENSIONS, Space
 from caligo_surrogate.device import Device
 from caligo_surrogate.escalation import Ladder, Plan, Solver

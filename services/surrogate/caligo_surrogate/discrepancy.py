@@ -17,8 +17,9 @@ from scipy.stats import norm, rankdata
 
 from caligo import seeds
 from caligo.discrepancy import FEWEST_ROWS, PROFILE_COLUMNS, PROFILE_STEPS, Discrepancy, steepest
+from caligo.phases import Phase
 from caligo.results import ResultRows
-from caligo.seeds import Phase, Purpose
+from caligo.seeds import Purpose
 from caligo.space import DIMENSIONS, STRATEGY_COLUMN, Space
 from caligo_surrogate.conditioning import Fitted
 from caligo_surrogate.design import design_points, search_box

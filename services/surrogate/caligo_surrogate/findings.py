@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from caligo import seeds
-from caligo.seeds import Phase, Purpose
+from caligo.phases import Phase
+from caligo.seeds import Purpose
 from caligo.space import Space
 from caligo_surrogate.conditioning import Fitted
 from caligo_surrogate.design import design_points

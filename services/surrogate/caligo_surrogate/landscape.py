@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from caligo import logs, screening, seeds
 from caligo.discrepancy import Discrepancy
 from caligo.errors import FailedPrecondition
+from caligo.phases import Phase
 from caligo.results import ResultRows, empty_rows, simulated, succeeded
-from caligo.seeds import Phase, Purpose
+from caligo.seeds import Purpose
 from caligo.space import Space
 from caligo.spec import GuardrailSpec, PhysicsSpec, ProtocolSpec, SurrogateSpec
 from caligo_surrogate import acquisition, findings, state, validation

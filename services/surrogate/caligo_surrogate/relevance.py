@@ -12,7 +12,8 @@ from scipy.stats import sobol_indices, uniform
 
 from caligo import seeds
 from caligo.discrepancy import RELEVANCE_COLUMNS
-from caligo.seeds import Phase, Purpose
+from caligo.phases import Phase
+from caligo.seeds import Purpose
 from caligo.space import DIMENSIONS, Space
 from caligo_surrogate.conditioning import Fitted
 from caligo_surrogate.design import by_measure, search_box

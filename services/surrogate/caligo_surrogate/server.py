@@ -18,8 +18,8 @@ import torch
 from caligo import logs, rpc, tracing, wire
 from caligo.discrepancy import RELEVANCE_COLUMNS
 from caligo.errors import AlreadyExists, InvalidArgument, NotFound
+from caligo.phases import Phase
 from caligo.results import METRIC, ProtocolOutcome, ResultRows
-from caligo.seeds import Phase
 from caligo.space import COLUMN_SYMBOLS, DIMENSIONS, check_limits
 from caligo.spec import GuardrailSpec, PhysicsSpec, ProtocolSpec, SpaceSpec, SurrogateSpec, from_proto
 from caligo.v1 import surrogate_pb2, surrogate_pb2_grpc

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 
 from caligo.errors import InvalidArgument
-from caligo.seeds import Phase
+from caligo.phases import Phase
 from caligo.space import COLUMNS
 from caligo_surrogate.conditioning import Hyper
 from caligo_surrogate.regressor import EfficiencyGP

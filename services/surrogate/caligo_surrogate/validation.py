@@ -13,8 +13,9 @@ from scipy.stats import norm
 from sklearn.metrics import brier_score_loss, f1_score
 
 from caligo import seeds
+from caligo.phases import Phase
 from caligo.results import ResultRows, simulated, succeeded
-from caligo.seeds import Phase, Purpose
+from caligo.seeds import Purpose
 from caligo.space import Space
 from caligo_surrogate.conditioning import CLOSED_FORM_SCALE, Fitted
 from caligo_surrogate.posterior import Moments

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caligo.errors import CaligoError
+from caligo.phases import Phase
 from caligo.results import ProtocolOutcome, ProtocolResult, Reason, ResultRows
-from caligo.seeds import Phase
 from caligo.space import ExplorationSample
 from caligo.v1 import simulator_pb2
 

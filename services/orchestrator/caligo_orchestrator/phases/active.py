@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 
 from caligo import tracing
 from caligo.closed_form import expect
+from caligo.phases import Phase
 from caligo.results import ProtocolOutcome, ResultRows
 from caligo.screening import Verdict
-from caligo.seeds import Phase
 from caligo.spec import CampaignSpec
 from caligo.v1 import surrogate_pb2
 from caligo_orchestrator import metrics
+from caligo_orchestrator.model.remote import BackgroundFit, Proposed, Sampler, Surrogate
 from caligo_orchestrator.phases.convergence import Convergence
-from caligo_orchestrator.pipeline import AUDIT, SIMULATE, Pipeline
-from caligo_orchestrator.remote import BackgroundFit, Proposed, Sampler, Surrogate
+from caligo_orchestrator.pipeline import AUDIT, SIMULATE, Pipeline, Stopped
 from caligo_orchestrator.store.journal import Journal, Proposal
 
 
@@ -130,7 +130,8 @@ class ActivePhase:
             )
             verdict = self._verdict(proposed)
         proposal = Proposal(batch, proposed.inputs, verdict, proposed.posterior)
-        self._journal.append_proposal(self._campaign, proposal, proposed.state)
+        if not self._journal.append_proposal(self._campaign, proposal, proposed.state):
+            raise Stopped  # to begin anew with the smaller budget
         self._proposals.append(proposal)
         self._count_decided(proposed.inputs)
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caligo.spec import CampaignSpec
-from caligo_orchestrator.remote import Surrogate
+from caligo_orchestrator.model.remote import Surrogate
 from caligo_orchestrator.store.journal import Journal
 
 

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from caligo import screening, seeds
 from caligo.errors import FailedPrecondition
+from caligo.phases import Phase
 from caligo.results import ProtocolOutcome, ResultRows
 from caligo.screening import Verdict
-from caligo.seeds import Phase, Purpose
+from caligo.seeds import Purpose
 from caligo.spec import CampaignSpec
+from caligo_orchestrator.model.remote import DesignRows, Sampler
 from caligo_orchestrator.pipeline import AUDIT, SIMULATE, Pipeline
-from caligo_orchestrator.remote import DesignRows, Sampler
 
 _PROBE_ROWS: Final = 4096
 _MAX_ROWS_A_SAMPLE: Final = 1000

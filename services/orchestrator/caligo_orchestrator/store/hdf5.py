@@ -33,8 +33,8 @@ from numpy.typing import NDArray
 
 from caligo.dataset import DISCREPANCY_COLUMNS, GROUPS, GUARDRAIL_COLUMNS, GUARDRAIL_ROWS, HISTORY_COLUMNS, NOT_YET
 from caligo.discrepancy import PROFILE_COLUMNS, PROFILE_STEPS, RELEVANCE_COLUMNS, SIGNIFICANCE
+from caligo.phases import Phase
 from caligo.results import COUNTS, DESCRIPTIONS, METRICS, ROW_DTYPE, ProtocolOutcome, Reason, ResultRows
-from caligo.seeds import Phase
 from caligo.space import COLUMN_SYMBOLS, COLUMNS, DIMENSIONS, PARAMETERS
 
 GRID_POINTS: Final = 41

@@ -21,13 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caligo.database import Connection, JournalError, faults
+from caligo.phases import Phase
 from caligo.results import ROW_DTYPE, ResultRows, rows_from_records
-from caligo.seeds import Phase
 from caligo.v1 import campaign_pb2
+from caligo_orchestrator.campaigns.states import DELETE, ENDED, QUEUED, RUN, RUNNING, State, Step, Wish, next_step
 
-_VERSION: Final = 3
+_VERSION: Final = 4
 """Of the tables, `PRAGMA user_version`: 0 and 2 before and in release 0.1; 3 since specs have a claim and rows more
-counts, which release 0.1 could not read."""
+counts, which release 0.1 could not read; 4 since campaigns have wishes by revision."""
 _CAMPAIGNS: Final = """
 CREATE TABLE campaigns (
   id TEXT PRIMARY KEY,
@@ -36,13 +37,17 @@ CREATE TABLE campaigns (
   spec TEXT NOT NULL,
   priority INTEGER NOT NULL,
   state INTEGER NOT NULL,
-  wanted INTEGER,
+  wanted INTEGER NOT NULL,
+  samples INTEGER,
+  revision INTEGER NOT NULL,
+  seen INTEGER NOT NULL,
   problem BLOB,
   findings BLOB,
   create_time REAL NOT NULL,
   update_time REAL NOT NULL,
   UNIQUE (owner, request_id)
 )"""
+_RETIRED: Final = "CREATE TABLE retired (id TEXT PRIMARY KEY) WITHOUT ROWID"
 _BY_AGE: Final = "CREATE INDEX campaigns_by_age ON campaigns (create_time DESC, id)"
 _MODEL_STATES: Final = """
 CREATE TABLE model_states (
@@ -51,6 +56,7 @@ CREATE TABLE model_states (
 _SCHEMA: Final = (
     _CAMPAIGNS,
     _BY_AGE,
+    _RETIRED,
     """
 CREATE TABLE events (
   campaign TEXT NOT NULL, sequence INTEGER NOT NULL, event BLOB NOT NULL,
@@ -74,15 +80,19 @@ CREATE TABLE checkpoints (
   PRIMARY KEY (campaign, key)
 ) WITHOUT ROWID""",
 )
+_WISH_OF_STATE: Final = "CASE state WHEN 3 THEN 2 ELSE 1 END"
+"""Of a campaign of which nothing is outstanding: to pause where it is paused, else to run."""
 _FROM_VERSION_0: Final = (
     "ALTER TABLE campaigns RENAME TO old_campaigns",
     _CAMPAIGNS,
-    """
+    f"""
 INSERT INTO campaigns
-SELECT id, '', request_id, spec, priority, state, NULL, problem, findings, create_time, update_time
+SELECT id, '', request_id, spec, priority, state, {_WISH_OF_STATE}, NULL, 0, 0,
+  problem, findings, create_time, update_time
 FROM old_campaigns""",
     "DROP TABLE old_campaigns",
     _BY_AGE,
+    _RETIRED,
     _MODEL_STATES,
     """
 INSERT INTO model_states
@@ -91,9 +101,33 @@ WHERE batch = (SELECT MAX(batch) FROM proposals WHERE campaign = p.campaign)""",
     "ALTER TABLE proposals DROP COLUMN tensors",
     "ALTER TABLE proposals DROP COLUMN metadata",
 )
-_OF_A_CAMPAIGN: Final = ("events", "result_rows", "proposals", "model_states", "checkpoints")
+_FROM_VERSION_3: Final = (
+    "ALTER TABLE campaigns RENAME TO old_campaigns",
+    _CAMPAIGNS,
+    # A wish was the state that was asked for; 0 was the wish to delete.
+    f"""
+INSERT INTO campaigns
+SELECT id, owner, request_id, spec, priority, state,
+  CASE wanted WHEN 3 THEN 2 WHEN 6 THEN 3 WHEN 0 THEN 4 ELSE {_WISH_OF_STATE} END, NULL, wanted IS NOT NULL, 0,
+  problem, findings, create_time, update_time
+FROM old_campaigns""",
+    "DROP TABLE old_campaigns",
+    _BY_AGE,
+    _RETIRED,
+)
+_OF_A_CAMPAIGN: Final = {
+    "events": "campaign, sequence",
+    "result_rows": "campaign, phase, sample",
+    "proposals": "campaign, batch",
+    "model_states": "campaign",
+    "checkpoints": "campaign, key",
+}
+"""Primary keys of the tables with what belongs to a campaign."""
 
-State = campaign_pb2.CampaignState
+_HOLDING: Final = """
+COALESCE(json_extract(spec, '$.lhs.samples') * (COALESCE(json_extract(spec, '$.lhs.skip'), 0) = 0), 0) +
+COALESCE(json_extract(spec, '$.active.samples') * (COALESCE(json_extract(spec, '$.active.skip'), 0) = 0), 0)"""
+"""Rows that a spec asks for."""
 
 KEPT_EVENTS: Final = 1000
 """Changes of state and notes: a few a phase, and two a pause. Progress is not kept."""
@@ -106,7 +140,10 @@ class CampaignRecord:
     Attributes:
         owner: name of the token that it was made with; empty where the server asks for none.
         spec: JSON.
-        wanted: state that was asked for and has not come about yet; unspecified where the campaign is to go.
+        wanted: what was asked for last.
+        samples: the budget of phase 3 that was asked for and is not in the spec yet.
+        revision: how often something was asked for.
+        seen: the revision that the campaign's worker has taken note of.
         problem, findings: serialized messages.
         create_time, update_time: seconds since the epoch.
     """
@@ -117,11 +154,19 @@ class CampaignRecord:
     spec: str
     priority: int
     state: State
-    wanted: State | None
+    wanted: Wish
+    samples: int | None
+    revision: int
+    seen: int
     problem: bytes | None
     findings: bytes | None
     create_time: float
     update_time: float
+
+    @property
+    def step(self) -> Step:
+        """What its worker does next."""
+        return next_step(self.state, self.wanted, is_new=self.seen < self.revision)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,28 +225,9 @@ class Journal:
     def _db(self) -> sqlite3.Connection:
         return self._connection.db
 
-    def is_in_place(self) -> bool:
-        """Whether the file that is open is the one at its path: not so where its drive was lost."""
-        return self._connection.is_in_place()
-
-    def reopen(self) -> None:
-        """Go over to the file at the path: the same journal, on a drive that was lost and is back.
-
-        Raises:
-            JournalError: there is none, or it is another data directory's; nothing has changed.
-        """
-        with self._lock, faults():
-            found = Connection(self._path, make=False)
-            try:
-                query = "SELECT value FROM checkpoints WHERE campaign='' AND key='identity'"
-                ((identity,),) = found.db.execute(query)
-                if identity.hex() != self.identity:
-                    raise JournalError(f"{self._path} belongs to another data directory")
-            except BaseException:
-                found.close()
-                raise
-            old, self._connection = self._connection, found
-            old.close()
+    def is_replaced(self) -> bool:
+        """Whether another database is at the path of the open one: its drive was lost and is back, say."""
+        return self._connection.is_replaced()
 
     def _make_tables(self) -> None:
         (version,) = self._read("PRAGMA user_version")[0]
@@ -211,8 +237,10 @@ class Journal:
             if not self._read("SELECT 1 FROM pragma_table_info('proposals') WHERE name='posterior'"):
                 self._write("ALTER TABLE proposals ADD COLUMN posterior BLOB NOT NULL DEFAULT x''")
             statements: Sequence[str] = _FROM_VERSION_0
+        elif version == 0:
+            statements = _SCHEMA
         else:
-            statements = _SCHEMA if version == 0 else ()
+            statements = _FROM_VERSION_3 if version < _VERSION else ()
         for statement in statements:
             self._write(statement)
         if version != _VERSION:
@@ -229,6 +257,8 @@ class Journal:
             if self._db.in_transaction:
                 yield
                 return
+            if not self._connection.is_in_place():  # what is written there would be lost
+                raise JournalError(f"journal: {self._path} is gone")
             with faults():
                 self._db.execute("BEGIN IMMEDIATE")
                 try:
@@ -250,10 +280,14 @@ class Journal:
     # --- campaigns ------------------------------------------------------------------------------------------------
 
     def create_campaign(self, id: str, request_id: str | None, spec: str, priority: int, owner: str = "") -> None:
-        """Add a campaign in state QUEUED."""
+        """Add a campaign in state QUEUED, which is to run."""
         now = time.time()
-        values = (id, owner, request_id, spec, priority, State.CAMPAIGN_STATE_QUEUED, None, None, None, now, now)
-        self._write(f"INSERT INTO campaigns ({_RECORD}) VALUES (?,?,?,?,?,?,?,?,?,?,?)", *values)
+        values = (id, owner, request_id, spec, priority, QUEUED, RUN, None, 0, 0, None, None, now, now)
+        self._write(f"INSERT INTO campaigns ({_RECORD}) VALUES ({', '.join('?' * len(values))})", *values)
+
+    def is_taken(self, id: str) -> bool:
+        """Whether a campaign has, or has had, this id."""
+        return bool(self._read("SELECT 1 FROM campaigns WHERE id=? UNION ALL SELECT 1 FROM retired WHERE id=?", id, id))
 
     def campaign(self, id: str) -> CampaignRecord | None:
         rows = self._read(f"SELECT {_RECORD} FROM campaigns WHERE id=?", id)
@@ -269,14 +303,37 @@ class Journal:
         rows = self._read(f"SELECT {_RECORD} FROM campaigns ORDER BY create_time DESC, id")
         return [CampaignRecord(*row) for row in rows]
 
+    def to_do(self) -> list[CampaignRecord]:
+        """Campaigns that may have something to do for their workers, the most urgent first, then the oldest."""
+        rows = self._read(
+            f"SELECT {_RECORD} FROM campaigns WHERE state IN (?,?) OR seen<revision "
+            "ORDER BY priority DESC, create_time, id",
+            QUEUED, RUNNING,
+        )  # fmt: skip
+        return [CampaignRecord(*row) for row in rows]
+
+    def builds_on(self, base: str) -> list[str]:
+        """Ids of the campaigns that have not ended and use rows or the model of a campaign."""
+        ended = ", ".join("?" * len(ENDED))
+        query = f"SELECT id FROM campaigns WHERE json_extract(spec, '$.base')=? AND state NOT IN ({ended})"
+        return [id for (id,) in self._read(query, base, *sorted(ENDED))]
+
+    def holdings(self, owner: str, besides: str = "") -> list[tuple[State, int, int]]:
+        """(state, campaigns, rows that their specs ask for) of an owner's campaigns but one."""
+        return self._read(
+            f"SELECT state, COUNT(*), SUM({_HOLDING}) FROM campaigns "
+            "WHERE owner=? AND id<>? AND wanted<>? GROUP BY state",
+            owner, besides, DELETE,
+        )  # fmt: skip
+
     def states(self) -> dict[int, int]:
         """Number of campaigns by state, where there are any."""
         return dict(self._read("SELECT state, COUNT(*) FROM campaigns GROUP BY state"))
 
     def page(self, wanted: CampaignFilter, after: tuple[float, str] | None, size: int) -> list[CampaignRecord]:
-        """At most `size` campaigns, newest first, those that come after a (create_time, id)."""
-        conditions = ["substr(id, 1, length(?)) = ?"]
-        values: list[Any] = [wanted.prefix, wanted.prefix]
+        """At most `size` campaigns, newest first, those that come after a (create_time, id); none that is to go."""
+        conditions = ["wanted <> ?", "substr(id, 1, length(?)) = ?"]
+        values: list[Any] = [DELETE, wanted.prefix, wanted.prefix]
         for column, value in (("state", wanted.state), ("owner", wanted.owner)):
             if value is not None:
                 conditions.append(f"{column} = ?")
@@ -290,29 +347,57 @@ class Journal:
         )
         return [CampaignRecord(*row) for row in rows]
 
-    def want(self, id: str, state: State) -> None:
-        """Keep what was asked for until `set_state` or `delete_campaign` has brought it about."""
-        self._write("UPDATE campaigns SET wanted=? WHERE id=?", state, id)
+    def want(self, id: str, wanted: Wish, samples: int | None = None) -> int:
+        """Keep what is asked for, with another budget of phase 3 where one is given; returns its revision."""
+        with self.transaction():
+            self._write(
+                "UPDATE campaigns SET wanted=?, samples=COALESCE(?, samples), revision=revision+1 WHERE id=?",
+                wanted, samples, id,
+            )  # fmt: skip
+            if wanted == DELETE:  # whoever sends the request again wants a new one
+                self._write("UPDATE campaigns SET request_id=NULL WHERE id=?", id)
+            return self._read("SELECT revision FROM campaigns WHERE id=?", id)[0][0]
+
+    def note(self, id: str, revision: int) -> None:
+        """The worker has taken note of what was asked for."""
+        self._write("UPDATE campaigns SET seen=? WHERE id=?", revision, id)
 
     def set_state(self, id: str, state: State, *, problem: bytes | None = None, findings: bytes | None = None) -> None:
+        """What a campaign has come to. It keeps the findings that it has where it is given none."""
         self._write(
-            "UPDATE campaigns SET state=?, wanted=NULL, problem=?, findings=COALESCE(?, findings), update_time=? "
-            "WHERE id=?",
+            "UPDATE campaigns SET state=?, problem=?, findings=COALESCE(?, findings), update_time=? WHERE id=?",
             state, problem, findings, time.time(), id,
         )  # fmt: skip
 
-    def update_campaign(self, id: str, spec: str, priority: int) -> None:
-        """Change what may be changed of a campaign that has begun."""
+    def requeue(self) -> None:
+        """Campaigns that an earlier process has left running wait for their turn."""
+        self._write("UPDATE campaigns SET state=? WHERE state=?", QUEUED, RUNNING)
+
+    def set_priority(self, id: str, priority: int) -> None:
+        self._write("UPDATE campaigns SET priority=?, update_time=? WHERE id=?", priority, time.time(), id)
+
+    def set_spec(self, id: str, spec: str) -> None:
+        """Another spec, in which the budget that was asked for is; what was found under the old one is forgotten."""
         self._write(
-            "UPDATE campaigns SET spec=?, priority=?, update_time=? WHERE id=?", spec, priority, time.time(), id
+            "UPDATE campaigns SET spec=?, samples=NULL, findings=NULL, update_time=? WHERE id=?", spec, time.time(), id
         )
 
+    def delete_block(self, id: str, block: int = 2000) -> bool:
+        """Forget some of what belongs to a campaign; whether there is more. Others get their turn in between."""
+        for table, key in _OF_A_CAMPAIGN.items():
+            with self.transaction():
+                sql = f"DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} WHERE campaign=? LIMIT ?)"
+                if self._db.execute(sql, (id, block)).rowcount:
+                    return True
+        return False
+
     def delete_campaign(self, id: str) -> None:
-        """Forget a campaign and all that belongs to it."""
+        """Forget a campaign and all that belongs to it but its id, which no other one will have."""
+        while self.delete_block(id):
+            pass
         with self.transaction():
-            for table in _OF_A_CAMPAIGN:
-                self._write(f"DELETE FROM {table} WHERE campaign=?", id)
             self._write("DELETE FROM campaigns WHERE id=?", id)
+            self._write("INSERT OR IGNORE INTO retired VALUES (?)", id)
 
     # --- events ---------------------------------------------------------------------------------------------------
 
@@ -382,18 +467,25 @@ class Journal:
 
     # --- proposals and checkpoints --------------------------------------------------------------------------------
 
-    def append_proposal(self, id: str, proposal: Proposal, state: tuple[bytes, str]) -> None:
+    def append_proposal(self, id: str, proposal: Proposal, state: tuple[bytes, str]) -> bool:
         """Keep a proposal with the surrogate's exported state, tensors and metadata, that decided it.
 
         Only the state of the last proposal is ever needed, so only that is kept, written where it has changed.
+
+        Returns:
+            False, and keeps nothing, where a smaller budget has been asked for that leaves the batch no row.
         """
         with self.transaction():
+            ((wanted,),) = self._read("SELECT samples FROM campaigns WHERE id=?", id) or ((None,),)
+            if wanted is not None and proposal.batch * len(proposal.inputs) >= wanted:
+                return False
             self._write(
                 "INSERT OR REPLACE INTO proposals VALUES (?,?,?,?,?)",
                 id, proposal.batch, proposal.inputs.tobytes(), proposal.verdict.tobytes(), proposal.posterior.tobytes(),
             )  # fmt: skip
             if self.last_state(id) != state:
                 self._write("INSERT OR REPLACE INTO model_states VALUES (?,?,?)", id, *state)
+            return True
 
     def proposals(self, id: str) -> list[Proposal]:
         """All proposals, in order."""

@@ -13,8 +13,8 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
 from caligo import logs, screening, seeds
+from caligo.phases import Phase
 from caligo.screening import Screen
-from caligo.seeds import Phase
 from caligo.spec import GuardrailSpec
 from caligo_surrogate.guardrail.classifiers import CLASSIFIERS, Classifier, Floats
 

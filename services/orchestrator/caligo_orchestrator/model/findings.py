@@ -17,7 +17,7 @@ from caligo.slices import cut
 from caligo.space import COLUMNS, DIMENSIONS, STRATEGY_COLUMN, Space
 from caligo.spec import CampaignSpec
 from caligo.v1 import campaign_pb2, surrogate_pb2
-from caligo_orchestrator.remote import Explained, Surrogate
+from caligo_orchestrator.model.remote import Explained, Surrogate
 from caligo_orchestrator.store.hdf5 import GRID_POINTS
 
 

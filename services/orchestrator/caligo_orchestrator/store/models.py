@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from caligo.errors import FailedPrecondition, NotFound
-from caligo_orchestrator.remote import Surrogate
+from caligo_orchestrator.model.remote import Surrogate
 from caligo_orchestrator.store.journal import Journal
 
 TENSORS_FILE: Final = "surrogate.safetensors"

@@ -7,11 +7,12 @@ for the fit after the last batch.
 
 from __future__ import annotations
 
-import json
 from typing import Final
 
 from caligo.errors import FailedPrecondition
-from caligo.spec import CampaignSpec, read_spec, validate
+from caligo.spec import CampaignSpec, validate
+from caligo_orchestrator.api.messages import spec_of
+from caligo_orchestrator.campaigns.states import ENDED, state_name
 from caligo_orchestrator.phases import active
 from caligo_orchestrator.store.journal import CampaignRecord, Journal
 
@@ -24,11 +25,17 @@ def changed(record: CampaignRecord, samples: int, journal: Journal) -> CampaignS
 
     Raises:
         InvalidArgument: there is no such budget.
-        FailedPrecondition: the campaign leaves phase 3 out, or has handed out more rows than that.
+        FailedPrecondition: the campaign leaves phase 3 out, has handed out more rows than that, or has ended and would
+            not grow.
     """
-    spec = read_spec(json.loads(record.spec))
+    spec = spec_of(record)
     if spec.active.skip:
         raise FailedPrecondition("spec.active.samples: the campaign leaves phase 3 out")
+    if record.state in ENDED and samples <= spec.active.samples:
+        raise FailedPrecondition(
+            f"spec.active.samples: the campaign has ended: {state_name(record.state)}; it goes on with more than "
+            f"{spec.active.samples:,} rows"
+        )
     values = spec.model_dump()
     values["active"]["samples"] = samples
     other = validate(CampaignSpec, values)
@@ -38,15 +45,19 @@ def changed(record: CampaignRecord, samples: int, journal: Journal) -> CampaignS
     return other
 
 
-def keep(record: CampaignRecord, spec: CampaignSpec, priority: int, journal: Journal) -> None:
-    """Give a campaign that stands still its other spec."""
-    before = read_spec(json.loads(record.spec))
+def apply(record: CampaignRecord, journal: Journal) -> None:
+    """Give a campaign that stands still the budget that was asked for, if one was."""
+    if record.samples is None:
+        return
+    before = spec_of(record)
+    active_with_it = before.active.model_copy(update={"samples": record.samples})
+    spec = before.model_copy(update={"active": active_with_it})
     with journal.transaction():
         # The line of the last fit is made again where the new budget has a fit there too.
         journal.drop_checkpoint(record.id, f"fit/{active.batches(before)}")
         if journal.checkpoint(record.id, _FIRST_SPEC) is None:
             journal.put_checkpoint(record.id, _FIRST_SPEC, record.spec.encode())
-        journal.update_campaign(record.id, spec.model_dump_json(), priority)
+        journal.set_spec(record.id, spec.model_dump_json())
 
 
 def first_spec(record: CampaignRecord, journal: Journal) -> str:

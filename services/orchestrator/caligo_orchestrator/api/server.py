@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from typing import Final
 
@@ -14,16 +17,16 @@ import structlog
 from caligo import logs, rpc, wire
 from caligo.addresses import is_private
 from caligo.dataset import GROUPS
-from caligo.errors import InvalidArgument, NotFound
-from caligo.seeds import Phase
+from caligo.errors import InvalidArgument, NotFound, ResourceExhausted
+from caligo.phases import Phase
 from caligo.spec import CampaignSpec, from_proto
 from caligo.tokens import Role
 from caligo.v1 import campaign_pb2 as pb
 from caligo.v1 import campaign_pb2_grpc
-from caligo_orchestrator import access
-from caligo_orchestrator.campaign import PREFIX
-from caligo_orchestrator.listing import parse_filter, parse_page_token
-from caligo_orchestrator.manager import DEFAULT_PRIORITY, Campaigns, no_such_campaign
+from caligo_orchestrator.api import access
+from caligo_orchestrator.api.listing import parse_filter, parse_page_token
+from caligo_orchestrator.campaigns.names import no_such_campaign, resource_name
+from caligo_orchestrator.campaigns.resource import DEFAULT_PRIORITY, Campaigns
 from caligo_orchestrator.settings import OrchestratorSettings
 from caligo_orchestrator.store.journal import CampaignFilter
 
@@ -77,7 +80,7 @@ class CampaignServicer(campaign_pb2_grpc.CampaignServiceServicer):
 
     def _check_base(self, base: str) -> None:
         try:
-            self._seen(PREFIX + base)
+            self._seen(resource_name(base))
         except NotFound:
             raise InvalidArgument("spec.base", f"there is no campaign {base!r}") from None
 
@@ -110,28 +113,30 @@ class CampaignServicer(campaign_pb2_grpc.CampaignServiceServicer):
                 raise InvalidArgument("update_mask", _UPDATABLE)
         if not changes:
             raise InvalidArgument("update_mask", _UPDATABLE)
-        return pb.UpdateCampaignResponse(campaign=self._campaigns.update(self._seen(request.campaign.name), **changes))
+        return pb.UpdateCampaignResponse(
+            campaign=self._campaigns.update(self._seen(request.campaign.name), **changes, caller=context)
+        )
 
     def DeleteCampaign(
         self, request: pb.DeleteCampaignRequest, context: grpc.ServicerContext
     ) -> pb.DeleteCampaignResponse:
-        self._campaigns.delete(self._seen(request.name))
+        self._campaigns.delete(self._seen(request.name), context)
         return pb.DeleteCampaignResponse()
 
     def PauseCampaign(
         self, request: pb.PauseCampaignRequest, context: grpc.ServicerContext
     ) -> pb.PauseCampaignResponse:
-        return pb.PauseCampaignResponse(campaign=self._campaigns.pause(self._seen(request.name)))
+        return pb.PauseCampaignResponse(campaign=self._campaigns.pause(self._seen(request.name), context))
 
     def ResumeCampaign(
         self, request: pb.ResumeCampaignRequest, context: grpc.ServicerContext
     ) -> pb.ResumeCampaignResponse:
-        return pb.ResumeCampaignResponse(campaign=self._campaigns.resume(self._seen(request.name)))
+        return pb.ResumeCampaignResponse(campaign=self._campaigns.resume(self._seen(request.name), context))
 
     def CancelCampaign(
         self, request: pb.CancelCampaignRequest, context: grpc.ServicerContext
     ) -> pb.CancelCampaignResponse:
-        return pb.CancelCampaignResponse(campaign=self._campaigns.cancel(self._seen(request.name)))
+        return pb.CancelCampaignResponse(campaign=self._campaigns.cancel(self._seen(request.name), context))
 
     def WatchCampaign(
         self, request: pb.WatchCampaignRequest, context: grpc.ServicerContext
@@ -182,8 +187,18 @@ def service(campaigns: Campaigns) -> rpc.Service:
 
 
 def serve(settings: OrchestratorSettings) -> None:
-    """Run the orchestrator until it is told to stop."""
-    with contextlib.closing(Campaigns(settings)) as campaigns, access.guard(settings) as guard:
+    """Run the orchestrator until it is told to stop.
+
+    Raises:
+        ResourceExhausted: the data directory's drive was lost and is back; started again, all campaigns go on.
+    """
+    lost = threading.Event()
+
+    def end() -> None:
+        lost.set()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with contextlib.closing(Campaigns(settings, end)) as campaigns, access.guard(settings) as guard:
         if not settings.needs_token and not is_private(settings.address):
             log.warning("anybody who reaches the address may do everything", address=settings.address)
         rpc.run(
@@ -196,4 +211,8 @@ def serve(settings: OrchestratorSettings) -> None:
             stall_seconds=settings.stall_seconds,
             on_start=campaigns.start,
             on_stop=campaigns.stop,
+        )
+    if lost.is_set():
+        raise ResourceExhausted(
+            f"data_directory: {settings.data_directory} was lost and is back; started again, all go on"
         )

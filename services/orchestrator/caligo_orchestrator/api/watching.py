@@ -11,11 +11,14 @@ import contextlib
 import enum
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, Protocol
 
 from caligo.errors import Unreachable
 from caligo.v1 import campaign_pb2
+from caligo_orchestrator.campaigns.progress import ProgressBoard
+
+PROGRESS_SECONDS: Final = 0.5
 
 
 class Caller(Protocol):
@@ -24,6 +27,19 @@ class Caller(Protocol):
     def is_active(self) -> bool: ...
 
     def add_callback(self, callback: Callable[[], None]) -> bool: ...
+
+
+class _Patient:
+    """A caller within the process, who never leaves."""
+
+    def is_active(self) -> bool:
+        return True
+
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        return True
+
+
+PATIENT: Final = _Patient()
 
 
 class News(enum.Flag):
@@ -52,7 +68,17 @@ class Watchers:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._topics: dict[str, _Topic] = {}
-        self._is_closing = False
+        self._closed = threading.Event()
+
+    def start(self, boards: Mapping[str, ProgressBoard]) -> None:
+        """From now on tell of the progress of the campaigns that run, by id."""
+        threading.Thread(target=self._tell_progress, args=(boards,), name="progress", daemon=True).start()
+
+    def _tell_progress(self, boards: Mapping[str, ProgressBoard]) -> None:
+        while not self._closed.wait(PROGRESS_SECONDS):
+            for id in self.watched():
+                if (board := boards.get(id)) is not None:
+                    self._tell(id, board.snapshot())
 
     def tell(self, id: str) -> None:
         """The journal has something new about a campaign."""
@@ -61,8 +87,7 @@ class Watchers:
                 topic.kept += 1
                 topic.changed.notify_all()
 
-    def tell_progress(self, id: str, progress: campaign_pb2.Progress) -> None:
-        """Where a running campaign stands."""
+    def _tell(self, id: str, progress: campaign_pb2.Progress) -> None:
         with self._lock:
             topic = self._topics.get(id)
             if topic and topic.progress != progress:
@@ -78,7 +103,7 @@ class Watchers:
     def close(self) -> None:
         """Every wait, present and to come, raises `Unreachable`."""
         with self._lock:
-            self._is_closing = True
+            self._closed.set()
             for topic in self._topics.values():
                 topic.changed.notify_all()
 
@@ -98,7 +123,7 @@ class Watchers:
                     del self._topics[id]
 
     def check(self) -> None:
-        if self._is_closing:
+        if self._closed.is_set():
             raise Unreachable("the orchestrator is shutting down")
 
 

@@ -4,29 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from caligo.errors import ResourceExhausted
+from caligo.phases import Phase
 from caligo.results import ResultRows
-from caligo.seeds import Phase
 from caligo.v1 import campaign_pb2
+from caligo_orchestrator.api.messages import Event, new_event
+from caligo_orchestrator.api.watching import Follower, News
 from caligo_orchestrator.store.journal import Journal
-from caligo_orchestrator.watching import Follower, News
 
 HEARTBEAT_SECONDS: Final = 10.0
 SLOW_SECONDS: Final = 30.0
 """A watcher who takes longer than this over one event holds a thread for nothing."""
-
-Event = campaign_pb2.WatchCampaignResponse
-
-
-def new_event(**content: Any) -> Event:
-    """An event of now."""
-    event = Event(**content)
-    event.time.GetCurrentTime()
-    return event
 
 
 def events(follower: Follower, after: int, read: Callable[[int], tuple[list[Event], bool]]) -> Iterator[Event]:

@@ -11,8 +11,6 @@ import gc
 import json
 import math
 import threading
-import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -23,88 +21,27 @@ from caligo import tracing, wire
 from caligo.calibration import calibrate
 from caligo.dataset import GROUPS, HISTORY_COLUMNS
 from caligo.errors import FailedPrecondition
-from caligo.results import ProtocolOutcome, ResultRows
-from caligo.seeds import Phase
+from caligo.phases import Phase
+from caligo.results import ResultRows
 from caligo.space import DIMENSIONS
 from caligo.spec import CampaignSpec
 from caligo.v1 import campaign_pb2, surrogate_pb2
-from caligo_orchestrator import files, findings, metrics
+from caligo_orchestrator import metrics
+from caligo_orchestrator.campaigns.names import resource_name
+from caligo_orchestrator.campaigns.progress import ProgressBoard
 from caligo_orchestrator.farm import Farm
-from caligo_orchestrator.phases import active, lhs, surrogate
+from caligo_orchestrator.model import findings
+from caligo_orchestrator.model.remote import Sampler, ServiceLostError, Surrogate
+from caligo_orchestrator.phases import active, lhs
 from caligo_orchestrator.pipeline import Pipeline, Stopped
-from caligo_orchestrator.remote import Sampler, ServiceLostError, Surrogate
 from caligo_orchestrator.settings import OrchestratorSettings
+from caligo_orchestrator.store import dataset, models
 from caligo_orchestrator.store.journal import Journal
 
-State = campaign_pb2.CampaignState
-QUEUED: Final = campaign_pb2.CAMPAIGN_STATE_QUEUED
-RUNNING: Final = campaign_pb2.CAMPAIGN_STATE_RUNNING
-PAUSED: Final = campaign_pb2.CAMPAIGN_STATE_PAUSED
-SUCCEEDED: Final = campaign_pb2.CAMPAIGN_STATE_SUCCEEDED
-FAILED: Final = campaign_pb2.CAMPAIGN_STATE_FAILED
-CANCELLED: Final = campaign_pb2.CAMPAIGN_STATE_CANCELLED
-ENDED: Final = frozenset({SUCCEEDED, FAILED, CANCELLED})
-
-PREFIX: Final = "campaigns/"
-_RATE_WINDOW_SECONDS: Final = 60.0
 _VALIDATIONS: Final = ("validation", "cross_validation")
+"""What phase 2 says of the model's quality: fields of `FitSummary` and of `Findings`, and keys in the journal."""
 _SCORES: Final = tuple(name for name in HISTORY_COLUMNS if name not in ("rows", "secure_fraction"))
 """What the history takes from a validation."""
-"""What phase 2 says of the model's quality: fields of `FitSummary` and of `Findings`, and keys in the journal."""
-
-
-class ProgressBoard:
-    """Where a running campaign stands; written by its threads, read by watchers."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._progress = campaign_pb2.Progress()
-        self._recent: deque[tuple[float, int]] = deque()
-
-    def enter(self, phase: Phase, done: int, total: int) -> None:
-        with self._lock:
-            self._progress.phase = wire.encode_phase(phase)
-            self._progress.done, self._progress.total = done, total
-
-    def step(self, done: int, total: int) -> None:
-        """Progress within a phase that yields no rows."""
-        with self._lock:
-            self._progress.done, self._progress.total = done, total
-
-    def count(self, rows: ResultRows, *, recovered: bool = False) -> None:
-        """Add result rows; recovered ones say nothing about the present rate."""
-        outcome = rows["outcome"]
-        skipped = int((outcome >= ProtocolOutcome.SKIPPED_INFEASIBLE).sum())
-        succeeded = int((outcome == ProtocolOutcome.SUCCESS).sum())
-        simulated = len(rows) - skipped
-        with self._lock:
-            p = self._progress
-            p.simulated += simulated
-            p.succeeded += succeeded
-            p.failed += simulated - succeeded
-            p.skipped += skipped
-            if not recovered:
-                p.done += len(rows)
-                self._recent.append((time.monotonic(), simulated))
-                self._forget()
-
-    def fitted(self, secure_fraction: float) -> None:
-        with self._lock:
-            self._progress.secure_fraction = secure_fraction
-
-    def snapshot(self) -> campaign_pb2.Progress:
-        with self._lock:
-            self._forget()
-            span = max(time.monotonic() - self._recent[0][0], 1.0) if self._recent else 1.0
-            self._progress.rows_per_second = sum(n for _, n in self._recent) / span
-            copy = campaign_pb2.Progress()
-            copy.CopyFrom(self._progress)
-            return copy
-
-    def _forget(self) -> None:
-        oldest = time.monotonic() - _RATE_WINDOW_SECONDS
-        while self._recent and self._recent[0][0] < oldest:
-            self._recent.popleft()
 
 
 class CampaignRunner:
@@ -123,7 +60,7 @@ class CampaignRunner:
         self.id = id
         self.spec = spec
         self.progress = ProgressBoard()
-        self.stop = threading.Event()
+        self.stopping = threading.Event()
         self._directory = directory
         self._journal = journal
         self._farm = farm
@@ -132,8 +69,18 @@ class CampaignRunner:
         self._validations: dict[str, surrogate_pb2.Validation] = {}
         self._convergence: campaign_pb2.Convergence | None = None
         self._at_work: Pipeline | None = None
+        self._services: tuple[Sampler | Surrogate, ...] = ()
         self.unwritten = 0
         """Durable rows that are not in the file yet."""
+
+    def stop(self) -> None:
+        """End the run soon, whatever it is doing: what it asked of other services is given up.
+
+        From another thread; again is harmless.
+        """
+        self.stopping.set()
+        for service in self._services:
+            service.give_up()
 
     @property
     def undurable(self) -> int:
@@ -141,22 +88,34 @@ class CampaignRunner:
         return self._at_work.undurable if self._at_work is not None else 0
 
     def run(self) -> campaign_pb2.Findings:
-        """Walk through the phases.
+        """Walk through the phases. Again, after a service was lost, goes on from what the journal holds.
 
         Raises:
-            Stopped: `stop` was set.
+            Stopped: `stop` was called.
             CaligoError: the campaign cannot go on.
         """
+        try:
+            return self._run_phases()
+        except Exception as error:
+            if self.stopping.is_set():  # calls that were given up fail in many ways
+                raise Stopped from error
+            raise
+
+    def _run_phases(self) -> campaign_pb2.Findings:
         self._directory.mkdir(parents=True, exist_ok=True)
-        self.progress = ProgressBoard()
+        self.progress.reset()
         tls = self._settings.services_tls()
         sampler = Sampler(self._settings.sampler, tls)
-        model = Surrogate(self._settings.surrogate, surrogate.model_name(self._journal, self.id), tls)
+        model = Surrogate(self._settings.surrogate, models.model_name(self._journal, self.id), tls)
+        self._services = (sampler, model)  # before it looks, so that `stop` ends their calls or is seen
         try:
-            for service in (sampler, model):
-                service.await_ready(self._settings.patience_seconds, self.stop)
+            if self.stopping.is_set():
+                raise Stopped
+            for service in self._services:
+                service.await_ready(self._settings.patience_seconds, self.stopping)
             plan = self._plan(sampler)
-            self._writer, note = files.open_file(PREFIX + self.id, self.spec, plan, self._directory, self._journal)
+            name = resource_name(self.id)
+            self._writer, note = dataset.open_file(name, self.spec, plan, self._directory, self._journal)
             try:
                 self._recover(note)
                 self._run_lhs(plan, sampler)
@@ -167,7 +126,7 @@ class CampaignRunner:
                 result = self._conclude(model)
             finally:
                 self._writer.close()
-            files.finalize_file(self._directory, self._journal)
+            dataset.finalize_file(self._directory, self._journal)
             with contextlib.suppress(ServiceLostError):  # if the surrogate is gone, so is the model
                 model.delete()
             return result
@@ -205,26 +164,26 @@ class CampaignRunner:
         model.create(self.spec)
         for rows in self._journal.row_blocks(self.id, Phase.LHS):
             model.observe(Phase.LHS, rows)
-        if surrogate.kept(self._journal, self.id):
+        if models.kept(self._journal, self.id):
             for kind in _VALIDATIONS:
                 if (kept := self._journal.checkpoint(self.id, kind)) is not None:
                     self._validations[kind] = surrogate_pb2.Validation.FromString(kept)
-            surrogate.load(model, self._journal, self.id)
+            models.load(model, self._journal, self.id)
             return
         if self.spec.training.skip:
-            surrogate.load(model, self._journal, self.spec.base)
-            surrogate.save(model, self._journal, self.id, self._directory)
+            models.load(model, self._journal, self.spec.base)
+            models.save(model, self._journal, self.id, self._directory)
             return
         self._note("phase 2: training the surrogate")
         self.progress.enter(Phase.SURROGATE, 0, self.spec.surrogate.training_steps)
         for response in model.fit(self.spec.training.holdout_fraction, self.spec.training.folds):
-            if self.stop.is_set():
+            if self.stopping.is_set():
                 raise Stopped
             if response.HasField("progress"):
                 self.progress.step(response.progress.step, response.progress.steps)
             else:
                 self._record_fit(0, response.summary)
-        surrogate.save(model, self._journal, self.id, self._directory)
+        models.save(model, self._journal, self.id, self._directory)
 
     def _run_active(self, sampler: Sampler, model: Surrogate) -> None:
         if self.spec.active.skip:
@@ -248,7 +207,7 @@ class CampaignRunner:
         )
         if phase.convergence.is_reached:
             self._note(f"phase 3: the boundary has converged; {phase.learned} batches learned")
-        surrogate.save(model, self._journal, self.id, self._directory)
+        models.save(model, self._journal, self.id, self._directory)
 
     def _conclude(self, model: Surrogate) -> campaign_pb2.Findings:
         described, explained = model.describe(), model.explain()
@@ -301,7 +260,7 @@ class CampaignRunner:
             tracing.add_row_spans("journal", rows["index"], began, durable)
             tracing.add_row_spans("hdf5", rows["index"], durable)
 
-        self._at_work = Pipeline(PREFIX + self.id, self.spec, phase, self._farm, record, self.stop)
+        self._at_work = Pipeline(resource_name(self.id), self.spec, phase, self._farm, record, self.stopping)
         return self._at_work
 
     def _recover(self, note: str | None) -> None:

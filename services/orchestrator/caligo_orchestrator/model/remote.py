@@ -8,8 +8,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from typing import Final
+from typing import Any, Final
 
+import grpc
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,8 +18,8 @@ from caligo import rpc, tracing, wire
 from caligo.discrepancy import PROFILE_COLUMNS, PROFILE_STEPS
 from caligo.errors import NotFound, Unreachable
 from caligo.instrumentation import Outgoing
+from caligo.phases import Phase
 from caligo.results import ResultRows
-from caligo.seeds import Phase
 from caligo.space import DIMENSIONS
 from caligo.spec import CampaignSpec, to_proto
 from caligo.tls import Tls
@@ -91,6 +92,9 @@ class _Remote:
     def __init__(self, address: str, tls: Tls | None) -> None:
         self._address = address
         self._channel = rpc.channel(address, tls, interceptors=[Outgoing()])
+        self._lock = threading.Lock()
+        self._calls: set[grpc.Call] = set()
+        self._is_given_up = False
 
     def await_ready(self, patience_seconds: float, stop: threading.Event) -> None:
         """Wait until the service answers.
@@ -109,8 +113,31 @@ class _Remote:
                 if time.monotonic() > patience_ends:
                     raise
 
+    def give_up(self) -> None:
+        """End the calls under way and those to come, from another thread; they raise whatever comes of it."""
+        with self._lock:
+            self._is_given_up = True
+            calls = list(self._calls)
+        for call in calls:
+            call.cancel()
+
     def close(self) -> None:
         self._channel.close()
+
+    def _ask(self, method: Any, request: Any, seconds: float | None = None) -> Any:
+        """The answer to a request, or to a stream of requests."""
+        with self._calling():
+            return self._begun(method.future(request, timeout=seconds)).result()
+
+    def _begun(self, call: Any) -> Any:
+        """A call that `give_up` ends."""
+        with self._lock:
+            self._calls.add(call)
+            is_given_up = self._is_given_up
+        call.add_done_callback(self._calls.discard)
+        if is_given_up:
+            call.cancel()
+        return call
 
     @contextlib.contextmanager
     def _calling(self) -> Iterator[None]:
@@ -149,7 +176,7 @@ class Sampler(_Remote):
             about = contextlib.nullcontext() if first_row is None else tracing.working_on(Phase.LHS, first_row)
             with self._calling():
                 with about:
-                    responses = self._stub.StreamDesign(request)
+                    responses = self._begun(self._stub.StreamDesign(request))
                 (response,) = responses
                 index, inputs = wire.decode_design(response.rows)
                 margin = wire.decode(response.feasibility_margin, wire.FEASIBILITY, len(index))
@@ -161,7 +188,7 @@ class Sampler(_Remote):
             physics=to_proto(spec.physics, types_pb2.PhysicsSpec), inputs=wire.encode(inputs, wire.INPUTS)
         )
         with self._calling():
-            (response,) = self._stub.CheckFeasibility(iter([request]))
+            (response,) = self._begun(self._stub.CheckFeasibility(iter([request])))
             return wire.decode(response.feasibility_margin, wire.FEASIBILITY, len(inputs)) > 0
 
 
@@ -175,18 +202,16 @@ class Surrogate(_Remote):
 
     def create(self, spec: CampaignSpec) -> None:
         """Make the model, empty; one that is there stays."""
-        with self._calling():
-            self._stub.CreateModel(
-                surrogate_pb2.CreateModelRequest(
-                    campaign=self._campaign,
-                    space=to_proto(spec.space, types_pb2.SpaceSpec),
-                    surrogate=to_proto(spec.surrogate, surrogate_pb2.SurrogateSpec),
-                    guardrail=to_proto(spec.guardrail, surrogate_pb2.GuardrailSpec),
-                    physics=to_proto(spec.physics, types_pb2.PhysicsSpec),
-                    protocol=to_proto(spec.protocol, types_pb2.ProtocolSpec),
-                    seed=spec.seed,
-                )
-            )
+        request = surrogate_pb2.CreateModelRequest(
+            campaign=self._campaign,
+            space=to_proto(spec.space, types_pb2.SpaceSpec),
+            surrogate=to_proto(spec.surrogate, surrogate_pb2.SurrogateSpec),
+            guardrail=to_proto(spec.guardrail, surrogate_pb2.GuardrailSpec),
+            physics=to_proto(spec.physics, types_pb2.PhysicsSpec),
+            protocol=to_proto(spec.protocol, types_pb2.ProtocolSpec),
+            seed=spec.seed,
+        )
+        self._ask(self._stub.CreateModel, request)
 
     def observe(self, phase: Phase, rows: ResultRows, audited: NDArray[np.bool_] | None = None) -> None:
         """Add result rows; again is harmless.
@@ -206,14 +231,14 @@ class Surrogate(_Remote):
                     audited=wire.encode(codes[block], wire.CODE) if codes[block].any() else None,
                 )
 
-        with tracing.working_on(phase), self._calling():
-            self._stub.Observe(requests())
+        with tracing.working_on(phase):
+            self._ask(self._stub.Observe, requests())
 
     def fit(self, holdout_fraction: float, folds: int) -> Iterator[surrogate_pb2.FitModelResponse]:
         """Train, validate and cross-validate; progress messages, the summary last."""
         request = surrogate_pb2.FitModelRequest(campaign=self._campaign, holdout_fraction=holdout_fraction, folds=folds)
         with self._calling():
-            call = self._stub.FitModel(request)
+            call = self._begun(self._stub.FitModel(request))
             try:
                 yield from call
             finally:
@@ -224,7 +249,7 @@ class Surrogate(_Remote):
         request = surrogate_pb2.FitModelRequest(
             campaign=self._campaign, holdout_fraction=holdout_fraction, keep_current=True
         )
-        call = self._stub.FitModel(request)
+        call = self._begun(self._stub.FitModel(request))
         call.initial_metadata()  # come when the rows have been taken
         return BackgroundFit(self._responses(call), call.cancel)
 
@@ -237,14 +262,13 @@ class Surrogate(_Remote):
         request = surrogate_pb2.ProposeBatchRequest(
             campaign=self._campaign, batch=batch, size=size, pending=wire.encode(pending, wire.INPUTS)
         )
-        with self._calling():
-            response = self._stub.ProposeBatch(request)
-            return Proposed(
-                wire.decode_inputs(response.inputs),
-                wire.decode(response.posterior, wire.POSTERIOR, size, 2),
-                wire.decode(response.skip, wire.CODE, size),
-                (response.tensors, response.metadata),
-            )
+        response = self._ask(self._stub.ProposeBatch, request)
+        return Proposed(
+            wire.decode_inputs(response.inputs),
+            wire.decode(response.posterior, wire.POSTERIOR, size, 2),
+            wire.decode(response.skip, wire.CODE, size),
+            (response.tensors, response.metadata),
+        )
 
     def predict(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Mean, standard deviation and probability of a key, float32 [n, 3].
@@ -253,25 +277,24 @@ class Surrogate(_Remote):
             FailedPrecondition: the model is not fitted.
         """
         request = surrogate_pb2.PredictRowsRequest(campaign=self._campaign, inputs=wire.encode(inputs, wire.INPUTS))
-        with self._calling():
-            return wire.decode(self._stub.PredictRows(request).prediction, wire.PREDICTION, len(inputs), 3)
+        return wire.decode(self._ask(self._stub.PredictRows, request).prediction, wire.PREDICTION, len(inputs), 3)
 
     def boundary(self, *, sides_only: bool = False) -> tuple[NDArray[np.bool_], float | None]:
         """Where of a fixed Sobol set a key is likelier than none, bool [m], and the expected Brier score there."""
         request = surrogate_pb2.GetBoundaryRequest(campaign=self._campaign, sides_only=sides_only)
-        with self._calling():
-            response = self._stub.GetBoundary(request)
-            sides = wire.decode(response.sides, wire.CODE, -1).astype(np.bool_)
-            return sides, response.expected_brier if response.HasField("expected_brier") else None
+        response = self._ask(self._stub.GetBoundary, request)
+        sides = wire.decode(response.sides, wire.CODE, -1).astype(np.bool_)
+        return sides, response.expected_brier if response.HasField("expected_brier") else None
 
     def describe(self) -> surrogate_pb2.GetModelResponse:
-        with self._calling():
-            return self._stub.GetModel(surrogate_pb2.GetModelRequest(campaign=self._campaign))
+        found: surrogate_pb2.GetModelResponse = self._ask(
+            self._stub.GetModel, surrogate_pb2.GetModelRequest(campaign=self._campaign)
+        )
+        return found
 
     def explain(self) -> Explained:
         """What decides the target, and where the simulator differs from the closed form; takes seconds."""
-        with self._calling():
-            response = self._stub.ExplainModel(surrogate_pb2.ExplainModelRequest(campaign=self._campaign))
+        response = self._ask(self._stub.ExplainModel, surrogate_pb2.ExplainModelRequest(campaign=self._campaign))
         profiles = None
         if response.HasField("discrepancy"):
             shape = DIMENSIONS, PROFILE_STEPS, len(PROFILE_COLUMNS)
@@ -282,19 +305,17 @@ class Surrogate(_Remote):
 
     def export(self) -> tuple[bytes, str]:
         """The fitted state: tensors as safetensors bytes, the rest as JSON text."""
-        with self._calling():
-            response = self._stub.ExportModel(surrogate_pb2.ExportModelRequest(campaign=self._campaign))
-            return response.tensors, response.metadata
+        response = self._ask(self._stub.ExportModel, surrogate_pb2.ExportModelRequest(campaign=self._campaign))
+        return response.tensors, response.metadata
 
     def restore(self, tensors: bytes, metadata: str) -> None:
         request = surrogate_pb2.ImportModelRequest(campaign=self._campaign, tensors=tensors, metadata=metadata)
-        with self._calling():
-            self._stub.ImportModel(request)
+        self._ask(self._stub.ImportModel, request)
 
-    def delete(self) -> None:
-        """Forget the model, if it is there."""
-        with contextlib.suppress(ModelLostError), self._calling():
-            self._stub.DeleteModel(surrogate_pb2.DeleteModelRequest(campaign=self._campaign))
+    def delete(self, seconds: float | None = None) -> None:
+        """Forget the model, if it is there; within a time, where one is given."""
+        with contextlib.suppress(ModelLostError):
+            self._ask(self._stub.DeleteModel, surrogate_pb2.DeleteModelRequest(campaign=self._campaign), seconds)
 
     @contextlib.contextmanager
     def _calling(self) -> Iterator[None]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from typing import Final
 
 from caligo.errors import FailedPrecondition, InvalidArgument
-from caligo.seeds import Phase
-from caligo.spec import CampaignSpec, read_spec, validate
+from caligo.phases import Phase
+from caligo.spec import CampaignSpec, validate
+from caligo_orchestrator.api.messages import spec_of
+from caligo_orchestrator.campaigns.states import DELETE
 from caligo_orchestrator.farm import Farm
-from caligo_orchestrator.phases import lhs, surrogate
+from caligo_orchestrator.phases import lhs
+from caligo_orchestrator.store import models
 from caligo_orchestrator.store.journal import Journal
 
 ALWAYS_THERE: Final = "statistical"
@@ -29,8 +31,7 @@ def check(spec: CampaignSpec, journal: Journal, farm: Farm) -> None:
         sources = farm.epr_sources(_CAPACITY_SECONDS)
         if spec.protocol.epr_source not in sources:
             raise InvalidArgument("protocol.epr_source", f"the simulator has {', '.join(sources)}")
-    if spec.base:
-        _check_base(spec, journal)
+    check_base(spec, journal)
 
 
 def check_rules(spec: CampaignSpec) -> None:
@@ -50,11 +51,19 @@ def check_rules(spec: CampaignSpec) -> None:
         raise FailedPrecondition(f"the campaign is of another release and cannot go on: {error}") from None
 
 
-def _check_base(spec: CampaignSpec, journal: Journal) -> None:
+def check_base(spec: CampaignSpec, journal: Journal) -> None:
+    """Refuse a campaign whose base is not there or has not what it takes from it.
+
+    Raises:
+        InvalidArgument: `base` does not exist or explores something else.
+        FailedPrecondition: what is skipped was never made.
+    """
+    if not spec.base:
+        return
     record = journal.campaign(spec.base)
-    if record is None:
+    if record is None or record.wanted == DELETE:
         raise InvalidArgument("base", f"there is no campaign {spec.base!r}")
-    base = read_spec(json.loads(record.spec))
+    base = spec_of(record)
     if base.rules is not None:
         raise InvalidArgument("base", f"campaign {spec.base!r} was {base.rules}. Its rows mean something else")
     for part in ("space", "physics", "protocol"):
@@ -66,7 +75,7 @@ def _check_base(spec: CampaignSpec, journal: Journal) -> None:
         if plan is None or done < lhs.Plan.from_json(plan).rows:
             raise FailedPrecondition(f"lhs.skip: campaign {spec.base!r} has no finished phase 1")
     if spec.training.skip:
-        if surrogate.kept(journal, spec.base) is None:
+        if models.kept(journal, spec.base) is None:
             raise FailedPrecondition(f"training.skip: campaign {spec.base!r} has no trained surrogate")
         if base.surrogate.target != spec.surrogate.target:
             raise InvalidArgument("surrogate.target", f"campaign {spec.base!r} has {base.surrogate.target!r}")

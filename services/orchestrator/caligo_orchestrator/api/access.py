@@ -20,7 +20,7 @@ from caligo.errors import PermissionDenied, Unauthenticated
 from caligo.tokens import Role, Tokens
 from caligo.v1 import campaign_pb2
 from caligo.waiting import WaitingRoom
-from caligo_orchestrator.limits import Admission
+from caligo_orchestrator.api.admission import Admission
 from caligo_orchestrator.settings import OrchestratorSettings
 
 SERVICE: Final = campaign_pb2.DESCRIPTOR.services_by_name["CampaignService"].full_name

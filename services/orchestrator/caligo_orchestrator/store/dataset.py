@@ -12,7 +12,7 @@ from typing import Final
 from caligo import statement
 from caligo.dataset import FORMAT, HISTORY_COLUMNS
 from caligo.layout import FILE_NAME
-from caligo.seeds import Phase
+from caligo.phases import Phase
 from caligo.spec import CampaignSpec
 from caligo_orchestrator.phases import active, lhs
 from caligo_orchestrator.store import hdf5
