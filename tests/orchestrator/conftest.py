@@ -8,7 +8,7 @@ import hashlib
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
@@ -315,13 +315,23 @@ class Farmhouse:
         )
 
 
+class _Late:
+    """A servicer whose methods are looked up when they are called, so that a test can put others in their place."""
+
+    def __init__(self, servicer: object) -> None:
+        self._servicer = servicer
+
+    def __getattr__(self, method: str) -> Callable:
+        return lambda request, context: getattr(self._servicer, method)(request, context)
+
+
 @pytest.fixture
 def services(tmp_path: Path) -> Iterator[Farmhouse]:
     simulator, surrogate = StandInSimulator(), StandInSurrogate()
     servers = []
 
     def listen(name: str, register, servicer) -> str:
-        server = rpc.Server(f"unix:{tmp_path}/{name}", [rpc.Service(f"caligo.v1.{name}", register, servicer)])
+        server = rpc.Server(f"unix:{tmp_path}/{name}", [rpc.Service(f"caligo.v1.{name}", register, _Late(servicer))])
         server.start()
         servers.append(server)
         return server.address

@@ -725,7 +725,7 @@ def test_a_change_that_is_not_allowed_names_the_field_and_disturbs_nothing(start
     services.simulator.delay_seconds = 0.02
     orchestrator = start(tmp_path / "data")
     name = create(orchestrator, spec).name
-    while len(services.surrogate.proposals) < 3:
+    while orchestrator.campaigns._journal.proposed_batches("test") < 3:
         time.sleep(0.01)
     with pytest.raises(FailedPrecondition, match=r"active\.samples: (12|16|20) rows have been handed out"):
         update(orchestrator, name, samples=11)

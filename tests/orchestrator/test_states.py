@@ -54,7 +54,7 @@ AFTER = {
 }
 
 
-@pytest.mark.parametrize(("state", "wish"), itertools.product(STATES, (RUN, PAUSE, CANCEL)))
+@pytest.mark.parametrize(("state", "wish"), list(itertools.product(STATES, (RUN, PAUSE, CANCEL))))
 def test_every_wish_comes_to_rest_or_to_a_run(state, wish) -> None:
     """Steps change the state until nothing is left but to run or to do nothing; none goes in a circle."""
     is_new = True
