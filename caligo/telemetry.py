@@ -17,6 +17,7 @@ from caligo import logs
 from caligo.addresses import is_private, proxy_variable
 from caligo.errors import InvalidArgument
 from caligo.settings import ServiceSettings
+from caligo.tls import Renewals, Tls
 from caligo.tracing import tracing_to
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ def _serving_metrics(settings: ServiceSettings) -> Iterator[None]:
         )
     except OSError as error:
         raise InvalidArgument("metrics_address", f"{settings.metrics_address}: {error.strerror}") from None
+    if tls is not None:
+        _follow_files(server, tls)
     log.info("metrics", address=f"{settings.metrics_address.rpartition(':')[0]}:{server.server_port}")
     try:
         yield
@@ -72,6 +75,20 @@ def _serving_metrics(settings: ServiceSettings) -> Iterator[None]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def _follow_files(server: Any, tls: Tls) -> None:
+    """Have every new connection see the certificate that the files hold by then."""
+    renewals, accept = Renewals(tls), server.get_request
+
+    def get_request() -> Any:
+        if renewals.take():
+            server.socket.context.load_cert_chain(tls.certificate, tls.key)
+            if tls.ca is not None:
+                server.socket.context.load_verify_locations(tls.ca)
+        return accept()
+
+    server.get_request = get_request
 
 
 def _text(path: object) -> str | None:

@@ -1,7 +1,7 @@
 """TLS: who we are and whom we trust, the same on both sides of a connection.
 
-A server with a `ca` asks every client for a certificate signed by it (mutual TLS). Files are read at start and, on a
-server, again when they have changed, so that a renewed certificate needs no restart.
+A server with a `ca` asks every client for a certificate signed by it (mutual TLS). Files are read at start and, by
+whoever serves or keeps a channel for long, again when they have changed: a renewed certificate needs no restart.
 """
 
 from __future__ import annotations
@@ -77,7 +77,12 @@ class Tls:
 
     def server_credentials(self) -> grpc.ServerCredentials:
         """Credentials that take changed files over at the next handshake; certificate and key must be set."""
-        reload = cast(Callable[[], grpc.ServerCertificateConfiguration], _Reload(self))  # may answer None as well
+        renewals = Renewals(self)
+
+        def renewed() -> grpc.ServerCertificateConfiguration | None:
+            return self._configuration() if renewals.take() else None
+
+        reload = cast(Callable[[], grpc.ServerCertificateConfiguration], renewed)  # None keeps the old ones
         return grpc.dynamic_ssl_server_credentials(
             self._configuration(), reload, require_client_authentication=self.ca is not None
         )
@@ -107,28 +112,28 @@ class Tls:
         return [((status := path.stat()).st_mtime_ns, status.st_ino) for path in paths]
 
 
-class _Reload:
-    """Called by gRPC at every handshake, from any thread: the new configuration, or None to keep the old one."""
+class Renewals:
+    """Looks for changed files, from any thread. While they do not fit together, they have not changed."""
 
     def __init__(self, tls: Tls) -> None:
         self._tls = tls
         self._stamps = tls._stamps()
         self._lock = threading.Lock()
 
-    def __call__(self) -> grpc.ServerCertificateConfiguration | None:
+    def take(self) -> bool:
+        """Whether there are files that can be used and are others than the last time; it is said once."""
         with self._lock:
             try:
                 stamps = self._tls._stamps()
                 if stamps == self._stamps:
-                    return None
+                    return False
                 self._tls.check()
-                configuration = self._tls._configuration()
-            except (InvalidArgument, OSError) as error:  # half written, say; the next handshake looks again
+            except (InvalidArgument, OSError) as error:  # half written, say; who looks again will see
                 log.warning("changed certificates cannot be used, keeping the old ones", problem=str(error))
-                return None
+                return False
             self._stamps = stamps
             log.info("certificates read again")
-            return configuration
+            return True
 
 
 def speaks_tls(address: str) -> bool:

@@ -48,6 +48,8 @@ class Replica(simulator_pb2_grpc.SimulatorServiceServicer):
         self.gate = threading.Event()
         """Rows wait for it to be set."""
         self.gate.set()
+        self.garbage: bytes | None = None
+        """What it answers instead of results."""
         self.dies: Callable[[int], bool] = lambda index: False
         """Whether the simulator dies when it begins a row."""
         self._taken = threading.Lock()
@@ -55,7 +57,7 @@ class Replica(simulator_pb2_grpc.SimulatorServiceServicer):
 
     def start(self) -> Replica:
         self._draining.clear()
-        service = rpc.Service(SERVICE, simulator_pb2_grpc.add_SimulatorServiceServicer_to_server, self)
+        service = rpc.Service(SERVICE, register, self)
         self._server = rpc.Server(self.address, [service], options=(("grpc.max_connection_age_ms", 500),))
         self._server.start()
         return self
@@ -107,7 +109,9 @@ class Replica(simulator_pb2_grpc.SimulatorServiceServicer):
             time.sleep(self.row_seconds)
             while context.is_active() and not withdrawn.is_set() and not self.gate.wait(0.02):
                 pass
-            if not withdrawn.is_set():
+            if not withdrawn.is_set() and self.garbage is not None:
+                yield self.garbage
+            elif not withdrawn.is_set():
                 yield simulator_pb2.SimulateResponse(job=job, results=wire.encode_rows(result_of(index, inputs)))
 
     def _read(self, requests, inbox: queue.SimpleQueue) -> None:
@@ -130,6 +134,24 @@ class Replica(simulator_pb2_grpc.SimulatorServiceServicer):
             inbox.put(error)
         except grpc.RpcError:
             inbox.put(None)
+
+
+def register(replica: Replica, server: grpc.Server) -> None:
+    """As the generated function does, but that a response may be bytes, which are sent as they are."""
+    types = simulator_pb2
+
+    def serialize(response: object) -> bytes:
+        return response if isinstance(response, bytes) else response.SerializeToString()
+
+    handlers = {
+        "GetCapacity": grpc.unary_unary_rpc_method_handler(
+            replica.GetCapacity, types.GetCapacityRequest.FromString, serialize
+        ),
+        "Simulate": grpc.stream_stream_rpc_method_handler(
+            replica.Simulate, types.SimulateRequest.FromString, serialize
+        ),
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
 
 
 def result_of(index: int, inputs: np.ndarray) -> ResultRows:
@@ -254,6 +276,27 @@ def test_all_replicas_work_and_none_is_flooded(replicas_of, farm_of) -> None:
     customer.assert_complete(500)
     assert farm.stats().simulators == 4
     assert farm.room() == farm.stats().room >= 4
+
+
+@pytest.mark.parametrize("garbage", [b"\xff\xff", b"\n\x00"])  # no message at all; one whose tensors are missing
+def test_a_simulator_whose_answers_cannot_be_read_is_left_alone(replicas_of, farm_of, garbage) -> None:
+    """As one of another release: the others do the work, and every campaign goes on."""
+    good, bad = replicas_of(2)
+    bad.garbage = garbage
+    farm = farm_of([good, bad])
+    customers = [Customer(farm, f"campaigns/{name}", rows=40) for name in "ab"]
+    for customer in customers:
+        customer.await_rows(40)
+        customer.assert_complete(40)
+    assert bad.rows
+
+
+def test_where_no_simulator_can_be_read_the_jobs_end_and_say_so(replicas_of, farm_of) -> None:
+    (bad,) = replicas_of(1)
+    bad.garbage = b"\xff\xff"
+    error = Customer(farm_of([bad]), rows=4).await_error()
+    assert isinstance(error, Unreachable)
+    assert "cannot be read" in str(error)
 
 
 def test_the_farm_says_what_sources_there_are(replicas_of, farm_of) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import sys
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,11 +15,12 @@ import grpc
 import numpy as np
 import pytest
 import trustme
+from caligo_orchestrator.farm.replicas import ReplicaFarm
 from caligo_orchestrator.model.remote import Sampler
 from caligo_orchestrator.settings import OrchestratorSettings
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from caligo import rpc, wire
+from caligo import rpc, telemetry, wire
 from caligo.cli import main
 from caligo.client import AsyncCampaignClient, CampaignClient
 from caligo.errors import InvalidArgument, Unreachable
@@ -24,6 +29,7 @@ from caligo.space import PRESETS, Space
 from caligo.spec import CampaignSpec
 from caligo.tls import Tls
 from caligo.v1 import sampler_pb2, sampler_pb2_grpc
+from tests.orchestrator.test_farm import SERVICE, Customer, Replica, free_port, register
 
 Issue = Callable[..., Tls]
 
@@ -261,3 +267,51 @@ def test_grpc_says_why_no_understanding_was_found(issue: Issue, listen: Callable
     with rpc.channel(address) as channel, pytest.raises(grpc.RpcError) as caught:
         health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_the_farm_shows_a_renewed_certificate_and_loses_no_simulator(
+    issue: Issue, authority: trustme.CA, tmp_path: Path
+) -> None:
+    """Everybody goes over to another authority; with the old certificate the simulators would not come back."""
+    theirs, mine = issue("simulator", ca=True), issue("orchestrator", ca=True)
+    service = rpc.Service(SERVICE, register, Replica("", room=2))
+    server = rpc.Server("127.0.0.1:0", [service], tls=theirs, options=(("grpc.max_connection_age_ms", 300),))
+    server.start()
+    tls = Tls(mine.ca, mine.certificate, mine.key, "simulator")
+    farm = ReplicaFarm(server.address, 10.0, tls, quiet_seconds=0.05)
+    try:
+        customer = Customer(farm, rows=5)
+        customer.await_rows(5)
+        successor = trustme.CA()
+        for name in ("simulator", "orchestrator"):
+            issue(name, by=successor)
+        with pytest.raises(Unreachable):  # nobody is let in any more with what was shown before
+            reach(server.address, trusting(authority, tmp_path, server_name="simulator"))
+        for first in range(5, 65, 5):  # over several connections
+            customer.submit(np.arange(first, first + 5))
+            customer.await_rows(first + 5)
+            time.sleep(0.1)
+        customer.assert_complete(65)
+        assert farm.stats().lost == 0
+    finally:
+        farm.close()
+        server.stop(0)
+
+
+def test_the_metrics_endpoint_shows_a_renewed_certificate(issue: Issue, authority: trustme.CA) -> None:
+    tls, port = issue("localhost"), free_port()
+    settings = TeapotSettings(metrics_address=f"localhost:{port}", tls_certificate=tls.certificate, tls_key=tls.key)
+
+    def scrape(by: trustme.CA) -> str:
+        context = ssl.create_default_context()
+        by.configure_trust(context)
+        with urllib.request.urlopen(f"https://localhost:{port}/metrics", context=context, timeout=10) as answer:
+            return answer.read().decode()
+
+    with telemetry.serving(settings):
+        assert "caligo_build_info" in scrape(authority)
+        successor = trustme.CA()
+        issue("localhost", by=successor)
+        assert "caligo_build_info" in scrape(successor)
+        with pytest.raises(urllib.error.URLError):
+            scrape(authority)

@@ -236,13 +236,14 @@ class DaskFarm:
                     self._work.wait()
                 none_since = time.monotonic()
                 continue
+            threads: dict[str, int] = {}
             try:
                 threads = self._connected(_CONNECT_SECONDS).nthreads()
-            except (OSError, TimeoutError, ValueError):
-                threads = {}
-            with self._lock:
-                self._threads, self._workers = sum(threads.values()), len(threads)
-                self._send()
+                with self._lock:
+                    self._threads, self._workers = sum(threads.values()), len(threads)
+                    self._send()
+            except Exception as error:  # Dask's own of many types: whatever it is, this thread goes on looking
+                log.warning("the Dask cluster cannot be asked", scheduler=self._scheduler, problem=repr(error))
             if threads:
                 none_since = time.monotonic()
             elif time.monotonic() - none_since > self._patience_seconds:

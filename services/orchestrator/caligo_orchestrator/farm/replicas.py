@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from caligo import logs, rpc, wire
 from caligo.errors import CaligoError, InternalError, Unreachable
-from caligo.tls import Tls
+from caligo.tls import Renewals, Tls
 from caligo.v1 import simulator_pb2, simulator_pb2_grpc
 from caligo_orchestrator.farm.base import FarmStats, Job, lost_row
 from caligo_orchestrator.farm.fair import FairQueue
@@ -78,7 +78,7 @@ _LOST: Final = frozenset(
 _SUSPECT_AFTER: Final = 2
 """Simulators lost with a row in company, before it is sent alone."""
 _HOPELESS: Final = 3
-"""Rows given up, with no result in between, after which the simulators are to blame."""
+"""Rows or streams given up, with no result in between, after which the simulators are to blame."""
 _SUSPECTS_SHARE: Final = 4
 """One in so many simulators, and one at least, may be kept for single suspects."""
 _STRAGGLER: Final = 2.0
@@ -106,6 +106,9 @@ class ReplicaFarm:
         self._address = address
         self._patience_seconds = patience_seconds
         self._tls = tls
+        self._renewals = Renewals(tls) if tls is not None else None
+        self._outdated: dict[grpc.aio.Channel, set[Lane]] = {}
+        """Channels with certificates that have been renewed, and their lanes."""
         self._waiting: FairQueue[Row] = FairQueue()
         self._suspects: Suspects[Row] = Suspects(quiet_seconds)
         self._lanes: dict[Lane, asyncio.Task[None]] = {}
@@ -113,6 +116,8 @@ class ReplicaFarm:
         """Rows copied and the lanes of the copies, some of them over already."""
         self._condemned_running = 0
         """Rows given up since the last result."""
+        self._unreadable_running = 0
+        """Streams given up since the last result, as what came over them could not be read."""
         self._counts = collections.Counter[str]()
         self._dispatching: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -170,15 +175,31 @@ class ReplicaFarm:
             runner.run(self._work())
 
     async def _work(self) -> None:
-        channel = rpc.aio_channel(self._address, self._tls, options=_OPTIONS, service_config=_SERVICE_CONFIG)
-        self._stub = simulator_pb2_grpc.SimulatorServiceStub(channel)
-        async with channel:
-            seeking = asyncio.create_task(self._seek())
-            await self._closing.wait()
-            seeking.cancel()
+        self._connect()
+        seeking = asyncio.create_task(self._seek())
+        await self._closing.wait()
+        seeking.cancel()
+        for lane in self._lanes:
+            lane.close()
+        await asyncio.gather(seeking, *self._lanes.values(), return_exceptions=True)
+        for channel in (self._channel, *self._outdated):
+            await channel.close(None)
+
+    def _connect(self) -> None:
+        self._channel = rpc.aio_channel(self._address, self._tls, options=_OPTIONS, service_config=_SERVICE_CONFIG)
+        self._stub = simulator_pb2_grpc.SimulatorServiceStub(self._channel)
+
+    async def _renew(self) -> None:
+        """Where our certificate was renewed, go over to a channel that shows it; streams end when their rows have."""
+        if self._renewals is not None and self._renewals.take():
+            self._outdated[self._channel] = set(self._lanes).difference(*self._outdated.values())
+            self._connect()
             for lane in self._lanes:
-                lane.close()
-            await asyncio.gather(seeking, *self._lanes.values(), return_exceptions=True)
+                lane.end()
+        for channel, lanes in list(self._outdated.items()):
+            if lanes.isdisjoint(self._lanes):
+                del self._outdated[channel]
+                await channel.close(None)
 
     def _fault(self, error: Exception, what: str) -> None:
         """Something in here is broken: nobody shall wait for it."""
@@ -219,6 +240,7 @@ class ReplicaFarm:
             self._seek_now.clear()
             worked, opened = self._has_work(), self._counts["opened"]
             try:
+                await self._renew()
                 reason = await self._open_lanes()
             except Exception as error:
                 self._fault(error, "looking for simulators")
@@ -282,15 +304,19 @@ class ReplicaFarm:
     async def _follow(self, lane: Lane) -> None:
         """Take results from a lane to its end."""
         error: grpc.aio.AioRpcError | None = None
+        unreadable: Exception | None = None
         try:
             async for response in lane.results():
                 self._receive(lane, response)
         except grpc.aio.AioRpcError as raised:
             error = raised
-        except Exception as raised:
-            self._fault(raised, "reading results")
+        except Exception as raised:  # a simulator of another release, say: its fault, and nobody else's
+            log.error("a simulator's answer cannot be read", address=self._address, exc_info=raised)
+            unreadable = raised
         try:
             self._end(lane, error)
+            if unreadable is not None:
+                self._give_up_on(unreadable)
         except Exception as raised:
             self._fault(raised, "the end of a stream")
 
@@ -299,7 +325,7 @@ class ReplicaFarm:
         finished = [lane.finish(response.job, index) for index in rows["index"].tolist()]
         for row in finished:
             if row is not None:
-                self._condemned_running = 0
+                self._condemned_running = self._unreadable_running = 0
                 for other in list(row.lanes):
                     other.withdraw(row)
                 self._suspects.acquit(row)
@@ -351,6 +377,14 @@ class ReplicaFarm:
         if self._condemned_running == _HOPELESS:
             self._condemned_running = 0
             self._fail_all(Unreachable(f"{self._address}: simulators die of whatever row they are given"))
+
+    def _give_up_on(self, unreadable: Exception) -> None:
+        """A simulator answers what cannot be read; where none answers anything else, nobody shall wait."""
+        self._unreadable_running += 1
+        if self._unreadable_running == _HOPELESS:
+            self._unreadable_running = 0
+            what = f"what the simulators answer cannot be read ({unreadable}); are they of this release?"
+            self._fail_all(Unreachable(f"{self._address}: {what}"))
 
     def _again(self, rows: list[Row], suspect: Callable[[Row], bool]) -> None:
         for row in rows:
