@@ -58,10 +58,7 @@ class Thinker:
     def propose(self, batch: int, size: int, pending: NDArray[np.float32]) -> Proposed:
         time.sleep(self._seconds)
         inputs = self._space.from_unit(self._random.random((size, 9), dtype=np.float32))
-        return Proposed(inputs, np.zeros((size, 2), np.float32))
-
-    def screen(self, index: NDArray[np.int64], inputs: NDArray[np.float32]) -> NDArray[np.uint8]:
-        return np.zeros(len(index), np.uint8)
+        return Proposed(inputs, np.zeros((size, 2), np.float32), np.zeros(size, np.uint8), (b"", ""))
 
     def feasible(self, spec: CampaignSpec, inputs: NDArray[np.float32]) -> NDArray[np.bool_]:
         return np.ones(len(inputs), np.bool_)
@@ -99,22 +96,21 @@ def idle(lookahead: int, arguments: argparse.Namespace) -> dict[str, float]:
             warm(farm, arguments.replicas)
             thinker = cast(Any, Thinker(spec, arguments.think * batch_seconds))
 
+            done: list[float] = []
+            """When each row was durable."""
+
             def record(rows: Any) -> None:
                 journal.append_rows(CAMPAIGN, Phase.ACTIVE, rows)
+                done.extend([time.monotonic()] * len(rows))
 
             with Pipeline(CAMPAIGN, spec, Phase.ACTIVE, farm, record, threading.Event()) as pipeline:
                 phase = ActivePhase(CAMPAIGN, spec, thinker, thinker, journal, pipeline, lambda *_: None)
                 begun = time.monotonic()
-                rows, half = 0, 0.0
-                for results in phase.run():
-                    rows += len(results)
-                    if not half and rows >= 2 * arguments.batch:
-                        half = time.monotonic()
-                    if rows <= active["samples"] - 2 * arguments.batch:
-                        ends = time.monotonic()
+                phase.run()
                 took = time.monotonic() - begun
             farm.close()
         journal.close()
+    half, ends = done[2 * arguments.batch - 1], done[active["samples"] - 2 * arguments.batch - 1]
     # The first batches and the last are left out: nothing is proposed before the one, or after the other.
     return {
         "lookahead": lookahead,

@@ -7,41 +7,34 @@ simply run again: every phase starts from what is there.
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
-import json
-import math
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 
-from caligo import tracing, wire
+from caligo import wire
 from caligo.calibration import calibrate
-from caligo.dataset import GROUPS, HISTORY_COLUMNS
+from caligo.dataset import GROUPS
 from caligo.errors import FailedPrecondition
 from caligo.phases import Phase
 from caligo.results import ResultRows
 from caligo.space import DIMENSIONS
 from caligo.spec import CampaignSpec
-from caligo.v1 import campaign_pb2, surrogate_pb2
-from caligo_orchestrator import metrics
+from caligo.v1 import campaign_pb2
 from caligo_orchestrator.campaigns.names import resource_name
 from caligo_orchestrator.campaigns.progress import ProgressBoard
+from caligo_orchestrator.campaigns.recorder import Recorder
 from caligo_orchestrator.farm import Farm
 from caligo_orchestrator.model import findings
 from caligo_orchestrator.model.remote import Sampler, ServiceLostError, Surrogate
-from caligo_orchestrator.phases import active, lhs
+from caligo_orchestrator.phases import active, lhs, training
 from caligo_orchestrator.pipeline import Pipeline, Stopped
 from caligo_orchestrator.settings import OrchestratorSettings
 from caligo_orchestrator.store import dataset, models
 from caligo_orchestrator.store.journal import Journal
-
-_VALIDATIONS: Final = ("validation", "cross_validation")
-"""What phase 2 says of the model's quality: fields of `FitSummary` and of `Findings`, and keys in the journal."""
-_SCORES: Final = tuple(name for name in HISTORY_COLUMNS if name not in ("rows", "secure_fraction"))
-"""What the history takes from a validation."""
 
 
 class CampaignRunner:
@@ -66,12 +59,9 @@ class CampaignRunner:
         self._farm = farm
         self._settings = settings
         self._note = note
-        self._validations: dict[str, surrogate_pb2.Validation] = {}
-        self._convergence: campaign_pb2.Convergence | None = None
+        self._recorder: Recorder | None = None
         self._at_work: Pipeline | None = None
         self._services: tuple[Sampler | Surrogate, ...] = ()
-        self.unwritten = 0
-        """Durable rows that are not in the file yet."""
 
     def stop(self) -> None:
         """End the run soon, whatever it is doing: what it asked of other services is given up.
@@ -86,6 +76,11 @@ class CampaignRunner:
     def undurable(self) -> int:
         """Rows that have a result and are not durable yet."""
         return self._at_work.undurable if self._at_work is not None else 0
+
+    @property
+    def unwritten(self) -> int:
+        """Durable rows that are not in the file yet."""
+        return self._recorder.unwritten if self._recorder is not None else 0
 
     def run(self) -> campaign_pb2.Findings:
         """Walk through the phases. Again, after a service was lost, goes on from what the journal holds.
@@ -115,17 +110,18 @@ class CampaignRunner:
                 service.await_ready(self._settings.patience_seconds, self.stopping)
             plan = self._plan(sampler)
             name = resource_name(self.id)
-            self._writer, note = dataset.open_file(name, self.spec, plan, self._directory, self._journal)
+            writer, note = dataset.open_file(name, self.spec, plan, self._directory, self._journal)
+            recorder = self._recorder = Recorder(self.id, self._journal, writer, self.progress)
             try:
                 self._recover(note)
-                self._run_lhs(plan, sampler)
+                self._run_lhs(plan, sampler, recorder)
                 gc.collect()  # the design's buffers, before the surrogate needs the memory
-                self._run_training(model)
+                self._run_training(model, recorder)
                 gc.collect()
-                self._run_active(sampler, model)
-                result = self._conclude(model)
+                convergence = self._run_active(sampler, model, recorder)
+                result = self._conclude(model, recorder, convergence)
             finally:
-                self._writer.close()
+                writer.close()
             dataset.finalize_file(self._directory, self._journal)
             with contextlib.suppress(ServiceLostError):  # if the surrogate is gone, so is the model
                 model.delete()
@@ -138,7 +134,7 @@ class CampaignRunner:
 
     def _plan(self, sampler: Sampler) -> lhs.Plan:
         text = self._journal.checkpoint(self.id, "lhs_plan")
-        if text is None and self.spec.lhs.skip:
+        if text is None and self.spec.lhs.skip:  # the base stays as long as this campaign has not ended
             text = self._journal.checkpoint(self.spec.base, "lhs_plan")
             if text is None:
                 raise FailedPrecondition(f"base: campaign {self.spec.base!r} has been deleted")
@@ -149,72 +145,49 @@ class CampaignRunner:
         self._journal.put_checkpoint(self.id, "lhs_plan", text)
         return lhs.Plan.from_json(text)
 
-    def _run_lhs(self, plan: lhs.Plan, sampler: Sampler) -> None:
+    def _run_lhs(self, plan: lhs.Plan, sampler: Sampler, recorder: Recorder) -> None:
         done = self._journal.row_indices(self.id, Phase.LHS)
         self.progress.enter(Phase.LHS, len(done), plan.rows)
         if len(done) == plan.rows:
             return
         self._note(f"phase 1: Latin hypercube of {plan.rows} rows, {self.spec.lhs.samples} of them feasible")
-        with self._pipeline(Phase.LHS) as pipeline:
-            for _ in lhs.run(self.spec, plan, done, sampler, pipeline):
-                pass
+        with self._pipeline(Phase.LHS, recorder) as pipeline:
+            lhs.run(self.spec, plan, done, sampler, pipeline)
 
-    def _run_training(self, model: Surrogate) -> None:
-        model.delete()
-        model.create(self.spec)
-        for rows in self._journal.row_blocks(self.id, Phase.LHS):
-            model.observe(Phase.LHS, rows)
-        if models.kept(self._journal, self.id):
-            for kind in _VALIDATIONS:
-                if (kept := self._journal.checkpoint(self.id, kind)) is not None:
-                    self._validations[kind] = surrogate_pb2.Validation.FromString(kept)
-            models.load(model, self._journal, self.id)
-            return
-        if self.spec.training.skip:
-            models.load(model, self._journal, self.spec.base)
-            models.save(model, self._journal, self.id, self._directory)
+    def _run_training(self, model: Surrogate, recorder: Recorder) -> None:
+        if training.recall(self.id, self.spec, model, self._journal, self._directory):
             return
         self._note("phase 2: training the surrogate")
-        self.progress.enter(Phase.SURROGATE, 0, self.spec.surrogate.training_steps)
-        for response in model.fit(self.spec.training.holdout_fraction, self.spec.training.folds):
-            if self.stopping.is_set():
-                raise Stopped
-            if response.HasField("progress"):
-                self.progress.step(response.progress.step, response.progress.steps)
-            else:
-                self._record_fit(0, response.summary)
+        training.run(self.spec, model, recorder, self.progress, self.stopping)
         models.save(model, self._journal, self.id, self._directory)
 
-    def _run_active(self, sampler: Sampler, model: Surrogate) -> None:
+    def _run_active(self, sampler: Sampler, model: Surrogate, recorder: Recorder) -> campaign_pb2.Convergence | None:
         if self.spec.active.skip:
-            return
+            return None
         done = len(self._journal.row_indices(self.id, Phase.ACTIVE))
         self.progress.enter(Phase.ACTIVE, done, self.spec.active.samples)
         self._note(f"phase 3: active learning, {self.spec.active.samples} rows in batches")
-
-        def on_fit(batch: int, summary: surrogate_pb2.FitSummary) -> None:
-            self._record_fit(1 + batch, summary)
-
-        with self._pipeline(Phase.ACTIVE) as pipeline:
-            phase = active.ActivePhase(self.id, self.spec, sampler, model, self._journal, pipeline, on_fit)
-            for _ in phase.run():
-                pass
-        self._convergence = campaign_pb2.Convergence(
+        with self._pipeline(Phase.ACTIVE, recorder) as pipeline:
+            phase = active.ActivePhase(self.id, self.spec, sampler, model, self._journal, pipeline, recorder.fit)
+            phase.run()
+        if phase.convergence.is_reached:
+            self._note(f"phase 3: the boundary has converged; {phase.learned} batches learned")
+        models.save(model, self._journal, self.id, self._directory)
+        return campaign_pb2.Convergence(
             batches=phase.learned,
             converged=phase.convergence.is_reached,
             changed_share=phase.convergence.changed_share,
             expected_brier=model.boundary()[1],
         )
-        if phase.convergence.is_reached:
-            self._note(f"phase 3: the boundary has converged; {phase.learned} batches learned")
-        models.save(model, self._journal, self.id, self._directory)
 
-    def _conclude(self, model: Surrogate) -> campaign_pb2.Findings:
+    def _conclude(
+        self, model: Surrogate, recorder: Recorder, convergence: campaign_pb2.Convergence | None
+    ) -> campaign_pb2.Findings:
         described, explained = model.describe(), model.explain()
         length_scales = wire.decode(described.length_scales, wire.INPUTS, DIMENSIONS)
         guardrail = described.guardrail
         forecast = self._journal.forecasts(self.id, 0 if self.spec.active.skip else self.spec.active.samples)
-        self._writer.write_surrogate(
+        recorder.surrogate(
             {
                 "forecast": forecast,
                 "guardrail": np.array([guardrail.threshold, guardrail.false_skip_bound], dtype=np.float32),
@@ -239,27 +212,15 @@ class CampaignRunner:
             described,
             explained,
             length_scales,
-            self._validations,
+            recorder.validations,
             calibration,
-            self._convergence,
+            convergence,
         )
 
     # --- results --------------------------------------------------------------------------------------------------
 
-    def _pipeline(self, phase: Phase) -> Pipeline:
-        def record(rows: ResultRows) -> None:
-            began = tracing.now()
-            with metrics.COMMIT.time():
-                self._journal.append_rows(self.id, phase, rows)
-            durable = tracing.now()
-            with metrics.WRITE.time():
-                self._writer.write(phase, rows)
-            self.unwritten = self._writer.unwritten
-            self.progress.count(rows)
-            metrics.count_durable(phase, rows)
-            tracing.add_row_spans("journal", rows["index"], began, durable)
-            tracing.add_row_spans("hdf5", rows["index"], durable)
-
+    def _pipeline(self, phase: Phase, recorder: Recorder) -> Pipeline:
+        record = functools.partial(recorder.rows, phase)
         self._at_work = Pipeline(resource_name(self.id), self.spec, phase, self._farm, record, self.stopping)
         return self._at_work
 
@@ -270,21 +231,6 @@ class CampaignRunner:
         for phase in GROUPS:
             for rows in self._journal.row_blocks(self.id, phase):
                 self.progress.count(rows, recovered=True)
-
-    def _record_fit(self, line: int, summary: surrogate_pb2.FitSummary) -> None:
-        for kind in _VALIDATIONS:
-            if summary.HasField(kind):
-                self._validations[kind] = getattr(summary, kind)
-                self._journal.put_checkpoint(self.id, kind, self._validations[kind].SerializeToString())
-        scores = dict.fromkeys(_SCORES, math.nan)
-        if summary.HasField("validation"):
-            found, fields = summary.validation, summary.validation.DESCRIPTOR.fields_by_name
-            # The closed form's own are there only where the surrogate started from it.
-            scores |= {c: getattr(found, c) for c in _SCORES if not fields[c].has_presence or found.HasField(c)}
-        values = {"rows": summary.rows, **scores, "secure_fraction": summary.secure_fraction}
-        self._journal.put_checkpoint(self.id, f"fit/{line}", json.dumps(values).encode())
-        self._writer.write_history({line: values})
-        self.progress.fitted(summary.secure_fraction)
 
     def _all_rows(self) -> Iterator[ResultRows]:
         for phase in GROUPS:

@@ -1,1 +1,1 @@
-"""The three phases of a campaign, each a generator that yields durable result rows or progress as they come."""
+"""The phases of a campaign, each started again from what is durable."""

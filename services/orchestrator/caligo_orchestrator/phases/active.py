@@ -12,7 +12,7 @@ however long a fit takes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from caligo import tracing
 from caligo.closed_form import expect
 from caligo.phases import Phase
-from caligo.results import ProtocolOutcome, ResultRows
+from caligo.results import ProtocolOutcome
 from caligo.screening import Verdict
 from caligo.spec import CampaignSpec
 from caligo.v1 import surrogate_pb2
@@ -40,7 +40,7 @@ class ActivePhase:
     """Proposes, screens, evaluates and learns until the budget is spent or the boundary has converged.
 
     Goes on after a stop from what the journal holds: the proposals with the model state that made the last one, and
-    the rows. `on_fit(batch, summary)` is called when what was fitted to the batches up to that one comes into force.
+    the rows. `on_fit(batches, summary)` is called when what was fitted to so many batches comes into force.
 
     Attributes:
         convergence: how still the boundary stands.
@@ -77,25 +77,27 @@ class ActivePhase:
         """Batches that the surrogate has learned."""
         return self._learned
 
-    def run(self) -> Iterator[ResultRows]:
-        """Durable rows, as they come."""
+    def run(self) -> None:
+        """Go on to the end; every row is durable when this returns.
+
+        Raises:
+            Stopped: the campaign was told to end its work, or a smaller budget is wanted than what is being proposed.
+        """
         try:
-            yield from self._restore()
+            self._restore()
             while self._learned < self._total:
                 while len(self._proposals) < min(self._total, self._learned + 1 + self._spec.active.lookahead):
                     self._propose()
-                    yield from self._submit(self._proposals[-1], np.empty(0, dtype=np.int64))
+                    self._submit(self._proposals[-1], np.empty(0, dtype=np.int64))
                 while self._missing[self._learned]:
-                    rows = self._pipeline.take()
-                    self._count(rows["index"])
-                    yield rows
+                    self._count(self._pipeline.take()["index"])
                 self._learn()
             self._finish_fit()
         finally:
             if self._fit is not None:
                 self._fit.cancel()
 
-    def _restore(self) -> Iterator[ResultRows]:
+    def _restore(self) -> None:
         """Put surrogate and pipeline where they stood when the last proposal was made, step by step as before.
 
         Rows that come after hyper-parameters extend what is derived from them, in another rounding than rows that
@@ -117,7 +119,7 @@ class ActivePhase:
         done = self._journal.row_indices(self._campaign, Phase.ACTIVE)
         self._count(done)
         for proposal in self._proposals:
-            yield from self._submit(proposal, done)
+            self._submit(proposal, done)
 
     def _propose(self) -> None:
         batch = len(self._proposals)
@@ -150,12 +152,11 @@ class ActivePhase:
         metrics.CANDIDATES.labels("decided").inc(decided)
         metrics.CANDIDATES.labels("open").inc(len(key) - decided)
 
-    def _submit(self, proposal: Proposal, done: NDArray[np.int64]) -> Iterator[ResultRows]:
+    def _submit(self, proposal: Proposal, done: NDArray[np.int64]) -> None:
         index = self._index(proposal.batch, self._size(proposal.batch))
         missing = np.flatnonzero(~np.isin(index, done))
         for rows in self._pipeline.submit(index[missing], proposal.inputs[missing], proposal.verdict[missing]):
             self._count(rows["index"])
-            yield rows
 
     def _learn(self) -> None:
         """Give the surrogate the oldest complete batch and the hyper-parameters that are due; begin the next fit.
@@ -189,7 +190,7 @@ class ActivePhase:
             summary = self._fit.wait(self._pipeline.raise_if_stopped)
             self._fit = None
             self._surrogate.restore(summary.tensors, summary.metadata)
-            self._on_fit(self._learned - 1, summary)
+            self._on_fit(self._learned, summary)
 
     def _count(self, index: NDArray[np.int64]) -> None:
         for batch in (index // self._spec.active.batch_size).tolist():

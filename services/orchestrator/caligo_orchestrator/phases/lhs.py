@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from caligo import screening, seeds
 from caligo.errors import FailedPrecondition
 from caligo.phases import Phase
-from caligo.results import ProtocolOutcome, ResultRows
+from caligo.results import ProtocolOutcome
 from caligo.screening import Verdict
 from caligo.seeds import Purpose
 from caligo.spec import CampaignSpec
@@ -113,14 +113,14 @@ def _design_seed(spec: CampaignSpec, number: int) -> int:
     return seeds.key(spec.seed, Phase.LHS, number, Purpose.DESIGN)
 
 
-def run(
-    spec: CampaignSpec, plan: Plan, done: NDArray[np.int64], sampler: Sampler, pipeline: Pipeline
-) -> Iterator[ResultRows]:
-    """Evaluate the rows of the plan that are not among `done` (int64 indices); yields durable rows."""
+def run(spec: CampaignSpec, plan: Plan, done: NDArray[np.int64], sampler: Sampler, pipeline: Pipeline) -> None:
+    """Evaluate the rows of the plan that are not among `done`, int64 indices; all are durable when this returns."""
     for chunk, verdict in _rows(spec, plan, sampler):
         missing = ~np.isin(chunk.index, done)
-        yield from pipeline.submit(chunk.index[missing], chunk.inputs[missing], verdict[missing])
-    yield from pipeline.drain()
+        for _ in pipeline.submit(chunk.index[missing], chunk.inputs[missing], verdict[missing]):
+            pass  # durable, and nobody here waits for it
+    for _ in pipeline.drain():
+        pass
 
 
 def _rows(
