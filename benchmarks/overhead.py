@@ -39,7 +39,7 @@ NEARLY_ALL = {"bounds": {"r": [0.05, 0.1], "F": [0.99, 1.0], "eta": [0.5, 1.0], 
 """Where 97 % of the rows are feasible."""
 FEW = {"bounds": {"F": [0.5, 0.986]}}
 """Where 15 % are."""
-PARTS = {"campaigns": "campaign", "farm": "farm", "recorder": "recorder"}
+PARTS = {"campaign-": "campaign", "farm": "farm", "recorder": "recorder"}
 """Of the orchestrator, by how the names of their threads begin."""
 
 

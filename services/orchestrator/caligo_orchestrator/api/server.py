@@ -213,6 +213,4 @@ def serve(settings: OrchestratorSettings) -> None:
             on_stop=campaigns.stop,
         )
     if lost.is_set():
-        raise ResourceExhausted(
-            f"data_directory: {settings.data_directory} was lost and is back; started again, all go on"
-        )
+        raise ResourceExhausted(f"data_directory: {settings.data_directory} was lost and is back; start again")

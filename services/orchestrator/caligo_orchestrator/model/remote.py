@@ -35,7 +35,7 @@ from caligo_orchestrator.pipeline import Stopped
 # Messages of 256 KiB to 1 MiB are the quickest: rows of a design are 48 bytes, those with results 154.
 _DESIGN_BLOCK: Final = 8192
 _OBSERVE_BLOCK: Final = 4096
-_LOOK_SECONDS: Final = 0.5
+_LOOK_SECONDS: Final = 0.1
 """How often a wait looks up."""
 
 
