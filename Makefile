@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PROTOS := $(wildcard protos/caligo/v1/*.proto)
 
-.PHONY: help env campaign test test-long test-docker lint protos check-protos format bench bench-long locks images clean
+.PHONY: help env campaign test test-long test-docker lint protos check-protos tables format bench bench-long locks images clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -48,6 +48,7 @@ lint: $(READY) check-protos  ## ruff, mypy, buf
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	cd protos && ../$(BIN)/buf lint
+	$(BIN)/python -m tools.tables --check
 
 protos: $(READY)  ## write caligo/v1 anew from protos/
 	$(BIN)/python -m grpc_tools.protoc -I protos --python_out=. --pyi_out=. --grpc_python_out=. $(PROTOS)
@@ -57,6 +58,9 @@ check-protos: $(READY)  ## fail where caligo/v1 and protos/ differ
 	$(BIN)/python -m grpc_tools.protoc -I protos --python_out=build/protos --pyi_out=build/protos \
 		--grpc_python_out=build/protos $(PROTOS)
 	diff -r --exclude=__pycache__ --exclude=__init__.py build/protos/caligo/v1 caligo/v1
+
+tables: $(READY)  ## write anew what repeats the settings: the chart's schema, .env, tables of the documents
+	$(BIN)/python -m tools.tables
 
 format: $(READY)  ## ruff's layout and safe fixes
 	$(BIN)/ruff check --fix .

@@ -132,7 +132,7 @@ class PhysicsSpec(_Model):
     fidelity_convention: Literal["fidelity", "weight"] = "fidelity"
     """What F is: the fidelity to the Bell state, or its weight in white noise."""
     epsilon: float = Field(1e-10, gt=0, lt=0.1)
-    """Security parameter of each of the smoothing, hashing and test errors."""
+    """Each of the claim's error terms, and the detection test's."""
 
     @model_validator(mode="before")
     @classmethod
@@ -163,10 +163,10 @@ class ProtocolSpec(_Model):
     """How one run of the protocol is carried out."""
 
     epr_source: Literal["statistical", "netsquid"] = "statistical"
-    """Where quantum data comes from."""
+    """Where quantum data comes from; docs/netsquid.md says what `netsquid` needs."""
     partition: claims.Partition = "alice"
     """Who divides the rounds into two strings. `alice`: Bob measures in one basis, Alice's bases are the partition.
-    `bob`: Bob measures in random bases and names the sets."""
+    `bob`: Bob measures in random bases and names the sets. A claim that does not cover it is refused."""
     test_fraction: float = Field(0.1, gt=0, lt=0.9)
     """Share of the rounds that are the baseline's calibration slots, agreed on beforehand and opened by both."""
     pe_penalty: Literal["binomial", "serfling"] = "binomial"
@@ -212,13 +212,14 @@ class GuardrailSpec(_Model):
     """When a candidate is not worth simulating."""
 
     enabled: bool = True
-    """Off: every candidate is simulated."""
+    """Skip predicted failures, in phases 1 and 3; off: every candidate is simulated."""
     threshold: float = Field(0.99, ge=0.5, lt=1)
-    """A candidate is skipped where the probability of failure exceeds this."""
+    """A candidate is skipped where the probability of failure exceeds this; by the closed form, the next of 0.9, 0.95,
+    0.98, 0.99, 0.995, 0.998, 0.999, 0.9999."""
     audit_fraction: float = Field(0.02, ge=0, le=1)
     """Share of the skipped candidates simulated all the same, to keep the false-skip rate known."""
     classifier: Literal["kernel_logistic", "random_forest"] = "kernel_logistic"
-    """What tells failures from successes."""
+    """What tells failures from successes where the closed form may not."""
     max_false_skip_rate: float = Field(0.01, gt=0, le=1)
     """Share of the candidates above the threshold that may have given a key: where the bound on it is higher, the
     threshold is raised or nothing is skipped."""
@@ -228,7 +229,8 @@ class LhsSpec(_Model):
     """Phase 1, a Latin hypercube."""
 
     samples: int = Field(200, ge=16, le=10_000_000)
-    """Feasible rows wanted; infeasible ones on the way are recorded as skipped."""
+    """Feasible rows wanted, those that the guardrail skips included; 16 are simulated in any case. Infeasible ones on
+    the way are recorded as skipped."""
     skip: bool = False
     """Use the rows of `base`."""
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
+from caligo_orchestrator.settings import OrchestratorSettings
+from pydantic import Field
 
 from caligo.results import COUNTS, DESCRIPTIONS, METRICS, ProtocolOutcome, Reason
-from caligo.spec import CampaignSpec
+from tools import tables
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "services").glob("*/README.md")])
@@ -31,12 +34,36 @@ def test_the_design_map_names_files_and_tests_that_exist() -> None:
         assert not test or f"def {test}(" in file.read_text(), f"{path}::{test}"
 
 
-def test_the_guide_lists_every_setting_of_a_spec() -> None:
+@pytest.mark.parametrize("path", tables.FILES, ids=str)
+def test_what_repeats_a_setting_is_what_the_models_say(path: Path) -> None:
+    text = (ROOT / path).read_text()
+    assert tables.FILES[path](text) == text, "run make tables"
+
+
+def test_a_new_setting_reaches_everything_that_repeats_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Settings(OrchestratorSettings, section="orchestrator"):
+        client_wishes: int = Field(7, ge=1, le=9)
+        """Wishes of one client a day."""
+
+    monkeypatch.setitem(tables.SETTINGS, "orchestrator", Settings)
+    monkeypatch.setattr(tables, "OrchestratorSettings", Settings)
+    made = {path.name: make((ROOT / path).read_text()) for path, make in tables.FILES.items()}
+    assert "# Wishes of one client a day.\n#CALIGO_ORCHESTRATOR_CLIENT_WISHES=7\n" in made[".env"]
+    assert "| `client_wishes` | 7 | Wishes of one client a day. |" in made["security.md"]
+    schema = json.loads(made["values.schema.json"])["properties"]["orchestrator"]["properties"]["settings"]
+    assert schema["properties"]["client_wishes"] == {"type": "integer", "minimum": 1, "maximum": 9}
+
+
+def test_the_guide_says_of_a_key_what_is_allowed() -> None:
     text = (ROOT / "docs" / "guide.md").read_text()
-    for name, field in CampaignSpec.model_fields.items():
-        part = field.annotation
-        for below in getattr(part, "model_fields", {"": None}):
-            assert f"`{name}.{below}`" in text or f"`{name}`" in text, f"{name}.{below}"
+    for row in (
+        "| `physics.epsilon` | 1e-10 | above 0 to below 0.1 | Each of",
+        "| `seed` | 1 | 0 to below 2^63 | Root",
+        "| `surrogate.prior` | closed_form | closed_form, constant | What",
+        "| `active.convergence.brier_target` | 0 | 0 to 0.25 | Expected",
+        "| `lhs.skip` | false |  | Use",
+    ):
+        assert row in text
 
 
 def test_the_guide_lists_every_outcome_and_reason() -> None:

@@ -50,7 +50,13 @@ def test_a_service_imports_nothing_that_its_image_lacks(service: str) -> None:
     }
     assert {"pytest", "ruff"} & blocked
     ended = subprocess.run(
-        [sys.executable, "-c", PROGRAM, f"caligo_{service}.__main__", ",".join(sorted(blocked - {"pip", "setuptools"}))],
+        [
+            sys.executable,
+            "-c",
+            PROGRAM,
+            f"caligo_{service}.__main__",
+            ",".join(sorted(blocked - {"pip", "setuptools"})),
+        ],
         capture_output=True,
         text=True,
     )

@@ -1,0 +1,1 @@
+"""What is made from the sources and committed: run by make, compared by tests."""
