@@ -47,7 +47,7 @@ ELSEWHERE: Final = frozenset(
         "services_name", "farm", "scheduler",
     }
 )  # fmt: skip
-"""Settings that a deployment decides by its own means: addresses, certificates, directories, what the farm is made of."""
+"""Settings that a deployment decides by its own means: addresses, certificates, directories, the kind of farm."""
 NOT_IN_CHART: Final = ELSEWHERE | {"grace_seconds", "namespace", "workers", "segment_pairs", "device"}
 """Those that the chart sets from values of its own, or that make no sense there."""
 LIMITS: Final = re.compile(r"client_|max_|stall_")
@@ -107,9 +107,9 @@ def env(text: str) -> str:
     common = ServiceSettings.model_fields
     lines = [
         "",
-        "# Of each service; here of the orchestrator. A collector must join the network `services`, from which there is",
+        "# Of each service; here of the orchestrator. A collector must join the network services, from which nothing",
+        "# leads out.",
     ]
-    lines += ["# no way out."]
     lines += _commented("orchestrator", common, taken)
     for service, kind in SETTINGS.items():
         own = {name: field for name, field in kind.model_fields.items() if name not in common}
