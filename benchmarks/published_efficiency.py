@@ -10,12 +10,12 @@ import argparse
 import json
 
 import numpy as np
-from caligo_simulator.protocol.reconciliation import peg
 from caligo_simulator.protocol.reconciliation.codes import Code
 from caligo_simulator.protocol.reconciliation.decoder import KNOWN, decode
-from caligo_simulator.protocol.reconciliation.distributions import E09_VARIABLE
 
 from caligo.physics.entropy import binary_entropy
+from tools.codes import peg
+from tools.codes.distributions import E09_VARIABLE
 
 SEED = 20100
 LENGTH = 200_000

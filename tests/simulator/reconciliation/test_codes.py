@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from caligo_simulator.protocol.reconciliation import CodeFileError, codes, modulated_bits, payload_bits
-from caligo_simulator.protocol.reconciliation.build_codes import MODULATED_DEGREE, mother_code, payload_degrees, rank
 from caligo_simulator.protocol.reconciliation.codes import Code
-from caligo_simulator.protocol.reconciliation.distributions import payload_distribution
-from caligo_simulator.protocol.reconciliation.peg import node_degrees
 from caligo_simulator.protocol.reconciliation.plans import error_rates
+
+from tools.codes.build import MODULATED_DEGREE, mother_code, payload_degrees, rank
+from tools.codes.distributions import payload_distribution
+from tools.codes.peg import node_degrees
 
 POOL = [(n, rate) for n in codes.FRAME_SIZES for rate in codes.RATES]
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from caligo_simulator.protocol.reconciliation.density_evolution import converges, threshold
-from caligo_simulator.protocol.reconciliation.distributions import E09_CHECK, E09_VARIABLE
+
+from tools.codes.density_evolution import converges, threshold
+from tools.codes.distributions import E09_CHECK, E09_VARIABLE
 
 from .published import MM12
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from caligo_simulator.protocol.reconciliation import peg
 from caligo_simulator.protocol.reconciliation.codes import Code
 from caligo_simulator.protocol.reconciliation.decoder import decode
-from caligo_simulator.protocol.reconciliation.density_evolution import converges
-from caligo_simulator.protocol.reconciliation.distributions import E09_CHECK, E09_VARIABLE
 from caligo_simulator.protocol.reconciliation.puncturing import untainted_pattern
 from numpy.typing import NDArray
 from scipy.stats import norm
 
 from caligo.physics.entropy import binary_entropy
+from tools.codes import peg
+from tools.codes.density_evolution import converges
+from tools.codes.distributions import E09_CHECK, E09_VARIABLE
 
 from .published import MM12
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from caligo_simulator.protocol.reconciliation.build_codes import grow
 from caligo_simulator.protocol.reconciliation.codes import Code
-from caligo_simulator.protocol.reconciliation.peg import node_degrees
 from caligo_simulator.protocol.reconciliation.puncturing import untainted_pattern, untainted_prefix
+
+from tools.codes.build import grow
+from tools.codes.peg import node_degrees
 
 from .published import MM12
 

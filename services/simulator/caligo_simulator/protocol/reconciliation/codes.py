@@ -115,7 +115,7 @@ def pack(code: Code) -> bytes:
 
 @cache
 def manifest(directory: Path = DATA) -> dict[str, Any]:
-    """What `build_codes` wrote about the pool, by name of the code."""
+    """What `tools.codes.build` wrote about the pool, by name of the code."""
     try:
         return json.loads((directory / "manifest.json").read_bytes())
     except (OSError, ValueError) as error:

@@ -1,7 +1,7 @@
 """Which code, how much of it is punctured, and what the outer code restores: fixed before the first message.
 
 The choice rests on the measured frame error rates of the pool (`data/error_rates.json`, written by
-`measure`): for each code and number p of punctured bits, the rate is modelled as Phi((Q - centre) / width).
+`tools.codes.measure`): for each code and number p of punctured bits, the rate is modelled as Phi((Q - centre) / width).
 Punctured and shortened bits add up to the same number for every code, so every plan of a frame size carries
 the same payload, and the plan that discloses least is the one that leaves the most key. Which frame size does,
 depends on the length of the string as well: the harness decides.

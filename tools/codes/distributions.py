@@ -86,7 +86,7 @@ SHORT_VARIABLE: dict[float, dict[int, float]] = {
     0.92: {2: 0.055, 3: 0.198, 5: 0.174, 8: 0.024, 10: 0.185, 12: 0.169, 14: 0.131, 20: 0.064},
     0.95: {2: 0.028, 3: 0.066, 4: 0.278, 12: 0.627},
 }
-"""For 4,096 bits: not published, but found by `search_distributions`, a random search for the lowest frame error rate,
+"""For 4,096 bits: not published, but found by `search`, a random search for the lowest frame error rate,
 measured on graphs of this length. The published distributions lose more to their short cycles there than they gain by
 their thresholds."""
 

@@ -1,4 +1,4 @@
-"""Makes the pool: `python -m caligo_simulator.protocol.reconciliation.build_codes [--frame-size N] [--rate R]`.
+"""Makes the pool: `python -m tools.codes.build [--frame-size N] [--rate R]`.
 
 Progressive edge growth, first for the modulated positions, then for the payload's, then data files and manifest. The
 same distributions and seed give the same files, byte for byte, with the same zlib.
@@ -19,14 +19,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from caligo_simulator.protocol.reconciliation import codes
+from caligo_simulator.protocol.reconciliation.codes import Code
+from caligo_simulator.protocol.reconciliation.puncturing import untainted_prefix
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from . import codes, peg
-from .codes import Code
-from .distributions import payload_distribution
-from .puncturing import untainted_prefix
+from tools.codes import peg
+from tools.codes.distributions import payload_distribution
 
 SEED = 20260
 SEARCH_DEPTH = {4096: 20, 65536: 1}

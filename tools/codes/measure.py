@@ -1,4 +1,4 @@
-"""Measures the pool's frame error rates: `python -m caligo_simulator.protocol.reconciliation.measure`.
+"""Measures the pool's frame error rates: `python -m tools.codes.measure`.
 
 For each code and some numbers of punctured bits, frames are decoded at error rates around those where one in a
 hundred fails, and FER(Q) = Phi((Q - centre) / width) is fitted by maximum likelihood. The
@@ -14,15 +14,14 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
 import numpy as np
+from caligo_simulator.protocol.reconciliation import codes
+from caligo_simulator.protocol.reconciliation.codes import Code
+from caligo_simulator.protocol.reconciliation.decoder import KNOWN, decode
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
 from caligo.physics.entropy import inverse_binary_entropy
-
-from . import codes
-from .build_codes import SHORT
-from .codes import Code
-from .decoder import KNOWN, decode
+from tools.codes.build import SHORT
 
 SEED = 4096
 _POINTS = 5

@@ -1,4 +1,4 @@
-"""Searches degree distributions for short codes: `python -m ...reconciliation.search_distributions RATE QBER`.
+"""Searches degree distributions for short codes: `python -m tools.codes.search RATE QBER`.
 
 Thresholds rank ensembles of infinite length; at 4,096 bits the order is another one, so this search measures. Each
 candidate is a random change of one of the best so far; its graph is grown, and frames are decoded at one error rate,
@@ -11,11 +11,12 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
+from caligo_simulator.protocol.reconciliation import codes
 from numpy.typing import NDArray
 
-from . import codes, measure
-from .build_codes import mother_code
-from .distributions import SHORT_VARIABLE
+from tools.codes import measure
+from tools.codes.build import mother_code
+from tools.codes.distributions import SHORT_VARIABLE
 
 LENGTH = 4096
 DEGREES = np.array([2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 28, 40])
