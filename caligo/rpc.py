@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent import futures
 from dataclasses import dataclass
@@ -59,6 +60,8 @@ _WATCH_SECONDS: Final = 3600.0
 """Watchers of health, at once and for how long: they take no thread, but memory. Those that go on ask again."""
 _TEXT_BYTES: Final = 600
 """Of what an error quotes; gRPC loses the status where its trailers, encoded, exceed 8 KiB."""
+_KNOCK_SECONDS: Final = 0.1
+"""Between two tries of whoever waits for a service."""
 _M_TRIM_THRESHOLD: Final = -1  # malloc.h
 _M_MMAP_THRESHOLD: Final = -3
 TOKEN_HEADER: Final = "authorization"
@@ -597,16 +600,32 @@ class _AioBearerStream(_AioBearer, grpc.aio.UnaryStreamClientInterceptor):
     intercept_unary_stream: Any = _AioBearer._add
 
 
-def wait_ready(channel: grpc.Channel, address: str, seconds: float) -> None:
-    """Block until somebody answers.
+def wait_ready(
+    channel: grpc.Channel, address: str, seconds: float, begun: Callable[[Any], Any] = lambda call: call
+) -> None:
+    """Block until somebody answers, whatever it is.
+
+    It asks for health: the threads that gRPC has for looking at a channel outlive whoever waits, and fail when it is
+    closed.
+
+    Args:
+        begun: is handed the call, and may cancel it from elsewhere, which raises `grpc.FutureCancelledError` here.
 
     Raises:
         Unreachable: nobody did in time.
     """
-    try:
-        grpc.channel_ready_future(channel).result(timeout=seconds)
-    except grpc.FutureTimeoutError:
-        raise Unreachable(f"{address}: nobody answers") from None
+    ends = time.monotonic() + seconds
+    check = health_pb2_grpc.HealthStub(channel).Check
+    while (left := ends - time.monotonic()) > 0:
+        call = begun(check.future(health_pb2.HealthCheckRequest(), timeout=left, wait_for_ready=True))
+        try:
+            call.result()
+            return
+        except grpc.RpcError as error:
+            if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                return
+        time.sleep(min(_KNOCK_SECONDS, max(0.0, ends - time.monotonic())))
+    raise Unreachable(f"{address}: nobody answers")
 
 
 @contextlib.contextmanager

@@ -154,3 +154,16 @@ def test_check_feasibility_kernel_100k_rows() -> None:
         check_feasibility(inputs, spec)
         seconds.append(time.perf_counter() - begin)
     assert min(seconds) < 5e-3
+
+
+@pytest.mark.parametrize("claim", ["individual", "stw09"])
+def test_a_margin_depends_on_its_row_alone(claim) -> None:
+    """Not on where the row stands, nor on how many there are: a row is judged the same in whatever block it comes."""
+    spec = PhysicsSpec(claim=claim)
+    _, inputs = LHSSampler(PHYSICAL, 5, 6000).rows(0, 6000)
+    whole = check_feasibility(inputs, spec)
+    for start, stop in ((0, 1), (1, 2), (3, 20), (255, 257), (7, 1007), (4095, 4100), (5999, 6000), (1, 6000)):
+        assert check_feasibility(inputs[start:stop].copy(), spec).tobytes() == whole[start:stop].tobytes(), (
+            start,
+            stop,
+        )

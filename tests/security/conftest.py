@@ -76,13 +76,18 @@ class Orchestrator:
 
 @pytest.fixture
 def orchestrate(tmp_path: Path) -> Iterator[Callable[..., Orchestrator]]:
-    """`orchestrate(**settings)` starts one; tokens are required unless `require_token` says otherwise."""
+    """`orchestrate(**settings)` starts one; tokens are required unless `require_token` says otherwise.
+
+    Its campaigns wait for services that are not there.
+    """
     with contextlib.ExitStack() as stack:
 
         def start(**changes: object) -> Orchestrator:
-            given = {"data_directory": tmp_path / "data", "require_token": True, **changes}
+            nowhere = dict.fromkeys(("sampler", "simulator", "surrogate"), "127.0.0.1:1")
+            given = {"data_directory": tmp_path / "data", "require_token": True, **nowhere, **changes}
             settings = OrchestratorSettings(address=f"unix:{tmp_path}/o", **given)
             campaigns = stack.enter_context(contextlib.closing(Campaigns(settings)))
+            campaigns.start()
             guard = stack.enter_context(access.guard(settings))
             server = rpc.Server(
                 settings.address,

@@ -270,12 +270,14 @@ def orchestrator(folder: Path) -> Iterator[Target]:
     own = OrchestratorSettings(
         address=f"unix:{folder}/o",
         data_directory=folder / "data",
+        sampler=f"unix:{folder}/nobody",
         surrogate=f"unix:{folder}/nobody",
         simulator=f"unix:{folder}/nobody",
         client_active_campaigns=50,
     )
     with contextlib.ExitStack() as stack:
         campaigns = stack.enter_context(contextlib.closing(Campaigns(own)))
+        campaigns.start()
         guard = stack.enter_context(access.guard(own))
         options = {"interceptors": [guard], "threads": own.threads, "options": own.server_options}
         channel = stack.enter_context(listening(own.address, campaign_service(campaigns), **options))
@@ -284,7 +286,7 @@ def orchestrator(folder: Path) -> Iterator[Target]:
             stub.CreateCampaign(campaign.CreateCampaignRequest(spec=campaign.CampaignSpec(name=name)))
         stub.CancelCampaign(campaign.CancelCampaignRequest(name="campaigns/ended"))
         directory = own.data_directory / CAMPAIGNS_DIRECTORY / "ended"
-        directory.mkdir(parents=True)
+        directory.mkdir(parents=True, exist_ok=True)
         (directory / FILE_NAME).write_bytes(bytes(range(256)) * 40)
         ended, spec = "campaigns/ended", campaign.CampaignSpec(name="f")
         spec.space.bounds["F"].CopyFrom(types_pb2.Bounds(low=0.9, high=0.95))

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from caligo_orchestrator.api.limits import Admission
+from caligo_orchestrator.api.admission import Admission
 from caligo_orchestrator.store.journal import Journal
 
 from caligo import rpc

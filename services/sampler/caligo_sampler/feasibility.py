@@ -158,17 +158,19 @@ def _check_block(rows, decay, source_slope, margins):  # type: ignore[no-untyped
     """Margins of a block of rows, flattened.
 
     The columns of a tile are laid out one after the other first. The arithmetic then loads whole vectors, and
-    gathering, apart from it, costs less than half as much as it does in between.
+    gathering, apart from it, costs less than half as much as it does in between. It always goes over a whole tile, so
+    that no row is left to a loop of its own, which rounds otherwise: a margin depends on its row and on nothing else.
     """
-    columns = np.empty(_USED * _TILE, dtype=np.float32)
+    columns = np.zeros(_USED * _TILE, dtype=np.float32)
+    found = np.empty(_TILE, dtype=np.float32)
     for start in range(0, margins.size, _TILE):
         tile = rows[DIMENSIONS * start :]
         out = margins[start : start + _TILE]
         for i in range(out.size):
             for j in range(_USED):
                 columns[j * _TILE + i] = tile[i * DIMENSIONS + j]
-        for i in range(out.size):
-            out[i] = _margin(
+        for i in range(_TILE):
+            found[i] = _margin(
                 columns[i],
                 columns[_TILE + i],
                 columns[2 * _TILE + i],
@@ -179,6 +181,7 @@ def _check_block(rows, decay, source_slope, margins):  # type: ignore[no-untyped
                 decay,
                 source_slope,
             )
+        out[:] = found[: out.size]
 
 
 _ROWS = types.Array(types.float32, 2, "C", readonly=True)

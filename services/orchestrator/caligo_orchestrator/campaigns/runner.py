@@ -107,7 +107,7 @@ class CampaignRunner:
             if self.stopping.is_set():
                 raise Stopped
             for service in self._services:
-                service.await_ready(self._settings.patience_seconds, self.stopping)
+                service.await_ready(self._settings.patience_seconds)
             plan = self._plan(sampler)
             name = resource_name(self.id)
             writer, note = dataset.open_file(name, self.spec, plan, self._directory, self._journal)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from typing import Any, Final
@@ -30,7 +29,6 @@ from caligo.v1 import (
     surrogate_pb2_grpc,
     types_pb2,
 )
-from caligo_orchestrator.pipeline import Stopped
 
 # Messages of 256 KiB to 1 MiB are the quickest: rows of a design are 48 bytes, those with results 154.
 _DESIGN_BLOCK: Final = 8192
@@ -96,22 +94,13 @@ class _Remote:
         self._calls: set[grpc.Call] = set()
         self._is_given_up = False
 
-    def await_ready(self, patience_seconds: float, stop: threading.Event) -> None:
+    def await_ready(self, patience_seconds: float) -> None:
         """Wait until the service answers.
 
         Raises:
             Unreachable: it did not within `patience_seconds`.
-            Stopped: `stop` was set.
         """
-        patience_ends = time.monotonic() + patience_seconds
-        while True:
-            try:
-                return rpc.wait_ready(self._channel, self._address, _LOOK_SECONDS)
-            except Unreachable:
-                if stop.is_set():
-                    raise Stopped from None
-                if time.monotonic() > patience_ends:
-                    raise
+        rpc.wait_ready(self._channel, self._address, patience_seconds, self._begun)
 
     def give_up(self) -> None:
         """End the calls under way and those to come, from another thread; they raise whatever comes of it."""
