@@ -7,6 +7,9 @@ in this benchmark.
 
 Uneven: one replica is five times slower than two others. The time of a batch against the ideal, in which all end at
 the same moment, and, as the peer, against a queue without a network from which each pulls its next row.
+
+Stragglers: what copying rows that have been away for long gains in batches as small as those of the active phase, on
+the same three replicas ten times slower, against the same farm that copies none.
 """
 
 from __future__ import annotations
@@ -14,14 +17,17 @@ from __future__ import annotations
 import argparse
 import heapq
 import json
+import math
 import os
 import statistics
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
+from unittest import mock
 
 import numpy as np
-from caligo_orchestrator.farm import Job
+from caligo_orchestrator.farm import Job, replicas
 from caligo_orchestrator.farm.replicas import ReplicaFarm
 
 from benchmarks.peers.simulators import Replicas, serving
@@ -77,8 +83,8 @@ def warm(farm: ReplicaFarm, replicas: int) -> None:
 def busy(count: int, seconds: float, processes: int) -> dict[str, Any]:
     """A long batch on `count` replicas."""
     rows = int(count * seconds / ROW_SECONDS)
-    with serving([ROW_SECONDS] * count, processes) as replicas:
-        farm = ReplicaFarm(replicas.address, PATIENCE)
+    with serving([ROW_SECONDS] * count, processes) as made:
+        farm = ReplicaFarm(made.address, PATIENCE)
         warm(farm, count)
         cpu = time.process_time()
         batch = Batch(farm, rows)
@@ -89,12 +95,12 @@ def busy(count: int, seconds: float, processes: int) -> dict[str, Any]:
     begins = batch.begun + 0.25
     return {
         "replicas": count,
-        "busy": share_busy(replicas, begins, ends),
+        "busy": share_busy(made, begins, ends),
         "rows_per_second": rows / took,
         "ideal_rows_per_second": count / ROW_SECONDS,
         "dispatcher_cpu_microseconds_a_row": 1e6 * cpu / rows,
-        "stand_in_cpu_microseconds_a_row": 1e6 * replicas.cpu_seconds / sum(map(len, replicas.work)),
-        "row_milliseconds": 1e3 * float(np.median(np.concatenate([np.diff(work)[:, 0] for work in replicas.work]))),
+        "stand_in_cpu_microseconds_a_row": 1e6 * made.cpu_seconds / sum(map(len, made.work)),
+        "row_milliseconds": 1e3 * float(np.median(np.concatenate([np.diff(work)[:, 0] for work in made.work]))),
     }
 
 
@@ -118,14 +124,28 @@ def pulled(rows: int) -> float:
 
 def uneven(rows: int, rounds: int) -> dict[str, Any]:
     """Batches on replicas of different speed."""
-    with serving(UNEVEN) as replicas:
-        farm = ReplicaFarm(replicas.address, PATIENCE)
+    with serving(UNEVEN) as made:
+        farm = ReplicaFarm(made.address, PATIENCE)
         warm(farm, len(UNEVEN))
         Batch(farm, rows // 4).seconds()
         seconds = statistics.median(Batch(farm, rows).seconds() for _ in range(rounds))
         farm.close()
     ideal = rows / sum(1 / value for value in UNEVEN)
     return {"seconds": seconds, "ideal_seconds": ideal, "pull_seconds": pulled(rows), "over_ideal": seconds / ideal - 1}
+
+
+def stragglers(batches: Sequence[int], rounds: int) -> dict[int, tuple[float, float]]:
+    """Median seconds of batches of so many rows, with copies and without."""
+    found: dict[int, list[float]] = {rows: [] for rows in batches}
+    with serving([10 * seconds for seconds in UNEVEN]) as made:
+        for times in (replicas._STRAGGLER, math.inf):
+            with mock.patch.object(replicas, "_STRAGGLER", times):
+                farm = ReplicaFarm(made.address, PATIENCE)
+                warm(farm, len(UNEVEN))
+                for rows, seconds in found.items():
+                    seconds.append(statistics.median(Batch(farm, rows).seconds() for _ in range(rounds)))
+                farm.close()
+    return {rows: (seconds[0], seconds[1]) for rows, seconds in found.items()}
 
 
 def main() -> None:
@@ -153,12 +173,16 @@ def main() -> None:
         f"ideal {u['ideal_seconds']:.2f} s ({u['over_ideal']:+.1%}), "
         f"a pull queue without a network {u['pull_seconds']:.2f} s"
     )
+    copied = stragglers((8, 16, 32), max(5, arguments.rounds))
+    for rows, (with_copies, without) in copied.items():
+        print(f"{rows} rows on three, one of them slow: {with_copies:.2f} s, {without:.2f} s without copies")
     if arguments.json:
         print(json.dumps({
             "name": "dispatch", "value": points[-1]["busy"], "unit": f"share of time {points[-1]['replicas']} replicas "
             "of 10 ms a row are busy", "aim": 0.95, "peer": "pull queue without a network, uneven replicas: its "
             "seconds over ours", "peer_value": u["pull_seconds"], "ratio": u["pull_seconds"] / u["seconds"],
-            "uneven": u, "points": points, "cores": len(os.sched_getaffinity(0)), "load": os.getloadavg()[0],
+            "uneven": u, "stragglers": copied, "points": points,
+            "cores": len(os.sched_getaffinity(0)), "load": os.getloadavg()[0],
         }))  # fmt: skip
 
 

@@ -229,6 +229,7 @@ def test_a_surrogate_that_is_away_for_a_while_pauses_nothing(
         return propose(request, context)
 
     monkeypatch.setattr(services.surrogate, "ProposeBatch", away)
+    monkeypatch.setattr("caligo_orchestrator.campaigns.worker._LONGEST_WAIT_SECONDS", 0.2)
     orchestrator = start(tmp_path / "data", patience=30)
     name = create(orchestrator, spec)
     campaign = finish(orchestrator, name)
