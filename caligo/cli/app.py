@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -613,6 +613,54 @@ def predict(
         predicted = client.predict(name, rows, extrapolate=extrapolate)
     print_answers = print_predictions if table else print_prediction
     print_answers(rows, predicted, spec, json=json)
+
+
+LEVELS: Final = [0.5, 0.95]
+"""Probabilities of a key that are asked for unless others are."""
+
+
+@app.command(rich_help_panel=REMOTE)
+def threshold(
+    name: Name,
+    parameter: Annotated[
+        str, typer.Argument(metavar="PARAMETER", help="Symbol of what is asked for, e.g. r.", show_default=False)
+    ],
+    point: Points = [],  # noqa: B006
+    level: Annotated[
+        list[float], typer.Option("--level", help="Probability of a key; may be given several times.")
+    ] = LEVELS,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            "--table",
+            metavar="FILE",
+            help="Many devices: a table as for `predict`, a line each; `-` for standard input.",
+            show_default=False,
+        ),
+    ] = None,
+    address: Address = DEFAULT_ADDRESS,
+    json: Json = False,
+) -> None:
+    """Find the value of one parameter at which a key becomes likely, for a device that is given otherwise.
+
+    Of every strategy that the campaign has: the values at which the probability that one run gives a key passes 50 %
+    and 95 %, the band that the surrogate's uncertainty makes (95 %), and what the closed form says. Parameters that
+    are not given take the middle of the campaign's space. A level that is not crossed in the space is said not to be.
+
+    Example: `caligo threshold 3f2a r F=0.96 eta=0.1 nu=0.5`: up to which adversary memory is my link secure?
+    """
+    from caligo.cli.output import say_rules
+    from caligo.cli.rows import naming, parse_assignments, print_thresholds, read_assignments
+
+    if point and table:
+        raise InvalidArgument("--table", "takes the place of a point; give one of the two")
+    with connect(address) as client:
+        spec = client.get(name).spec
+        say_rules({name: spec})
+        for line, at in read_assignments(table) if table else [("", parse_assignments(point))]:
+            with naming(line):
+                found = client.threshold(name, parameter, at=at, levels=level)
+            print_thresholds(found, at, spec, json=json)
 
 
 @app.command("slice", rich_help_panel=REMOTE)

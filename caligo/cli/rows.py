@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import itertools
+import math
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -18,10 +20,12 @@ from caligo.closed_form import expected
 from caligo.dataset import row_columns
 from caligo.errors import InvalidArgument
 from caligo.phases import Phase
+from caligo.points import NAMES, point
 from caligo.results import ROW_DTYPE, ResultRows
 from caligo.slices import CliffSlice
-from caligo.space import DIMENSIONS, LOG_COLUMNS, PARAMETERS, STRATEGY_COLUMN, SYMBOLS, Space, Strategy
+from caligo.space import DIMENSIONS, LOG_COLUMNS, PARAMETERS, STRATEGY_COLUMN, Space, Strategy
 from caligo.spec import CampaignSpec
+from caligo.thresholds import Threshold
 
 
 def parse_phase(text: str) -> Phase:
@@ -65,6 +69,21 @@ def _plain(value: Any) -> Any:
     return shortest(value) if isinstance(value, np.float32) else value.item()
 
 
+def parse_assignments(assignments: Iterable[str]) -> dict[str, float | str]:
+    """`symbol=value` each.
+
+    Raises:
+        InvalidArgument: a symbol is there twice.
+    """
+    given: dict[str, float | str] = {}
+    for assignment in assignments:
+        symbol, _, text = assignment.partition("=")
+        if symbol in given:
+            raise InvalidArgument(symbol, "is there twice")
+        given[symbol] = text
+    return given
+
+
 def parse_point(assignments: Iterable[str], space: Space, extrapolate: bool = False) -> NDArray[np.float32]:
     """`symbol=value` each, physical units, as a design row, float32 [1, 9]; the rest from the middle of `space`.
 
@@ -72,83 +91,74 @@ def parse_point(assignments: Iterable[str], space: Space, extrapolate: bool = Fa
         InvalidArgument: no such parameter, one that is there twice, not a number, outside what the parameter allows,
             or what `Space.check` refuses.
     """
-    row = space.model_bounds().mean(axis=0)
-    row[STRATEGY_COLUMN] = space.strategies[0]
-    given = set()
-    for assignment in assignments:
-        symbol, _, text = assignment.partition("=")
-        if symbol in given:
-            raise InvalidArgument(symbol, "is there twice")
-        given.add(symbol)
-        if symbol == "strategy":
-            if text.upper() not in Strategy.__members__:
-                raise InvalidArgument(symbol, f"must be baseline or blind, not {text!r}")
-            row[STRATEGY_COLUMN] = Strategy[text.upper()]
-            continue
-        if symbol not in SYMBOLS:
-            raise InvalidArgument(symbol, f"no such parameter; there are {', '.join(SYMBOLS)}, strategy")
-        column = SYMBOLS.index(symbol)
-        parameter = PARAMETERS[column]
-        try:
-            value = float(text)
-        except ValueError:
-            raise InvalidArgument(symbol, f"must be a number, not {text!r}") from None
-        if not parameter.lowest <= value <= parameter.highest:
-            raise InvalidArgument(symbol, f"must lie in [{parameter.lowest:g}, {parameter.highest:g}]")
-        row[column] = np.log10(value) if parameter.is_log else value
-    rows = row.astype(np.float32)[None, :]
-    space.check(rows, extrapolate=extrapolate)
-    return rows
+    return point(parse_assignments(assignments), space, extrapolate=extrapolate)[None, :]
 
 
 def read_points(path: Path, space: Space, extrapolate: bool) -> NDArray[np.float32]:
-    """The points of a table as design rows, float32 [n, 9].
+    """The points of a table as design rows, float32 [n, 9]; a parameter without a column takes the middle of `space`.
+
+    Raises:
+        InvalidArgument: as `read_assignments`, or a value is one that `parse_point` does not take.
+    """
+    rows = [np.empty((0, DIMENSIONS), dtype=np.float32)]
+    for line, values in read_assignments(path):
+        with naming(line):
+            rows.append(point(values, space, extrapolate=extrapolate)[None, :])
+    return np.concatenate(rows)
+
+
+@contextmanager
+def naming(line: str) -> Iterator[None]:
+    """What is refused inside is refused by the name of its line, where it has one."""
+    try:
+        yield
+    except InvalidArgument as error:
+        if not line:
+            raise
+        raise InvalidArgument(line, str(error)) from None
+
+
+def read_assignments(path: Path) -> list[tuple[str, dict[str, float | str]]]:
+    """The points of a table by symbol, and what each line is called.
 
     A heading and a line a point, separated by commas or tabs, physical units. The columns are called after parameters
-    or `strategy`; the others of `caligo results` are passed over. A parameter without a column takes the middle of
-    `space`.
+    or `strategy`; the others of `caligo results` are passed over.
 
     Args:
         path: `-` for standard input.
 
     Raises:
-        InvalidArgument: the file cannot be read, a column is unknown, there twice or lacks values, or a value is one
-            that `parse_point` does not take.
+        InvalidArgument: the file cannot be read, or a column is unknown, there twice or lacks values.
     """
     try:
         with nullcontext(sys.stdin) if str(path) == "-" else path.open(encoding="utf-8", newline="") as file:
-            return _read_points(file, str(path), space, extrapolate)
+            return list(_read_assignments(file, str(path)))
     except OSError as error:
         raise InvalidArgument(str(path), error.strerror or "cannot be read") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise InvalidArgument(str(path), f"is no table: {error}") from None
 
 
-def _read_points(file: TextIO, name: str, space: Space, extrapolate: bool) -> NDArray[np.float32]:
+def _read_assignments(file: TextIO, name: str) -> Iterator[tuple[str, dict[str, float | str]]]:
     heading = file.readline()
     lines = csv.DictReader(itertools.chain([heading], file), delimiter="\t" if "\t" in heading else ",")
     there = [column.strip() for column in lines.fieldnames or ()]
     lines.fieldnames = there
     for column in there:
-        if column not in (*_POINT, *_PASSED_OVER):
-            raise InvalidArgument(f"{name}: {column}", f"no such column; there are {', '.join(_POINT)}")
+        if column not in (*NAMES, *_PASSED_OVER):
+            raise InvalidArgument(f"{name}: {column}", f"no such column; there are {', '.join(NAMES)}")
         if there.count(column) > 1:
             raise InvalidArgument(f"{name}: {column}", "is there twice")
-    known = [column for column in there if column in _POINT]
+    known = [column for column in there if column in NAMES]
     if not known:
-        raise InvalidArgument(name, f"must have a heading with some of {', '.join(_POINT)}")
-    rows = [np.empty((0, DIMENSIONS), dtype=np.float32)]
+        raise InvalidArgument(name, f"must have a heading with some of {', '.join(NAMES)}")
     for line in lines:
-        try:
-            if None in line:
-                raise InvalidArgument("the line", "has more values than the heading")
-            rows.append(parse_point([f"{column}={line[column] or ''}" for column in known], space, extrapolate))
-        except InvalidArgument as error:
-            raise InvalidArgument(f"{name}: line {lines.line_num}", str(error)) from None
-    return np.concatenate(rows)
+        label = f"{name}: line {lines.line_num}"
+        if None in line:
+            raise InvalidArgument(label, "the line: has more values than the heading")
+        yield label, {column: line[column] or "" for column in known}
 
 
-_POINT: Final = (*SYMBOLS, "strategy")
 _PASSED_OVER: Final = ("phase", *row_columns(np.empty(0, dtype=ROW_DTYPE)))
 """Columns of what `caligo results` prints."""
 _ANSWER: Final = (
@@ -190,6 +200,42 @@ def print_predictions(
     print_lines(lines if json else ({**line, "outside": ",".join(line["outside"]) or "-"} for line in lines), json=json)
 
 
+def print_thresholds(
+    found: Sequence[Threshold], at: Mapping[str, float | str], spec: CampaignSpec, *, json: bool
+) -> None:
+    """The answers for one device: a JSON object, or a line a strategy and level."""
+    if json:
+        print_json({"at": dict(at), "claim": spec.physics.claim, "thresholds": [_threshold_to_plain(t) for t in found]})
+        return
+    place = " ".join(f"{symbol}={value}" for symbol, value in at.items())
+    console.print(f"{place or 'the middle of the space'}, under the claim {spec.physics.claim}", soft_wrap=True)
+    for threshold in found:
+        console.print(_threshold_said(threshold), soft_wrap=True)
+
+
+def _threshold_to_plain(threshold: Threshold) -> dict[str, Any]:
+    plain = dataclasses.asdict(threshold)
+    return {**plain, "strategy": threshold.strategy.name.lower()}
+
+
+def _threshold_said(t: Threshold) -> str:
+    what = f"{t.strategy.name.lower()}: P(key) {t.level:.0%}"
+    by_theory = ", ".join(f"{value:.4g}" for value in t.closed_form) or "nowhere crossed"
+    if not t.crossings:
+        side = "above" if t.is_above else "below"
+        return f"{what} is not crossed: {side} over the whole range of {t.parameter} (closed form: {by_theory})"
+    places = (
+        f"{t.parameter} = {c.value:.4g} ({_end(c.low)} to {_end(c.high)}), key {'above' if c.rises else 'below'}"
+        for c in t.crossings
+    )
+    return f"{what} at {'; '.join(places)} (closed form: {by_theory})"
+
+
+def _end(value: float) -> str:
+    """Of a band; it may leave the space."""
+    return "outside" if math.isnan(value) else f"{value:.4g}"
+
+
 def print_slice(piece: CliffSlice, spec: CampaignSpec, *, json: bool) -> None:
     """A line a point of the grid: its place, mean and standard deviation of the target, and what the closed form alone
     says, by strategy."""
@@ -220,7 +266,7 @@ def print_lines(lines: Iterable[dict[str, Any]], *, json: bool) -> None:
 
 def _answer_to_plain(row: NDArray[np.float32], answer: NDArray[np.float32], space: Space) -> dict[str, Any]:
     """What is said of one point, float32 [9] and [6], by name, and where the point leaves the space."""
-    outside = [_POINT[j] for j in np.flatnonzero(space.outside(row[None, :])[0])]
+    outside = [NAMES[j] for j in np.flatnonzero(space.outside(row[None, :])[0])]
     return {**dict(zip(_ANSWER, map(shortest, answer), strict=True)), "outside": outside}
 
 

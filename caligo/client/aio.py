@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -23,6 +23,7 @@ from caligo.phases import Phase
 from caligo.results import ResultRows
 from caligo.slices import CliffSlice
 from caligo.spec import CampaignSpec
+from caligo.thresholds import Threshold
 from caligo.tls import Tls
 from caligo.v1 import campaign_pb2_grpc
 
@@ -147,6 +148,11 @@ class AsyncCampaignClient:
         self, name: str, x: str, y: str, *, at: NDArray[np.float32] | None = None, points: int = 41
     ) -> CliffSlice:
         return await self._carry_out(calls.slice(name, x, y, at=at, points=points))
+
+    async def threshold(
+        self, name: str, parameter: str, *, at: Mapping[str, float | str] = {}, levels: Sequence[float] = (0.5, 0.95)
+    ) -> tuple[Threshold, ...]:
+        return await self._carry_out(calls.threshold(name, parameter, at, levels))
 
     async def _carry_out(self, plan: Plan[T]) -> T:
         answer = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import time
 import uuid
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 import grpc
@@ -19,15 +19,17 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 from numpy.typing import NDArray
 
-from caligo import closed_form, rpc, slices, wire
+from caligo import closed_form, rpc, slices, thresholds, wire
 from caligo.addresses import proxy_variable
 from caligo.client.model import Campaign, CampaignState, Event, resource_name
 from caligo.errors import CaligoError, DeadlineExceeded, InvalidArgument, ResourceExhausted, Unreachable
 from caligo.phases import Phase
+from caligo.points import parameter_column, point
 from caligo.results import ResultRows
 from caligo.slices import CliffSlice
-from caligo.space import STRATEGY_COLUMN, SYMBOLS
+from caligo.space import STRATEGY_COLUMN
 from caligo.spec import CampaignSpec, to_proto
+from caligo.thresholds import Threshold
 from caligo.tls import speaks_tls
 from caligo.v1 import campaign_pb2 as pb
 
@@ -247,9 +249,7 @@ def _predict(name: str, inputs: NDArray[np.float32]) -> Plan[NDArray[np.float32]
 
 
 def slice(name: str, x: str, y: str, *, at: NDArray[np.float32] | None = None, points: int = 41) -> Plan[CliffSlice]:
-    for field, symbol in (("x", x), ("y", y)):
-        if symbol not in SYMBOLS:
-            raise InvalidArgument(field, f"must be one of {', '.join(SYMBOLS)}, not {symbol!r}")
+    axes = parameter_column(x, "x"), parameter_column(y, "y")
     if x == y:
         raise InvalidArgument("y", "must be another parameter than x")
     if points < 2:
@@ -260,12 +260,36 @@ def slice(name: str, x: str, y: str, *, at: NDArray[np.float32] | None = None, p
     through = np.array(at)
     through[STRATEGY_COLUMN] = space.strategies[0]  # every strategy is asked, whatever stands there
     space.check(through[None, :])
-    cutting = slices.steps(space, (SYMBOLS.index(x), SYMBOLS.index(y)), at, points)
+    cutting = slices.steps(space, axes, at, points)
     rows = next(cutting)
     while True:
         predicted = yield from _predict(name, rows)
         try:
             rows = cutting.send(predicted)
+        except StopIteration as end:
+            return end.value
+
+
+def threshold(
+    name: str, parameter: str, at: Mapping[str, float | str], levels: Sequence[float]
+) -> Plan[tuple[Threshold, ...]]:
+    column = parameter_column(parameter, "parameter")
+    if parameter in at:
+        raise InvalidArgument(parameter, "is what is asked for: leave it out of the point")
+    for level in levels:
+        if not 0 < level < 1:
+            raise InvalidArgument("levels", f"must lie between 0 and 1, not {level:g}")
+    spec = (yield from get(name)).spec
+    space = spec.space.resolve()
+    low, high = space.bounds[parameter]
+    if not low < high:
+        raise InvalidArgument(parameter, f"is fixed at {low:g} in the campaign")
+    asking = thresholds.steps(space, column, point(at, space), levels)
+    rows = next(asking)
+    while True:
+        predicted = yield from _predict(name, rows)
+        try:
+            rows = asking.send(np.concatenate([predicted, closed_form.expected(rows, spec)], axis=1))
         except StopIteration as end:
             return end.value
 

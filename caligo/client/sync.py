@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -22,6 +22,7 @@ from caligo.phases import Phase
 from caligo.results import ResultRows
 from caligo.slices import CliffSlice
 from caligo.spec import CampaignSpec
+from caligo.thresholds import Threshold
 from caligo.tls import Tls
 from caligo.v1 import campaign_pb2_grpc
 
@@ -283,6 +284,28 @@ class CampaignClient:
             FailedPrecondition: its surrogate has not been fitted yet.
         """
         return self._carry_out(calls.slice(name, x, y, at=at, points=points))
+
+    def threshold(
+        self, name: str, parameter: str, *, at: Mapping[str, float | str] = {}, levels: Sequence[float] = (0.5, 0.95)
+    ) -> tuple[Threshold, ...]:
+        """Where along a parameter a key becomes likely, over its range in the campaign's space.
+
+        Args:
+            parameter: its symbol.
+            at: what the other parameters are held at, by symbol in physical units; what is missing takes the middle of
+                the space. Every strategy that the campaign has is answered for.
+            levels: of the probability that one run gives a key.
+
+        Returns:
+            One answer a strategy and level, each with all its crossings, their bands, and the closed form's own. All
+            are under the claim of the campaign's spec.
+
+        Raises:
+            InvalidArgument: no such parameter, one that the campaign holds fixed, or `at` is outside its space.
+            NotFound: there is no campaign of that name.
+            FailedPrecondition: its surrogate has not been fitted yet.
+        """
+        return self._carry_out(calls.threshold(name, parameter, at, levels))
 
     # --- calls ------------------------------------------------------------------------------------------------------
 

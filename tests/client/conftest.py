@@ -37,6 +37,8 @@ class FakeOrchestrator(campaign_pb2_grpc.CampaignServiceServicer):
         self.opened: list[int] = []
         self.surrogate_is_gone = False
         self.predictions = 0
+        self.key: Callable[[np.ndarray], np.ndarray] = lambda inputs: np.full(len(inputs), 0.5)
+        """What it foretells of a key."""
         self.updates: list[pb.UpdateCampaignRequest] = []
         self.filters: list[str] = []
         self.arrived = threading.Condition()
@@ -139,7 +141,7 @@ class FakeOrchestrator(campaign_pb2_grpc.CampaignServiceServicer):
         if self._find(request.name).state != pb.CAMPAIGN_STATE_SUCCEEDED:
             raise Unimplemented("predictions need an ended campaign")
         inputs = wire.decode_inputs(request.inputs)
-        answer = np.stack([inputs[:, 3], np.full(len(inputs), 0.25), np.full(len(inputs), 0.5)], axis=1)
+        answer = np.stack([inputs[:, 3], np.full(len(inputs), 0.25), self.key(inputs)], axis=1)
         return pb.PredictCampaignResponse(prediction=wire.encode(answer.astype(np.float32), wire.PREDICTION))
 
     # --- helpers ---

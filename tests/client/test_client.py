@@ -37,6 +37,7 @@ from caligo.phases import Phase
 from caligo.results import ROW_DTYPE
 from caligo.spec import ActiveSpec, CampaignSpec, PhysicsSpec, ProtocolSpec, SpaceSpec, to_proto
 from caligo.v1 import campaign_pb2 as pb
+from caligo.v1 import types_pb2
 
 SPEC = CampaignSpec(
     name="mine", seed=2**62 + 1, space=SpaceSpec(bounds={"F": [0.9, 0.99]}), active=ActiveSpec(samples=50)
@@ -405,6 +406,29 @@ def test_predict(client: CampaignClient, orchestrator: Any) -> None:
     assert np.isnan(answer[:, 3:]).all(), "rules of release 0.1 have no closed form"
     with pytest.raises(TypeError, match="float64"):
         client.predict("c", inputs.astype(np.float64))
+
+
+def test_threshold(client: CampaignClient, orchestrator: Any) -> None:
+    orchestrator.add("c", pb.CAMPAIGN_STATE_SUCCEEDED)
+    orchestrator.key = lambda inputs: 1 / (1 + np.exp(50 * (inputs[:, 0] - 0.8)))
+    found = client.threshold("c", "r", at={"F": 0.97})
+    assert [(t.strategy.name, t.level) for t in found] == [
+        (name, level) for name in ("BASELINE", "BLIND") for level in (0.5, 0.95)
+    ]
+    assert found[0].crossings[0].value == pytest.approx(0.8, abs=1e-4)
+    assert found[1].crossings[0].value == pytest.approx(0.8 - np.log(19) / 50, abs=1e-4)
+    for refused, field in (
+        ({"parameter": "R"}, r"parameter: must be one of .* not 'R' \(did you mean r\?\)"),
+        ({"at": {"r": 0.5}}, "r: is what is asked for"),
+        ({"at": {"F": 0.6}}, "F: 0.6 is outside the campaign's space"),
+        ({"levels": (1.0,)}, "levels: must lie between 0 and 1"),
+    ):
+        with pytest.raises(InvalidArgument, match=field):
+            client.threshold("c", **{"parameter": "r", **refused})
+    fixed = orchestrator.add("fixed", pb.CAMPAIGN_STATE_SUCCEEDED)
+    fixed.spec.space.bounds["r"].CopyFrom(types_pb2.Bounds(low=0.7, high=0.7))
+    with pytest.raises(InvalidArgument, match=r"r: is fixed at 0\.7 in the campaign"):
+        client.threshold("fixed", "r")
 
 
 def test_what_a_campaign_knows_nothing_of_is_not_predicted(client: CampaignClient, orchestrator: Any) -> None:

@@ -285,6 +285,29 @@ def test_predict(caligo: Caligo, ended: pb.Campaign) -> None:
     assert "under the claim individual" in out
 
 
+def test_threshold(caligo: Caligo, ended: pb.Campaign, orchestrator: Any) -> None:
+    orchestrator.key = lambda inputs: 1 / (1 + np.exp(50 * (inputs[:, 0] - 0.8)))
+    code, out, _ = caligo("threshold", "c", "r", "F=0.97", "--level", "0.5")
+    assert code == 0
+    heading, baseline, blind = out.splitlines()
+    assert heading == "F=0.97, under the claim individual"
+    assert baseline.startswith("baseline: P(key) 50% at r = 0.8 (") and "key below" in baseline
+    assert "closed form" in baseline and blind.startswith("blind: ")
+    answer = json.loads(caligo("threshold", "c", "r", "F=0.97", "--json")[1])
+    assert (answer["at"], answer["claim"]) == ({"F": "0.97"}, "individual")
+    assert [t["level"] for t in answer["thresholds"]] == [0.5, 0.95] * 2
+    assert answer["thresholds"][0]["crossings"][0]["value"] == pytest.approx(0.8, abs=1e-4)
+    assert "is not crossed: below the whole" not in out
+    assert "50% is not crossed: above over the whole range of eta" in caligo("threshold", "c", "eta", "r=0.6")[1]
+    Path("links.csv").write_text("F,eta\n0.97,0.1\n0.98,0.2\n")
+    assert len(caligo("threshold", "c", "r", "--table", "links.csv", "--json")[1].splitlines()) == 2
+    Path("links.csv").write_text("F,eta\n0.97,0.1\n0.98,7\n")
+    code, _, err = caligo("threshold", "c", "r", "--table", "links.csv", "--json")
+    assert (code, err) == (2, "caligo: links.csv: line 3: eta: must lie in [0.0001, 1]\n")
+    code, _, err = caligo("threshold", "c", "rr")
+    assert code == 2 and "did you mean r?" in err
+
+
 THEORY = ("margin", "standard_deviation", "probability_of_key")
 
 
