@@ -58,7 +58,8 @@ def _column(symbol: str) -> int:
 def _meant(symbol: str, names: tuple[str, ...]) -> str:
     """The nearest right name, as a question, if one is near."""
     lower = {name.lower(): name for name in names}
-    near = difflib.get_close_matches(symbol.lower(), lower, n=1, cutoff=0.5)
+    begun = [name for name in lower if symbol and name.startswith(symbol.lower())]
+    near = begun or difflib.get_close_matches(symbol.lower(), lower, n=1)
     return f" (did you mean {lower[near[0]]}?)" if near else ""
 
 
