@@ -128,7 +128,8 @@ def cliff(
     unit = "key bits per reconciled bit" if target == "margin" else "key bits per pair"
     bar = figure.colorbar(filled, ax=panels, pad=0.015, fraction=0.05)
     bar.set_label(f"predicted {target} ({unit})\nunder the claim {claim}")
-    bar.ax.yaxis.set_major_locator(MaxNLocator(7))
+    # Those beyond the bar would be written over one another at its ends.
+    bar.set_ticks([tick for tick in MaxNLocator(7).tick_values(-limit, limit) if abs(tick) <= limit])
     handles = [
         Line2D([], [], color="black", linewidth=2.8, label="cliff (zero contour)"),
         Line2D([], [], color="black", linewidth=1.0, linestyle="dashed", label="its 95 % band"),

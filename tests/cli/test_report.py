@@ -23,8 +23,10 @@ from caligo.errors import InvalidArgument
 from caligo.phases import Phase
 from caligo.physics.claims import CLAIMS
 from caligo.recompute import KeyStatus, recompute
-from caligo.results import METRIC, ROW_DTYPE, ProtocolOutcome, ResultRows
-from caligo.space import STRATEGY_COLUMN, Strategy
+from caligo.results import METRIC, ROW_DTYPE, ProtocolOutcome, ResultRows, empty_rows
+from caligo.slices import CliffSlice
+from caligo.space import STRATEGY_COLUMN, SYMBOLS, Strategy
+from caligo.spec import SpaceSpec
 
 FIGURES = {"cliff.png", "outcomes.png", "key_rate.png", "discrepancy.png", "relevance.png", "learning.png"}
 
@@ -205,6 +207,25 @@ def test_a_campaign_without_rows_still_reports(
     with h5py.File(path, "r+") as file:
         file["lhs_warmup/outcome"][:] = 255
     assert "| rows | 0 |" in write_report(path, tmp_path / "report").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("scale", [0.59, 0.034, 7.0])
+def test_the_colours_are_labelled_within_their_bar(scale: float) -> None:
+    """A label beyond the bar would be written over the one at its end."""
+    from caligo.cli import figures
+
+    space = SpaceSpec().resolve()
+    mean = np.broadcast_to(np.linspace(-scale, scale, 11, dtype=np.float32), (2, 11, 11))
+    axis = np.linspace(0.86, 0.99, 11, dtype=np.float32)
+    at = space.model_bounds().mean(axis=0).astype(np.float32)
+    piece = CliffSlice((SYMBOLS.index("F"), SYMBOLS.index("r")), axis, axis, at, mean, np.full_like(mean, 0.1 * scale))
+    with figures.style():
+        drawn = figures.cliff(piece, empty_rows(), space, None, "margin", "individual")
+        bar = drawn.axes[-1]
+        low, high = bar.get_ylim()
+        ticks = bar.get_yticks()
+    assert len(ticks) >= 3
+    assert low <= min(ticks) < max(ticks) <= high
 
 
 @pytest.mark.parametrize(("blind_fraction", "left_out"), [(0.0, 1), (1.0, 0)])
