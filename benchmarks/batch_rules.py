@@ -114,7 +114,8 @@ def main() -> None:
             path = arguments.folder / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}.json"
             found[name].append(run(name, seed, path, held_out))
 
-    print(f"\n{'rule':22s} " + " ".join(f"Brier {n:4d}  +-    " for n in CHECKPOINTS) + f"  F1 {CHECKPOINTS[-1]}  s CPU  edges   free")
+    columns = " ".join(f"Brier {n:4d}  +-    " for n in CHECKPOINTS)
+    print(f"\n{'rule':22s} {columns}  F1 {CHECKPOINTS[-1]}  s CPU  edges   free")
     summary: dict[str, Any] = {}
     for name, runs in found.items():
         briers = {n: np.array([scores[str(n)]["brier"] for scores in runs]) for n in CHECKPOINTS}
