@@ -68,6 +68,8 @@ _SEEK_SECONDS: Final = (0.1, 2.0)
 """From one look for further simulators to the next: at first, and at most."""
 _MOST: Final = 1024
 """Simulators."""
+_CLOSE_SECONDS: Final = 10.0
+"""For everything to end when the farm is closed; what has not ends with the process."""
 _IDLE_SECONDS: Final = 5.0
 """Streams without rows are closed after so long: others may use the simulators."""
 _PATIENT_ABOUT: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED})
@@ -162,7 +164,9 @@ class ReplicaFarm:
 
     def close(self) -> None:
         self._call(self._closing.set)
-        self._thread.join()
+        self._thread.join(_CLOSE_SECONDS)
+        if self._thread.is_alive():
+            log.warning("the farm did not close in time", address=self._address)
 
     def _call(self, function: Callable[..., None], *arguments: Any) -> None:
         with contextlib.suppress(RuntimeError):  # closed
@@ -179,6 +183,7 @@ class ReplicaFarm:
         seeking = asyncio.create_task(self._seek())
         await self._closing.wait()
         seeking.cancel()
+        self._seek_now.set()  # gRPC can swallow a cancellation where a call ends at the same moment
         for lane in self._lanes:
             lane.close()
         await asyncio.gather(seeking, *self._lanes.values(), return_exceptions=True)
@@ -236,7 +241,7 @@ class ReplicaFarm:
     async def _seek(self) -> None:
         """Keep a stream open to every simulator as long as there is work."""
         none_since, pause = time.monotonic(), _SEEK_SECONDS[0]
-        while True:
+        while not self._closing.is_set():
             self._seek_now.clear()
             worked, opened = self._has_work(), self._counts["opened"]
             try:
