@@ -10,14 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caligo.errors import InvalidArgument
-from caligo.physics import detection
+from caligo.physics.detection import Convention
+from caligo.physics.device import TILE, Device, Law, law
 from caligo.space import ExplorationSample
+from caligo.spec import PhysicsSpec
 
 NO_CLICK: Final = 2
 """Bob's entry in a round without a click."""
-
-TILE: Final = 2**16
-"""Segments begin at multiples of this many pairs, and only the last one of a sample may end elsewhere."""
 
 SLOT_STEP: Final = 40503
 """Odd, and near the golden section of 2^16, so that calibration slots lie evenly however many there are."""
@@ -55,27 +54,43 @@ class BobBases:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """The devices of honest Alice and Bob, in the units of `caligo.space`."""
+    """The devices of honest Alice and Bob, in the units of `caligo.space`.
+
+    efficiency: Bob's without `device`, which multiplies it; rounds: of the run, which a random walk depends on; device:
+    None for the ideal one.
+    """
 
     fidelity: float
     efficiency: float
     detector_error: float
     dark_count_prob: float
-    convention: detection.Convention
+    convention: Convention
+    device: Device | None = None
+    rounds: int = 1
 
     @classmethod
-    def of(cls, sample: ExplorationSample, convention: detection.Convention) -> Link:
-        return cls(sample.F, sample.eta, sample.e_det, sample.P_dark, convention)
+    def of(cls, s: ExplorationSample, physics: PhysicsSpec) -> Link:
+        return cls(s.F, s.eta, s.e_det, s.P_dark, physics.fidelity_convention, physics.device.in_rounds(), s.N)
+
+    def law(self) -> Law:
+        """How its rounds are distributed."""
+        return law(
+            self.device,
+            self.fidelity,
+            self.efficiency,
+            self.detector_error,
+            self.dark_count_prob,
+            float(self.rounds),
+            self.convention,
+        )
 
     def click_probability(self) -> float:
         """Probability that Bob sees a click in a round."""
-        return detection.click_probability(self.efficiency, self.dark_count_prob)
+        return float(self.law().click)
 
     def qber(self) -> float:
-        """Error probability of a clicked round with equal bases."""
-        return detection.qber(
-            self.fidelity, self.efficiency, self.detector_error, self.dark_count_prob, self.convention
-        )
+        """Error probability of a clicked round with equal bases, on average over bases and runs."""
+        return float(self.law().qber)
 
 
 class Segment(NamedTuple):
