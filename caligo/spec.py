@@ -241,7 +241,7 @@ class DeviceSpec(_Model):
             dark=-math.expm1(-figures["dark_hz"] * self.detectors.gate_ns * 1e-9),
             mean_pairs=pairs.mean_pairs,
             leaking_pairs=pairs.leaking_pairs or pairs.mean_pairs,
-            modes=float(pairs.modes or math.inf),
+            modes=float(pairs.modes or math.inf) if pairs.mean_pairs else math.inf,
             alice_efficiency=pairs.alice_efficiency if pairs.mean_pairs else 1.0,
             alice_dark=pairs.alice_dark if pairs.mean_pairs else 0.0,
             # A gate exactly one dead time later is alive.
@@ -253,7 +253,7 @@ class DeviceSpec(_Model):
             drift_amplitude=alignment.drift_amplitude,
             drift_period=alignment.drift_period_s * 1e9 / period if alignment.drift != "none" else math.inf,
         )
-        return None if device == Device(modes=device.modes) else device
+        return None if device == Device() else device
 
 
 _TILES_OF_DRIFT: Final = 16

@@ -7,7 +7,7 @@ Alice's announced. Both of Bob's detectors are blocked together after a click (e
 Weier et al., New J. Phys. 13, 073024 (2011)).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp, expm1, inf, log, log1p, pi
 from typing import Any, Literal, NamedTuple
 
@@ -57,6 +57,12 @@ class Device:
     drift_period: float = inf
     """Rounds: of a sinusoid its period."""
 
+    def without_losses(self, efficiency: Any, dark_count_prob: Any) -> tuple["Device | None", Any, Any]:
+        """The device without its fibre and its own dark counts, which go into the link's; None if nothing is left."""
+        both = dark_count_prob + self.dark - dark_count_prob * self.dark
+        rest = replace(self, transmission=1.0, dark=0.0)
+        return None if rest == Device() else rest, efficiency * self.transmission, both
+
     @property
     def has_memory(self) -> bool:
         """A round depends on those before it."""
@@ -104,9 +110,9 @@ def law(
         source_error = detection.source_error_weight(fidelity)
     else:
         raise ValueError(f"convention must be 'fidelity' or 'weight', not {convention!r}")
+    if device is not None:
+        device, efficiency, dark_count_prob = device.without_losses(efficiency, dark_count_prob)
     device = device or Device()
-    efficiency = efficiency * device.transmission
-    dark_count_prob = dark_count_prob + device.dark - dark_count_prob * device.dark
     wrong_z = _either(source_error, detector_error)
     wrong_x = _either(wrong_z, device.x_error)
     if device.mean_pairs > 0.0:
@@ -144,6 +150,12 @@ def look_back(device: Device, click: float) -> float:
     """
     known = expm1(min(700.0, -device.dead_rounds * log1p(-click))) / click if 0.0 < click < 1.0 else inf
     return (known if device.dead_rounds and click else 0.0) + 10.0 * device.afterpulse_decay
+
+
+def blind_design(law: Law) -> Any:
+    """The error rate that a blind run's code is chosen for: two deviations above the mean, since nothing is measured
+    and a code that is too weak has no frame to go on from."""
+    return law.qber + 2.0 * law.qber_sd
 
 
 def rates_of_runs(device: Device | None, law: Law) -> list[tuple[float, Any]]:

@@ -10,7 +10,7 @@ from .arrays import NUMPY, Arrays, double
 from .blind import Disclosed, disclosed
 from .claims import Claim, Partition
 from .detection import Convention
-from .device import Device, Law, known_rounds, law, rates_of_runs
+from .device import Device, Law, blind_design, known_rounds, law, rates_of_runs
 from .efficiency import (
     BASELINE,
     BLIND,
@@ -278,6 +278,9 @@ def _predict_runs(
 
     k = xp.clip(slots, 1.0, None)
     blind, has_large = disclosed(error_rate, xp), frames[1].filled
+    if rules.device is not None and rules.device.drift != "none":
+        few, many = disclosed(blind_design(rounds), xp)
+        blind = blind[0].of_design(few, xp), blind[1].of_design(many, xp)
     seen = []
     for design, weight in _seen_rates(error_rate, k, sifted, rules, xp):
         at = place(design, xp)

@@ -23,7 +23,7 @@ from caligo.closed_form import expect_sample
 from caligo.phases import Phase
 from caligo.physics import claims
 from caligo.physics.claims import Counts
-from caligo.physics.device import known_rounds
+from caligo.physics.device import blind_design, known_rounds
 from caligo.physics.entropy import binary_entropy
 from caligo.physics.finite_key import detection_interval
 from caligo.physics.prediction import (
@@ -267,8 +267,9 @@ class _Run:
         All of this is Alice's and public: the opened slots, and what the code will disclose.
         """
         protocol = self.setup.protocol
+        known_rate = float(blind_design(self.law))
         self.estimate = estimate(
-            sifted, self.sample.strategy, float(self.law.qber), protocol.reconciliation_failure / 2, protocol.pe_penalty
+            sifted, self.sample.strategy, known_rate, protocol.reconciliation_failure / 2, protocol.pe_penalty
         )
         if self.estimate is not None:
             self.result.qber = self.estimate.qber

@@ -56,8 +56,8 @@ class BobBases:
 class Link:
     """The devices of honest Alice and Bob, in the units of `caligo.space`.
 
-    efficiency: Bob's without `device`, which multiplies it; rounds: of the run, which a random walk depends on; device:
-    None for the ideal one.
+    efficiency: Bob's with all losses; device: what there is beside losses and dark counts, None where there is nothing;
+    rounds: of the run, which a random walk depends on.
     """
 
     fidelity: float
@@ -70,7 +70,10 @@ class Link:
 
     @classmethod
     def of(cls, s: ExplorationSample, physics: PhysicsSpec) -> Link:
-        return cls(s.F, s.eta, s.e_det, s.P_dark, physics.fidelity_convention, physics.device.in_rounds(), s.N)
+        device, efficiency, dark = physics.device.in_rounds(), s.eta, s.P_dark
+        if device is not None:
+            device, efficiency, dark = device.without_losses(efficiency, dark)
+        return cls(s.F, efficiency, s.e_det, dark, physics.fidelity_convention, device, s.N)
 
     def law(self) -> Law:
         """How its rounds are distributed."""
