@@ -266,15 +266,17 @@ DEVICES = {
 }
 
 
-@pytest.mark.parametrize("name", DEVICES)
-@pytest.mark.parametrize("strategy", [0, 1])
+@pytest.mark.parametrize(
+    ("name", "strategy"),
+    [("several", 0), ("detectors", 0), ("drift", 0), ("fibre", 0), ("detectors", 1), ("drift", 1)],
+)
 def test_honest_runs_pass_and_have_the_margin_of_the_closed_form(
     simulator: Simulator, name: str, strategy: int
 ) -> None:
     physics = validate(PhysicsSpec, {"device": DEVICES[name], "memory_model": "fixed"})
     protocol = ProtocolSpec()
-    inputs = np.array([0.05, -1.5, 9.0, 0.93, math.log10(0.3), 0.01, -6.0, 6.3, strategy], np.float32)
-    rows = [(index, inputs) for index in range(24)]
+    inputs = np.array([0.05, -1.5, 9.0, 0.93, math.log10(0.3), 0.01, -6.0, 6.0, strategy], np.float32)
+    rows = [(index, inputs) for index in range(12)]
     results = np.concatenate(list(simulator.simulate(Setup("device", 5, Phase.LHS, physics, protocol), rows)))
     assert not np.isin(results["reason"], [Reason.DETECTION_INTERVAL, Reason.EXCEPTION]).any()
     expected = expect(inputs[np.newaxis], physics, protocol)
@@ -282,7 +284,7 @@ def test_honest_runs_pass_and_have_the_margin_of_the_closed_form(
     spread = float(expected.sd[0])
     assert margins.mean() == pytest.approx(float(expected.margin[0]), abs=4 * spread / math.sqrt(len(rows)) + 4e-3)
     assert margins.std() < 2.0 * spread + 1e-3
-    if name == "drift":
+    if name == "drift" and strategy == 0:
         assert margins.std() > 0.4 * spread
     keys = np.count_nonzero(results["outcome"] == ProtocolOutcome.SUCCESS)
-    assert keys == pytest.approx(len(rows) * float(expected.key[0]), abs=4)
+    assert keys == pytest.approx(len(rows) * float(expected.key[0]), abs=3)
