@@ -275,7 +275,7 @@ def test_honest_runs_pass_and_have_the_margin_of_the_closed_form(
 ) -> None:
     physics = validate(PhysicsSpec, {"device": DEVICES[name], "memory_model": "fixed"})
     protocol = ProtocolSpec()
-    inputs = np.array([0.05, -1.5, 9.0, 0.93, math.log10(0.3), 0.01, -6.0, 6.0, strategy], np.float32)
+    inputs = np.array([0.05, -1.5, 9.0, 0.93, math.log10(0.3), 0.01, -6.0, 6.3, strategy], np.float32)
     rows = [(index, inputs) for index in range(12)]
     results = np.concatenate(list(simulator.simulate(Setup("device", 5, Phase.LHS, physics, protocol), rows)))
     assert not np.isin(results["reason"], [Reason.DETECTION_INTERVAL, Reason.EXCEPTION]).any()
