@@ -452,6 +452,13 @@ class CampaignSpec(_Model):
 
     @model_validator(mode="before")
     @classmethod
+    def _the_device_is_physics(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "device" in values:
+            raise ValueError("device: is a section of physics: write physics.device")
+        return values
+
+    @model_validator(mode="before")
+    @classmethod
     def _the_partition_of_an_old_bound(cls, values: Any) -> Any:
         """What release 0.1 called the bound erven2014 was always Bob's partition."""
         physics, protocol = (

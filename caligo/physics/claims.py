@@ -120,12 +120,13 @@ class Claim:
         return self.budget(eps).total
 
 
-def stored_share(counts: Counts, nu: float) -> float:
+def stored_share(counts: Counts, nu: float, known: float = 0.0) -> float:
     """nu_key = min(1, nu detected / key_rounds): stored qubits per round outside the calibration slots.
 
-    Bob knows the slots beforehand and stores none of them, nor what he knows anyway.
+    Bob knows the slots beforehand and stores none of them. known: rounds of the key that are not counted, since he
+    knows them and stores none of those either.
     """
-    worth = counts.key_rounds - counts.known
+    worth = counts.key_rounds - known
     return min(1.0, nu * counts.detected / worth) if worth > 0.0 else 1.0
 
 
@@ -141,7 +142,7 @@ def _jointly(form: Callable[[float, float, float, float, float, float], float]) 
         rounds = 2.0 * _string_length(counts, partition)
         # Where Bob names the sets no cut has balanced the bases.
         balanced = 1.0 if partition == "alice" else 0.0
-        both = form(rounds, r, stored_share(counts, nu), budget.spend("eps_s"), balanced, counts.known)
+        both = form(rounds, r, stored_share(counts, nu, counts.known), budget.spend("eps_s"), balanced, counts.known)
         return 0.5 * (both - counts.removed)
 
     return entropy

@@ -230,9 +230,10 @@ def entropy(
     if claim.name in LEGACY:
         form = _OF_ONE_STRING[claim.name.removeprefix(RELEASE_0_1)]
         return xp.clip(form(cut - 0.5 * removed, known, r, nu, eps, xp), 0.0, None)
-    share = xp.clip(nu * detected / xp.clip(key_rounds - known, _TINY, None), None, 1.0)
+    both = claim.name in _OF_BOTH_STRINGS
+    share = xp.clip(nu * detected / xp.clip(key_rounds - (known if both else 0.0), _TINY, None), None, 1.0)
     length = cut if partition == "alice" else 0.5 * key_rounds
-    if claim.name in _OF_BOTH_STRINGS:
+    if both:
         cost = log2(1.0 / eps) + (balancing_cost(length, xp) if partition == "alice" else 0.0)
         unknown = 0.5 * _OF_BOTH_STRINGS[claim.name](xp.clip(2.0 * length - known, 1e-3, None), cost, r, share, xp)
     else:

@@ -239,8 +239,8 @@ def test_erven_charges_what_several_pairs_tell() -> None:
     q = float(rounds.qber)
     leak = 0.5 * detected * 1.491 * (-(q * math.log2(q) + (1 - q) * math.log2(1 - q)))
     counts = Counts(detected, detected, 0.5 * detected, 0.0, leak, known)
-    # nu counts stored qubits per emitted pair in the paper; per round that is worth storing here.
-    bits = CLAIMS["erven2014"].key_bits(counts, 0.75, 0.002 * N * (detected - known) / detected**2, EPS, "bob")
+    # nu counts stored qubits per emitted pair in the paper, per detection here.
+    bits = CLAIMS["erven2014"].key_bits(counts, 0.75, 0.002 * N / detected, EPS, "bob")
     assert bits.secret == pytest.approx(1_392, abs=2)
 
 
@@ -353,6 +353,12 @@ def test_a_device_that_contradicts_itself_is_refused(device, field) -> None:
     with pytest.raises(InvalidArgument) as refused:
         validate(CampaignSpec, {"physics": {"device": device}})
     assert refused.value.violations[0].field == f"physics.device.{field}"
+
+
+def test_a_device_beside_physics_is_sent_there() -> None:
+    with pytest.raises(InvalidArgument, match=r"write physics\.device") as refused:
+        validate(CampaignSpec, {"device": {"fibre": {"length_km": 10}}})
+    assert refused.value.violations[0].field == "device"
 
 
 def test_what_other_sources_and_partitions_cannot_carry() -> None:
