@@ -14,7 +14,8 @@ import statistics
 import time
 
 import numpy as np
-from caligo_simulator.epr.source import BobBases, Link, Segment, make_source, segment_bytes
+from caligo_simulator.epr.registry import make_source
+from caligo_simulator.epr.source import BobBases, Link, Segment, segment_bytes
 
 from caligo.physics.device import Device
 

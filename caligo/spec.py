@@ -312,8 +312,9 @@ class PhysicsSpec(_Model):
 class ProtocolSpec(_Model):
     """How one run of the protocol is carried out."""
 
-    epr_source: Literal["statistical", "netsquid"] = "statistical"
-    """Where quantum data comes from; docs/netsquid.md says what `netsquid` needs."""
+    epr_source: str = Field("statistical", pattern=r"^[a-z0-9]([a-z0-9_-]*[a-z0-9])?$", max_length=63)
+    """Where quantum data comes from: `statistical`, `sequence`, `netsquid`, or a source of somebody else's by its name
+    (docs/sources.md). A simulator that has it must be there."""
     partition: claims.Partition = "alice"
     """Who divides the rounds into two strings. `alice`: Bob measures in one basis, Alice's bases are the partition.
     `bob`: Bob measures in random bases and names the sets. A claim that does not cover it is refused."""
@@ -485,7 +486,7 @@ class CampaignSpec(_Model):
                 f"physics.device.pairs.mean_pairs: {self.physics.claim} has no form for rounds with several pairs;"
                 " individual, stw09 and erven2014 have"
             )
-        if self.protocol.epr_source != "statistical" and device != Device(device.transmission, device.dark):
+        if self.protocol.epr_source in ("netsquid", "sequence") and device != Device(device.transmission, device.dark):
             raise ValueError(
                 f"physics.device: the source {self.protocol.epr_source} knows fibre and dark counts only; statistical"
                 " has the rest"

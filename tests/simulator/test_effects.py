@@ -8,7 +8,8 @@ import math
 import numpy as np
 import pytest
 from caligo_simulator.epr.effects import sin_squared
-from caligo_simulator.epr.source import NO_CLICK, TILE, BobBases, Link, Segment, make_source, segment_bytes
+from caligo_simulator.epr.registry import make_source
+from caligo_simulator.epr.source import NO_CLICK, TILE, BobBases, Link, Segment, segment_bytes
 from caligo_simulator.harness import Setup
 from caligo_simulator.simulation import Simulator
 from scipy import stats

@@ -59,7 +59,7 @@ from caligo_simulator.protocol.reconciliation.plans import (
 )
 from caligo_simulator.protocol.sifting import Holding, Sifted, Sifter
 from caligo_simulator.protocol.verification import TAG_BITS
-from caligo_simulator.workers import BatchedEPROrchestrator, SegmentRequest, SegmentTask, WorkerLostError
+from caligo_simulator.workers import BatchedEPROrchestrator, SegmentRequest, SegmentTask, SourceError, WorkerLostError
 
 log = logs.get("harness")
 
@@ -141,6 +141,9 @@ class ProtocolHarness:
             run.end(ProtocolOutcome.FAILURE_TIMEOUT, Reason.TIME_LIMIT)
         except SampleCancelledError:
             raise
+        except SourceError as error:
+            log.error("EPR source fault", source=run.setup.protocol.epr_source, error=str(error))
+            run.end(ProtocolOutcome.FAILURE_ERROR, Reason.SOURCE_FAULT)
         except WorkerLostError as error:
             log.error("sample failed", error=str(error))
             run.end(ProtocolOutcome.FAILURE_ERROR, Reason.WORKER_LOST)

@@ -38,7 +38,8 @@ from caligo.errors import InternalError, ResourceExhausted
 from caligo.physics.detection import Convention
 from caligo.physics.device import Device
 from caligo_simulator.arena import Arena, SlotReference, StaleReferenceError
-from caligo_simulator.epr.source import TILE, BobBases, Link, Segment, make_source, segment_bytes
+from caligo_simulator.epr.registry import make_source
+from caligo_simulator.epr.source import TILE, BobBases, Link, Segment, segment_bytes
 
 log = logs.get("workers")
 

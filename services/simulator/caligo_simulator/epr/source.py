@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Final, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from caligo.errors import InvalidArgument
 from caligo.physics.detection import Convention
 from caligo.physics.device import TILE, Device, Law, law
 from caligo.space import ExplorationSample
@@ -132,31 +130,3 @@ class EPRSource(Protocol):
 
         The rounds are a function of (link, bob, key, their number) alone. `start` is a multiple of `TILE`.
         """
-
-
-def installed_sources() -> list[str]:
-    """Names that `make_source` accepts here."""
-    return ["statistical", "netsquid"] if find_spec("netsquid") else ["statistical"]
-
-
-def make_source(name: str) -> EPRSource:
-    """The source that a spec names in `protocol.epr_source`.
-
-    Raises:
-        InvalidArgument: it cannot be used here.
-    """
-    if name == "statistical":
-        from caligo_simulator.epr.statistical import StatisticalSource
-
-        return StatisticalSource()
-    if name not in installed_sources():
-        raise InvalidArgument(
-            "protocol.epr_source",
-            f"{name} is not installed (NetSquid is licensed and has its own package index, see docs/netsquid.md); "
-            f"installed: {', '.join(installed_sources())}",
-        )
-    try:
-        from caligo_simulator.epr.netsquid import NetSquidSource
-    except Exception as error:  # an extension built for another NumPy does not only raise ImportError
-        raise InvalidArgument("protocol.epr_source", f"{name} is installed but cannot be imported: {error}") from error
-    return NetSquidSource()
