@@ -21,7 +21,7 @@ $(READY): requirements.txt pyproject.toml $(SERVICES:%=services/%/pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
 	$(BIN)/python -m pip install --quiet --requirement requirements.txt
-	# For one test; what it needs for that is among the requirements, what it asks for is a notebook server and more.
+	# A source of rounds (docs/sources.md); what it needs is among the requirements, what it asks for is a notebook server and more.
 	$(BIN)/python -m pip install --quiet --no-deps sequence==0.8.5
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable . $(SERVICES:%=--editable services/%)
 	touch $@

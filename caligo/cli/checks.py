@@ -42,13 +42,13 @@ def source(
     """
     try:
         from caligo_simulator.epr.conformance import check
-        from caligo_simulator.epr.registry import check_installed, make_source
+        from caligo_simulator.epr.registry import check_installed, load_source
     except ModuleNotFoundError as error:
         if error.name != "caligo_simulator":
             raise
         raise FailedPrecondition("sources are checked where the simulator is installed (caligo-simulator)") from None
     check_installed(name)
-    _report(f"the source {name}", check(lambda: make_source(name), rounds), json)
+    _report(f"the source {name}", check(lambda: load_source(name), rounds), json)
 
 
 @check_app.command()

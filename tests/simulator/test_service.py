@@ -321,6 +321,17 @@ def test_bad_requests_name_the_field(
     assert error.value.violations[0].field == field
 
 
+def test_caligo_check_finds_nothing(service: Running) -> None:
+    """The command as the author of another simulator would run it; and one source that this one does not have."""
+    command = [str(Path(sys.executable).parent / "caligo"), "check", "simulator", service.address]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1].endswith("passes all 12 checks")
+    done = subprocess.run([*command, "--source", "mine"], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 5
+    assert any(line.startswith("FAIL has the source") for line in done.stdout.splitlines())
+
+
 def test_capacity_and_health(service: Running) -> None:
     capacity = service.stub.GetCapacity(simulator_pb2.GetCapacityRequest())
     assert (capacity.workers, capacity.slots, capacity.slot_bytes) == (2, 4, 2**20)

@@ -36,12 +36,19 @@ class Finding:
 
 
 def check(make: Callable[[], EPRSource], rounds: int = 20_000) -> Iterator[Finding]:
-    """Run all checks, each as it is done.
+    """Run all checks, each as it is done; what a source raises is a check that failed, and the last.
 
     Args:
         make: makes a new source, as another process would.
         rounds: of each sample, at least 1,000; frequencies are known to 1/sqrt(rounds).
     """
+    try:
+        yield from _checks(make, rounds)
+    except Exception as error:
+        yield Finding("nothing is raised", False, f"{type(error).__name__}: {error}")
+
+
+def _checks(make: Callable[[], EPRSource], rounds: int) -> Iterator[Finding]:
     source = make()
     whole = _draw(source, LINKS["good"], 1, rounds)
     fault = faults(whole)
@@ -108,7 +115,7 @@ def _law(name: str, link: Link, segment: Segment) -> Iterator[Finding]:
         deviation = np.sqrt(max(trials * expected * (1.0 - expected), 1.0))
         yield Finding(
             f"{name} link: {what}",
-            abs(found - trials * expected) <= DEVIATIONS * deviation,
+            bool(abs(found - trials * expected) <= DEVIATIONS * deviation),
             f"{found / max(trials, 1):.5f}, due {expected:.5f} +- {deviation / max(trials, 1):.5f}",
         )
 

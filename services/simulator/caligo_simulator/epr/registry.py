@@ -50,7 +50,17 @@ def check_installed(name: str) -> None:
 
 
 def make_source(name: str) -> EPRSource:
-    """The source that a spec names.
+    """The source that a spec names, guarded where it is somebody else's.
+
+    Raises:
+        InvalidArgument: as `load_source` does.
+    """
+    source = load_source(name)
+    return source if name in _NEEDS else _Guarded(name, source)
+
+
+def load_source(name: str) -> EPRSource:
+    """A source as it is.
 
     Raises:
         InvalidArgument: it is not installed, or cannot be imported.
@@ -70,7 +80,7 @@ def make_source(name: str) -> EPRSource:
 
             return SequenceSource()
         kind: Callable[[], EPRSource] = _others()[name].load()
-        return _Guarded(name, kind())
+        return kind()
     except Exception as error:  # an extension built for another NumPy does not only raise ImportError
         raise InvalidArgument(FIELD, f"{name} is installed but cannot be imported: {error}") from error
 
