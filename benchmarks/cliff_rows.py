@@ -40,8 +40,7 @@ from numpy.typing import NDArray
 
 from caligo.phases import Phase
 from caligo.results import ROW_DTYPE, ProtocolOutcome, ResultRows
-from caligo.space import SYMBOLS
-from caligo.spec import CampaignSpec, ProtocolSpec
+from caligo.spec import CampaignSpec, DeviceSpec, PhysicsSpec, ProtocolSpec, validate
 
 SPEC: Final = CampaignSpec(name="cliff-rows", protocol=ProtocolSpec(max_decoded_frames=64))
 """What decides the rows, apart from their seeds."""
@@ -58,31 +57,40 @@ FEASIBLE_SHARE: Final = 0.7357
 """Of the space, by 2^20 rows of a Latin hypercube."""
 
 
+IDEAL: Final = DeviceSpec()
+
+
 @dataclasses.dataclass(frozen=True)
 class World:
-    """A device, as it differs from what a campaign is told.
+    """What runs, as it differs from what a campaign is told.
 
     Attributes:
-        e_det, eta: factors of these parameters.
+        device: the link that the simulator and the honest parties have, and nobody else knows of.
     """
 
     name: str
-    e_det: float = 1.0
-    eta: float = 1.0
+    device: DeviceSpec = IDEAL
 
-    def device(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The device that really runs where a row [n, 9] says what it says."""
-        real = inputs.copy()
-        e_det, eta = SYMBOLS.index("e_det"), SYMBOLS.index("eta")
-        real[:, e_det] *= np.float32(self.e_det)
-        real[:, eta] += np.float32(math.log10(self.eta))
-        return real
+    @property
+    def physics(self) -> PhysicsSpec:
+        return SPEC.physics.model_copy(update={"device": self.device})
 
 
 KNOWN: Final = World("known")
 """The device is the one that the closed form is told."""
-UNKNOWN: Final = World("unknown", e_det=1.67, eta=1 / 1.5)
-"""Its detectors err more often and its channel loses more than anybody knows."""
+UNKNOWN: Final = World(
+    "unknown",
+    validate(
+        DeviceSpec,
+        {
+            "round_period_ns": 1000,
+            "pairs": {"mean_pairs": 0.01, "leaking_pairs": 1e-3, "alice_efficiency": 0.3, "alice_dark": 1e-6},
+            "detectors": {"dead_time_ns": 3000, "afterpulse": 0.02, "afterpulse_decay_ns": 2000},
+            "alignment": {"drift": "sine", "drift_amplitude": 0.1, "drift_period_s": 600},
+        },
+    ),
+)
+"""Several pairs a gate, detectors that sleep and fire again, analysers that turn: a device that nobody is told of."""
 WORLDS: Final = {world.name: world for world in (KNOWN, UNKNOWN)}
 
 
@@ -151,7 +159,6 @@ def simulate(
         RuntimeError: a row met a time-out or a fault, which says nothing about the physics and is not kept.
     """
     rows = np.zeros(len(inputs), dtype=ROW_DTYPE)
-    real = world.device(inputs)
     hope = feasible(inputs)
     if not hope.all():
         rows[~hope] = skipped_rows(index[~hope], inputs[~hope], ProtocolOutcome.SKIPPED_INFEASIBLE, SPEC)
@@ -162,7 +169,7 @@ def simulate(
         file.execute("CREATE TABLE IF NOT EXISTS rows (key BLOB PRIMARY KEY, row BLOB NOT NULL) WITHOUT ROWID")
         places: dict[int, int] = {}
         for i in np.flatnonzero(hope).tolist():
-            held = file.execute("SELECT row FROM rows WHERE key = ?", (_key(real[i], index[i], seed, phase),))
+            held = file.execute("SELECT row FROM rows WHERE key = ?", (_key(world, inputs[i], index[i], seed, phase),))
             found = held.fetchone()
             if found is None:
                 places[int(index[i])] = i
@@ -170,20 +177,21 @@ def simulate(
                 rows[i] = np.frombuffer(found[0], ROW_DTYPE)[0]
                 rows["inputs"][i] = inputs[i]
         if places:
-            setup = Setup(SPEC.name, seed, phase, SPEC.physics, SPEC.protocol)
-            for row in _simulator().simulate(setup, [(j, real[i]) for j, i in places.items()]):
+            setup = Setup(SPEC.name, seed, phase, world.physics, SPEC.protocol)
+            for row in _simulator().simulate(setup, [(j, inputs[i]) for j, i in places.items()]):
                 i = places[int(row["index"][0])]
                 if not ProtocolOutcome(row["outcome"][0]).is_physical:
                     raise RuntimeError(f"row {index[i]} of seed {seed}: {ProtocolOutcome(row['outcome'][0]).name}")
                 rows[i] = row[0]
                 rows["inputs"][i] = inputs[i]
-                key = _key(real[i], index[i], seed, phase)
+                key = _key(world, inputs[i], index[i], seed, phase)
                 file.execute("INSERT OR IGNORE INTO rows VALUES (?, ?)", (key, row.tobytes()))
     return rows
 
 
-def _key(row: NDArray[np.float32], index: int, seed: int, phase: Phase) -> bytes:
-    place = json.dumps([SPEC.model_dump(mode="json", include={"physics", "protocol"}), seed, phase, int(index)])
+def _key(world: World, row: NDArray[np.float32], index: int, seed: int, phase: Phase) -> bytes:
+    rules = SPEC.model_copy(update={"physics": world.physics}).model_dump(mode="json", include={"physics", "protocol"})
+    place = json.dumps([rules, seed, phase, int(index)])
     return hashlib.sha256(place.encode() + row.astype("<f4").tobytes()).digest()
 
 
