@@ -89,11 +89,11 @@ def _threshold(
         return 10.0**value if parameter.is_log else value
 
     key, closed_form = predicted[:, 2], predicted[:, 5]
-    surer, less_sure = _edges(predicted)
-    edges = (_crossings(along, surer, level), _crossings(along, less_sure, level))
+    surer, less_sure = edges(predicted)
+    sides = (_crossings(along, surer, level), _crossings(along, less_sure, level))
     crossings = []
     for value, rises in _crossings(along, key, level):
-        ends = sorted(_nearest(edge, value, rises) for edge in edges)
+        ends = sorted(_nearest(edge, value, rises) for edge in sides)
         crossings.append(Crossing(physical(value), physical(ends[0]), physical(ends[1]), rises))
     return Threshold(
         SYMBOLS[column],
@@ -105,7 +105,7 @@ def _threshold(
     )
 
 
-def _edges(predicted: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def edges(predicted: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """P(key) were the mean margin at either end of its 95 % interval, [n] each.
 
     What of the standard deviation of one run exceeds the closed form's is the surrogate's uncertainty of the mean.

@@ -665,6 +665,67 @@ def threshold(
             print_thresholds(found, at, spec, json=json)
 
 
+@app.command(rich_help_panel=REMOTE)
+def require(
+    name: Name,
+    baseline: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SYMBOL=VALUE...",
+            help="What there is, in physical units; what is left out takes the middle of the campaign's space.",
+            show_default=False,
+        ),
+    ],
+    free: Annotated[
+        str, typer.Option(metavar="SYMBOLS", help="What may be improved, of F, eta, e_det and P_dark.")
+    ] = "F,eta,e_det,P_dark",
+    confidence: Annotated[float, typer.Option(help="Probability that one run gives a key.")] = 0.95,
+    weight: Annotated[
+        list[str],
+        typer.Option(
+            "--weight",
+            metavar="SYMBOL=W",
+            help="Weight of a parameter's factor in the cost, 1 if not given; may be given several times.",
+            show_default=False,
+        ),
+    ] = [],  # noqa: B006
+    over: Annotated[
+        str,
+        typer.Option(
+            metavar="SYMBOL=VALUE,VALUE,...",
+            help="Ask again for each value of a parameter, r or N say: a front of cost against it.",
+            show_default=False,
+        ),
+    ] = "",
+    address: Address = DEFAULT_ADDRESS,
+    json: Json = False,
+) -> None:
+    """Find the cheapest improvements of hardware with which a key becomes likely.
+
+    A parameter has a probability p of no imperfection; improving it by the factor k takes p to p^(1/k), and a set of
+    improvements costs the sum of its k, as in the blueprints for quantum networks: doing nothing costs 1 each. Of
+    every strategy that the campaign has: factors, what they come to, the cost with the band that the surrogate's
+    uncertainty makes (95 %), and the closed form's own.
+
+    Example: `caligo require cliff F=0.93 eta=0.05 e_det=0.03 P_dark=1e-5 --free F,eta,e_det`
+    """
+    from caligo.cli.output import say_rules
+    from caligo.cli.rows import parse_assignments, parse_numbers, parse_values, print_requirements
+
+    given = parse_assignments(baseline)
+    symbol, values = parse_values(over, "--over") if over else ("", [""])
+    if symbol and symbol in given:
+        raise InvalidArgument("--over", f"{symbol} is given in the baseline; leave it out there")
+    weights = parse_numbers(weight, "--weight")
+    with connect(address) as client:
+        spec = client.get(name).spec
+        say_rules({name: spec})
+        for value in values:
+            at = {**given, **({symbol: value} if symbol else {})}
+            found = client.require(name, at, free=free.split(","), confidence=confidence, weights=weights)
+            print_requirements(found, at, confidence, spec, json=json)
+
+
 @app.command("slice", rich_help_panel=REMOTE)
 def slice_command(
     name: Name,

@@ -21,6 +21,7 @@ from caligo.dataset import row_columns
 from caligo.errors import InvalidArgument
 from caligo.phases import Phase
 from caligo.points import NAMES, point
+from caligo.requirements import Requirement
 from caligo.results import ROW_DTYPE, ResultRows
 from caligo.slices import CliffSlice
 from caligo.space import DIMENSIONS, LOG_COLUMNS, PARAMETERS, STRATEGY_COLUMN, Space, Strategy
@@ -82,6 +83,34 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, float | str]:
             raise InvalidArgument(symbol, "is there twice")
         given[symbol] = text
     return given
+
+
+def parse_numbers(assignments: Iterable[str], option: str) -> dict[str, float]:
+    """`symbol=number` each.
+
+    Raises:
+        InvalidArgument: names the option; a symbol is there twice, or its value is not a number.
+    """
+    numbers = {}
+    for symbol, text in parse_assignments(assignments).items():
+        try:
+            numbers[symbol] = float(text)
+        except ValueError:
+            raise InvalidArgument(option, f"{symbol}: must be a number, not {text!r}") from None
+    return numbers
+
+
+def parse_values(assignment: str, option: str) -> tuple[str, list[str]]:
+    """`symbol=value,value,...`.
+
+    Raises:
+        InvalidArgument: names the option; there is no value.
+    """
+    symbol, _, texts = assignment.partition("=")
+    values = [text.strip() for text in texts.split(",") if text.strip()]
+    if not values:
+        raise InvalidArgument(option, f"must be SYMBOL=VALUE,VALUE,..., not {assignment!r}")
+    return symbol, values
 
 
 def parse_point(assignments: Iterable[str], space: Space, extrapolate: bool = False) -> NDArray[np.float32]:
@@ -234,6 +263,29 @@ def _threshold_said(t: Threshold) -> str:
 def _end(value: float) -> str:
     """Of a band; it may leave the space."""
     return "outside" if math.isnan(value) else f"{value:.4g}"
+
+
+def print_requirements(
+    found: Sequence[Requirement], at: Mapping[str, float | str], level: float, spec: CampaignSpec, *, json: bool
+) -> None:
+    """The answers for one baseline: a JSON object, or some lines a strategy."""
+    if json:
+        plain = [{**dataclasses.asdict(r), "strategy": r.strategy.name.lower()} for r in found]
+        print_json({"baseline": dict(at), "claim": spec.physics.claim, "confidence": level, "requirements": plain})
+        return
+    place = " ".join(f"{symbol}={value}" for symbol, value in at.items())
+    console.print(f"{place or 'the middle of the space'}, under the claim {spec.physics.claim}", soft_wrap=True)
+    for r in found:
+        name = f"{r.strategy.name.lower()}: P(key) {level:.0%}"
+        theory = "none is enough" if math.isinf(r.closed_form_cost) else f"cost {r.closed_form_cost:.4g}"
+        if not r.factors:
+            console.print(f"{name}: no improvement inside the campaign's space is enough (closed form: {theory})")
+            continue
+        band = f"{_end(r.low)} to {_end(r.high)}"
+        console.print(f"{name} at cost {r.cost:.4g} ({band}; closed form: {theory})", soft_wrap=True)
+        for symbol, factor in r.factors.items():
+            to = f"to {r.values[symbol]:.4g}" if factor > 1.0 else "as it is"
+            console.print(f"  {symbol:<7} k = {factor:.4g}, {to}", soft_wrap=True)
 
 
 def print_slice(piece: CliffSlice, spec: CampaignSpec, *, json: bool) -> None:

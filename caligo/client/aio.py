@@ -20,6 +20,7 @@ from caligo.client.model import Campaign, CampaignState, Changed, Event, check_s
 from caligo.client.sync import CampaignClient
 from caligo.errors import InternalError, InvalidArgument
 from caligo.phases import Phase
+from caligo.requirements import IMPROVABLE, Requirement
 from caligo.results import ResultRows
 from caligo.slices import CliffSlice
 from caligo.spec import CampaignSpec
@@ -153,6 +154,17 @@ class AsyncCampaignClient:
         self, name: str, parameter: str, *, at: Mapping[str, float | str] = {}, levels: Sequence[float] = (0.5, 0.95)
     ) -> tuple[Threshold, ...]:
         return await self._carry_out(calls.threshold(name, parameter, at, levels))
+
+    async def require(
+        self,
+        name: str,
+        baseline: Mapping[str, float | str],
+        *,
+        free: Sequence[str] = IMPROVABLE,
+        confidence: float = 0.95,
+        weights: Mapping[str, float] = {},
+    ) -> tuple[Requirement, ...]:
+        return await self._carry_out(calls.require(name, baseline, free, confidence, weights))
 
     async def _carry_out(self, plan: Plan[T]) -> T:
         answer = None

@@ -19,12 +19,13 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 from numpy.typing import NDArray
 
-from caligo import closed_form, rpc, slices, thresholds, wire
+from caligo import closed_form, requirements, rpc, slices, thresholds, wire
 from caligo.addresses import proxy_variable
 from caligo.client.model import Campaign, CampaignState, Event, resource_name
 from caligo.errors import CaligoError, DeadlineExceeded, InvalidArgument, ResourceExhausted, Unreachable
 from caligo.phases import Phase
 from caligo.points import parameter_column, point
+from caligo.requirements import Requirement
 from caligo.results import ResultRows
 from caligo.slices import CliffSlice
 from caligo.space import STRATEGY_COLUMN
@@ -285,6 +286,27 @@ def threshold(
     if not low < high:
         raise InvalidArgument(parameter, f"is fixed at {low:g} in the campaign")
     asking = thresholds.steps(space, column, point(at, space), levels)
+    rows = next(asking)
+    while True:
+        predicted = yield from _predict(name, rows)
+        try:
+            rows = asking.send(np.concatenate([predicted, closed_form.expected(rows, spec)], axis=1))
+        except StopIteration as end:
+            return end.value
+
+
+def require(
+    name: str,
+    baseline: Mapping[str, float | str],
+    free: Sequence[str],
+    level: float,
+    weights: Mapping[str, float],
+) -> Plan[tuple[Requirement, ...]]:
+    if not 0 < level < 1:
+        raise InvalidArgument("confidence", f"must lie between 0 and 1, not {level:g}")
+    spec = (yield from get(name)).spec
+    space = spec.space.resolve()
+    asking = requirements.steps(space, point(baseline, space), requirements.check(free, weights, space), weights, level)
     rows = next(asking)
     while True:
         predicted = yield from _predict(name, rows)

@@ -19,6 +19,7 @@ from caligo.client.download import Download
 from caligo.client.model import Campaign, CampaignState, Changed, Event, check_success
 from caligo.errors import InternalError, InvalidArgument
 from caligo.phases import Phase
+from caligo.requirements import IMPROVABLE, Requirement
 from caligo.results import ResultRows
 from caligo.slices import CliffSlice
 from caligo.spec import CampaignSpec
@@ -306,6 +307,33 @@ class CampaignClient:
             FailedPrecondition: its surrogate has not been fitted yet.
         """
         return self._carry_out(calls.threshold(name, parameter, at, levels))
+
+    def require(
+        self,
+        name: str,
+        baseline: Mapping[str, float | str],
+        *,
+        free: Sequence[str] = IMPROVABLE,
+        confidence: float = 0.95,
+        weights: Mapping[str, float] = {},
+    ) -> tuple[Requirement, ...]:
+        """The cheapest improvements of hardware with which a key becomes likely (`caligo.requirements`).
+
+        Args:
+            baseline: what there is, by symbol in physical units; what is missing takes the middle of the space.
+            free: symbols of what may be improved, of F, eta, e_det and P_dark; at most to the end of the space.
+            confidence: probability that one run gives a key.
+            weights: of the improvement factors in the cost, by symbol; 1 where nothing is said.
+
+        Returns:
+            One answer a strategy of the campaign, under the claim of its spec, with the closed form's own cost.
+
+        Raises:
+            InvalidArgument: as `check` of `caligo.requirements` does, or the baseline lies outside the space.
+            NotFound: there is no campaign of that name.
+            FailedPrecondition: its surrogate has not been fitted yet.
+        """
+        return self._carry_out(calls.require(name, baseline, free, confidence, weights))
 
     # --- calls ------------------------------------------------------------------------------------------------------
 
