@@ -431,6 +431,26 @@ def test_threshold(client: CampaignClient, orchestrator: Any) -> None:
         client.threshold("fixed", "r")
 
 
+def test_require(client: CampaignClient, orchestrator: Any) -> None:
+    """A key where F exceeds 0.98: from 0.95 that takes k = ln p / ln p' of the weights p = (4F - 1)/3."""
+    orchestrator.add("c", pb.CAMPAIGN_STATE_SUCCEEDED)
+    orchestrator.key = lambda inputs: 1 / (1 + np.exp(-5000 * (inputs[:, 3] - 0.98)))
+    for found in client.require("c", {"F": 0.95, "eta": 0.1}, free=("F", "eta"), confidence=0.5, weights={"F": 2.0}):
+        k = np.log((4 * 0.95 - 1) / 3) / np.log((4 * 0.98 - 1) / 3)
+        assert found.factors == pytest.approx({"F": k, "eta": 1.0}, rel=2e-3)
+        assert found.cost == pytest.approx(2.0 * k + 1.0, rel=2e-3)
+        assert found.values["F"] == pytest.approx(0.98, abs=1e-4) and found.values["eta"] == pytest.approx(0.1)
+        assert found.key == pytest.approx(0.5, abs=0.1)
+    for refused, field in (
+        ({"free": ("r",)}, "free: must be among F, eta, e_det, P_dark"),
+        ({"baseline": {"F": 0.6}}, "F: 0.6 is outside the campaign's space"),
+        ({"confidence": 1.0}, "confidence: must lie between 0 and 1"),
+        ({"weights": {"F": -1.0}}, "weights: F: must be above 0"),
+    ):
+        with pytest.raises(InvalidArgument, match=field):
+            client.require("c", **{"baseline": {"F": 0.95}, **refused})
+
+
 def test_what_a_campaign_knows_nothing_of_is_not_predicted(client: CampaignClient, orchestrator: Any) -> None:
     campaign = orchestrator.add("c", pb.CAMPAIGN_STATE_SUCCEEDED)
     campaign.spec.space.blind_fraction = 1.0

@@ -308,6 +308,30 @@ def test_threshold(caligo: Caligo, ended: pb.Campaign, orchestrator: Any) -> Non
     assert code == 2 and "did you mean r?" in err
 
 
+def test_require(caligo: Caligo, ended: pb.Campaign, orchestrator: Any) -> None:
+    orchestrator.key = lambda inputs: 1 / (1 + np.exp(-5000 * (inputs[:, 3] - 0.98)))
+    code, out, _ = caligo("require", "c", "F=0.95", "eta=0.1", "--free", "F,eta")
+    assert code == 0
+    heading, baseline, fidelity, efficiency, *_ = out.splitlines()
+    assert heading == "F=0.95 eta=0.1, under the claim individual"
+    assert baseline.startswith("baseline: P(key) 95% at cost 3.6") and "closed form" in baseline
+    assert fidelity.split() == ["F", "k", "=", "2.631,", "to", "0.9806"]
+    assert efficiency.split() == ["eta", "k", "=", "1,", "as", "it", "is"]
+    answer = json.loads(caligo("require", "c", "F=0.95", "--weight", "F=3", "--json")[1])
+    assert (answer["baseline"], answer["confidence"]) == ({"F": "0.95"}, 0.95)
+    assert answer["requirements"][0]["strategy"] == "baseline"
+    assert len(caligo("require", "c", "F=0.95", "--over", "r=0.5,0.6", "--json")[1].splitlines()) == 2
+    orchestrator.key = lambda inputs: np.zeros(len(inputs))
+    assert "no improvement inside the campaign's space is enough" in caligo("require", "c", "F=0.95")[1]
+    for wrong, said in (
+        (("--free", "r"), "free: must be among F, eta, e_det, P_dark: r is no hardware's to improve"),
+        (("--weight", "F=much"), "--weight: F: must be a number, not 'much'"),
+        (("--over", "r"), "--over: must be SYMBOL=VALUE,VALUE,..., not 'r'"),
+        (("--over", "F=0.9"), "--over: F is given in the baseline; leave it out there"),
+    ):
+        assert caligo("require", "c", "F=0.95", *wrong)[0::2] == (2, f"caligo: {said}\n")
+
+
 THEORY = ("margin", "standard_deviation", "probability_of_key")
 
 
