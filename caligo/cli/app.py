@@ -161,6 +161,60 @@ def _report_if_possible(dataset: Path) -> Path | None:
     return None
 
 
+@app.command(rich_help_panel=HERE)
+def simulate(
+    point: Points,
+    runs: Annotated[int, typer.Option(min=1, max=100_000, help="How often.")] = 50,
+    spec_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--spec",
+            metavar="SPEC.yaml",
+            help="Claim, device, source and protocol of a campaign; its seed and space too.",
+            show_default="the defaults of a spec",
+        ),
+    ] = None,
+    seed: Seed = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="EPR worker processes.", show_default="one a core")] = None,
+    assignments: Assignments = [],  # noqa: B006
+    json: Json = False,
+) -> None:
+    """Run the protocol many times at one point: outcomes, rates and their spread, beside the closed form.
+
+    Without a surrogate and without a campaign; the simulator must be installed here. Parameters that are not given take
+    the middle of the spec's space. Points may lie outside the space.
+
+    Example: `caligo simulate F=0.97 eta=0.3 N=1e6 r=0.5 --runs 100`
+    """
+    import dataclasses
+
+    from caligo import statement
+    from caligo.cli import specs
+    from caligo.cli.output import console, print_json
+    from caligo.cli.rows import parse_point, point_to_plain
+    from caligo.errors import FailedPrecondition
+
+    spec = specs.load(spec_file, assignments, seed)
+    row = parse_point(point, spec.space.resolve(), extrapolate=True)
+    try:
+        from caligo.cli import simulation
+
+        found = simulation.simulate(row[0], spec, runs, workers)
+    except ModuleNotFoundError as error:
+        if error.name != "caligo_simulator":
+            raise
+        raise FailedPrecondition("runs are simulated where the simulator is installed (caligo-simulator)") from None
+    if json:
+        plain = {"point": point_to_plain(row), "claim": spec.physics.claim, "seed": spec.seed}
+        print_json({**plain, **dataclasses.asdict(found)})
+        return
+    shown = simulation.table(found)
+    for label, text in statement.summary(spec):
+        if label in ("claim", "device"):
+            shown.add_row(label, text)
+    console.print(shown)
+
+
 @app.command(
     rich_help_panel=HERE,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},

@@ -22,12 +22,12 @@ ENVIRONMENT_PREFIX: Final = "CALIGO_SPEC__"
 
 
 def load(
-    path: Path,
+    path: Path | None,
     assignments: Iterable[str] = (),
     seed: int | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> CampaignSpec:
-    """The spec in a YAML file with what environment and flags say otherwise.
+    """The spec in a YAML file, or the defaults where there is none, with what environment and flags say otherwise.
 
     Args:
         assignments: `key=value` each, the key a path such as `space.bounds.F`.
@@ -36,7 +36,7 @@ def load(
     Raises:
         InvalidArgument: no such file, an unknown key or variable, or a value that is not allowed.
     """
-    values = yaml12.read(path)
+    values: dict[str, Any] = yaml12.read(path) if path else {}
     for name in sorted(environment):
         if name.startswith(ENVIRONMENT_PREFIX):
             _assign(values, _path_of_variable(name), yaml12.parse(environment[name], name))
