@@ -10,7 +10,7 @@ from caligo.spec import CampaignSpec, validate
 from caligo_orchestrator.api.messages import spec_of
 from caligo_orchestrator.campaigns.states import DELETE
 from caligo_orchestrator.farm import Farm
-from caligo_orchestrator.farm.base import ALWAYS_THERE, no_such_source
+from caligo_orchestrator.farm.base import ALWAYS_THERE
 from caligo_orchestrator.phases import lhs
 from caligo_orchestrator.store import models
 from caligo_orchestrator.store.journal import Journal
@@ -29,7 +29,8 @@ def check(spec: CampaignSpec, journal: Journal, farm: Farm) -> None:
     if spec.protocol.epr_source != ALWAYS_THERE:
         sources = farm.epr_sources(_CAPACITY_SECONDS, spec.protocol.epr_source)
         if spec.protocol.epr_source not in sources:
-            raise no_such_source(spec.protocol.epr_source, sources)
+            there = f"no simulator has {spec.protocol.epr_source}; they have {', '.join(sources)}"
+            raise InvalidArgument("protocol.epr_source", there)
     check_base(spec, journal)
 
 

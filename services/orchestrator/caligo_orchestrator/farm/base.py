@@ -10,7 +10,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from caligo.errors import CaligoError, InvalidArgument
+from caligo.errors import CaligoError
 from caligo.phases import Phase
 from caligo.results import ProtocolOutcome, ProtocolResult, Reason, ResultRows
 from caligo.space import ExplorationSample
@@ -103,8 +103,3 @@ def lost_row(index: int, inputs: NDArray[np.float32]) -> ResultRows:
     sample = ExplorationSample.inflate(index, inputs)
     result = ProtocolResult(ProtocolOutcome.FAILURE_ERROR, Reason.WORKER_LOST, margin=math.nan, pairs=sample.N)
     return result.to_row(index, inputs)
-
-
-def no_such_source(wanted: str, sources: Sequence[str]) -> InvalidArgument:
-    """No simulator has the EPR source that is wanted, only these."""
-    return InvalidArgument("protocol.epr_source", f"no simulator has {wanted}; they have {', '.join(sources)}")

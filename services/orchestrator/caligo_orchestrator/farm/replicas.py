@@ -35,7 +35,7 @@ from caligo import logs, rpc, wire
 from caligo.errors import CaligoError, InternalError, Unreachable
 from caligo.tls import Renewals, Tls
 from caligo.v1 import simulator_pb2, simulator_pb2_grpc
-from caligo_orchestrator.farm.base import ALWAYS_THERE, FarmStats, Job, lost_row, no_such_source
+from caligo_orchestrator.farm.base import ALWAYS_THERE, FarmStats, Job, lost_row
 from caligo_orchestrator.farm.fair import FairQueue
 from caligo_orchestrator.farm.lane import Lane, Row
 from caligo_orchestrator.farm.suspects import QUIET_SECONDS, Suspects
@@ -293,7 +293,8 @@ class ReplicaFarm:
         self._missing_since = {source: self._missing_since.get(source, now) for source in missing}
         late = {source for source, since in self._missing_since.items() if now - since > self._patience_seconds}
         for job in {row.job for row in (*self._waiting, *self._suspects) if row.job.source in late}:
-            self._fail(job, no_such_source(job.source, sorted(there)))
+            what = f"no simulator has the EPR source {job.source}; they have {', '.join(sorted(there))}"
+            self._fail(job, Unreachable(f"{self._address}: {what}"))
 
     async def _pause(self, seconds: float | None) -> None:
         with contextlib.suppress(TimeoutError):
