@@ -486,11 +486,11 @@ class CampaignSpec(_Model):
                 f"physics.device.pairs.mean_pairs: {self.physics.claim} has no form for rounds with several pairs;"
                 " individual, stw09 and erven2014 have"
             )
-        if self.protocol.epr_source in ("netsquid", "sequence") and device != Device(device.transmission, device.dark):
-            raise ValueError(
-                f"physics.device: the source {self.protocol.epr_source} knows fibre and dark counts only; statistical"
-                " has the rest"
-            )
+        source = self.protocol.epr_source
+        dead = device.dead_rounds if source == "sequence" else 0
+        known = ", dark counts and dead time" if source == "sequence" else " and dark counts"
+        if source in ("netsquid", "sequence") and device != Device(device.transmission, device.dark, dead_rounds=dead):
+            raise ValueError(f"physics.device: the source {source} knows fibre{known} only; statistical has the rest")
         if device.x_error and self.space.blind_fraction:
             raise ValueError(
                 "physics.device.alignment.x_error: what blind reconciliation asks for would tell Bob's basis;"

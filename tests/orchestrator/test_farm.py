@@ -48,6 +48,7 @@ class Replica(simulator_pb2_grpc.SimulatorServiceServicer):
         self.gate = threading.Event()
         """Rows wait for it to be set."""
         self.gate.set()
+        self.sources = ["statistical", address]
         self.garbage: bytes | None = None
         """What it answers instead of results."""
         self.dies: Callable[[int], bool] = lambda index: False
@@ -75,9 +76,7 @@ class Replica(simulator_pb2_grpc.SimulatorServiceServicer):
         return self._capacity()
 
     def _capacity(self):
-        return simulator_pb2.GetCapacityResponse(
-            workers=1, max_rows_in_flight=self.room, epr_sources=["statistical", self.address]
-        )
+        return simulator_pb2.GetCapacityResponse(workers=1, max_rows_in_flight=self.room, epr_sources=self.sources)
 
     def Simulate(self, request_iterator, context):
         if not self._taken.acquire(blocking=False):
@@ -167,8 +166,12 @@ def some_inputs(count: int) -> np.ndarray:
 class Customer:
     """A job and what has come of it."""
 
-    def __init__(self, farm: ReplicaFarm, campaign: str = "campaigns/test", rows: int = 0, seed: int = 1) -> None:
+    def __init__(
+        self, farm: ReplicaFarm, campaign: str = "campaigns/test", rows: int = 0, seed: int = 1, source: str = ""
+    ) -> None:
         setup = simulator_pb2.SimulateSetup(campaign=campaign, seed=seed, phase=types_pb2.PHASE_ACTIVE)
+        if source:
+            setup.protocol.epr_source = source
         self.job = Job(setup, self._take, self._fail)
         self.order: list[int] = []
         self.results: dict[int, ResultRows] = {}
@@ -304,6 +307,59 @@ def test_the_farm_says_what_sources_there_are(replicas_of, farm_of) -> None:
     assert farm_of(over).epr_sources(10) == ["statistical", over[0].address]
     with pytest.raises(Unreachable, match="no simulator answers"):
         farm_of(replicas_of(1, start=False)).epr_sources(0.3)
+
+
+def test_a_source_that_one_of_many_has_is_found(replicas_of, farm_of) -> None:
+    over = replicas_of(4)
+    farm = farm_of(over)
+    for replica in over:
+        assert replica.address in farm.epr_sources(10, replica.address)
+    everything = farm.epr_sources(10, "nowhere")
+    assert sorted(everything) == sorted(["statistical", *(replica.address for replica in over)])
+
+
+def test_rows_go_where_their_source_is(replicas_of, farm_of) -> None:
+    """Three campaigns over two simulators, each of which lacks the source of one; a third comes and takes part."""
+    over = replicas_of(3, start=False)
+    over[0].sources, over[1].sources, over[2].sources = ["statistical", "a"], ["statistical", "b"], ["statistical", "b"]
+    for replica in over[:2]:
+        replica.start()
+    farm = farm_of(over)
+    names = {"campaigns/a": "a", "campaigns/b": "b", "campaigns/any": ""}
+    customers = [Customer(farm, campaign, rows=60, source=source) for campaign, source in names.items()]
+    customers[1].await_rows(5)
+    over[2].start()
+    for customer in customers:
+        customer.await_rows(60)
+        customer.assert_complete(60)
+    for replica in over:
+        assert {names[campaign] for campaign, _ in replica.rows} <= {"", *replica.sources}
+
+
+def test_rows_whose_source_is_gone_wait_for_it_and_others_pass_them(replicas_of, farm_of) -> None:
+    over = replicas_of(2, start=False)
+    over[0].sources, over[1].sources = ["statistical"], ["statistical", "rare"]
+    over[0].start()
+    farm = farm_of(over)
+    rare, common = Customer(farm, "campaigns/rare", rows=10, source="rare"), Customer(farm, "campaigns/c", rows=30)
+    common.await_rows(30)
+    assert not rare.order and rare.error is None
+    over[1].start()
+    rare.await_rows(10)
+    rare.assert_complete(10)
+
+
+def test_a_source_that_nobody_has_ends_its_jobs_by_name(replicas_of) -> None:
+    (replica,) = replicas_of(1)
+    farm = ReplicaFarm(replica.address, 0.3)
+    try:
+        rare, common = Customer(farm, "campaigns/rare", rows=3, source="rare"), Customer(farm, "campaigns/c", rows=30)
+        common.await_rows(30)
+        error = rare.await_error()
+        assert isinstance(error, Unreachable)  # so the campaign pauses, and can be resumed when the source is back
+        assert "no simulator has the EPR source rare; they have " in str(error)
+    finally:
+        farm.close()
 
 
 def test_rows_of_a_lost_replica_are_simulated_elsewhere(replicas_of, farm_of) -> None:

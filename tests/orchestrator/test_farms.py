@@ -148,14 +148,23 @@ def test_every_row_comes_once_and_is_what_the_simulator_makes_of_it(farm: Farm, 
 
 
 @pytest.mark.skipif("netsquid" in installed_sources(), reason="NetSquid is installed")
-def test_what_cannot_be_simulated_ends_its_job_and_no_other(farm: Farm) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_cannot_be_simulated_ends_its_job_and_no_other(engine: str, request: pytest.FixtureRequest) -> None:
+    if engine == "dask":
+        farm: Farm = DaskFarm(request.getfixturevalue("cluster").scheduler_address, 60)
+    else:
+        farm = ReplicaFarm(request.getfixturevalue("address"), 0.5)
     wrong, right = Order(epr_source="netsquid"), Order()
     farm.submit(wrong.job, *design(2))
     farm.submit(right.job, *design(4))
-    with pytest.raises(InvalidArgument, match=r"protocol\.epr_source"):
+    kind, text = (
+        (InvalidArgument, "netsquid is not installed") if engine == "dask" else (Unreachable, "source netsquid")
+    )
+    with pytest.raises(kind, match=text):
         wrong.rows(2)
     assert len(right.rows(4)) == 4
     assert "statistical" in farm.epr_sources(30)
+    farm.close()
 
 
 def test_a_cancelled_job_is_forgotten_and_others_go_on(farm: Farm) -> None:

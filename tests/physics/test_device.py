@@ -365,6 +365,19 @@ def test_what_other_sources_and_partitions_cannot_carry() -> None:
     drifting = {"round_period_ns": 1e3, "alignment": {"drift": "sine", "drift_amplitude": 0.1, "drift_period_s": 60}}
     with pytest.raises(InvalidArgument, match="netsquid"):
         validate(CampaignSpec, {"physics": {"device": drifting}, "protocol": {"epr_source": "netsquid"}})
+    with pytest.raises(InvalidArgument, match="sequence knows fibre, dark counts and dead time only"):
+        validate(CampaignSpec, {"physics": {"device": drifting}, "protocol": {"epr_source": "sequence"}})
+    sleeping = {"round_period_ns": 1e3, "detectors": {"dead_time_ns": 5e3}}
+    assert validate(
+        CampaignSpec,
+        {
+            "physics": {"device": sleeping},
+            "protocol": {"epr_source": "sequence"},
+            "space": {"bounds": {"eta": [0.01, 0.1], "P_dark": [1e-8, 1e-5]}},
+        },
+    )
+    with pytest.raises(InvalidArgument, match="netsquid knows fibre and dark counts only"):
+        validate(CampaignSpec, {"physics": {"device": sleeping}, "protocol": {"epr_source": "netsquid"}})
     with pytest.raises(InvalidArgument, match="in order of time"):
         validate(CampaignSpec, {"physics": {"device": drifting}, "protocol": {"partition": "bob"}})
     fibre = {"fibre": {"length_km": 10}, "detectors": {"dark_hz": 10, "gate_ns": 1}}

@@ -10,12 +10,11 @@ from caligo.spec import CampaignSpec, validate
 from caligo_orchestrator.api.messages import spec_of
 from caligo_orchestrator.campaigns.states import DELETE
 from caligo_orchestrator.farm import Farm
+from caligo_orchestrator.farm.base import ALWAYS_THERE
 from caligo_orchestrator.phases import lhs
 from caligo_orchestrator.store import models
 from caligo_orchestrator.store.journal import Journal
 
-ALWAYS_THERE: Final = "statistical"
-"""The EPR source that every simulator has."""
 _CAPACITY_SECONDS: Final = 5.0
 
 
@@ -28,9 +27,10 @@ def check(spec: CampaignSpec, journal: Journal, farm: Farm) -> None:
         Unreachable: no simulator answers that could say what EPR sources it has.
     """
     if spec.protocol.epr_source != ALWAYS_THERE:
-        sources = farm.epr_sources(_CAPACITY_SECONDS)
+        sources = farm.epr_sources(_CAPACITY_SECONDS, spec.protocol.epr_source)
         if spec.protocol.epr_source not in sources:
-            raise InvalidArgument("protocol.epr_source", f"the simulator has {', '.join(sources)}")
+            there = f"no simulator has {spec.protocol.epr_source}; they have {', '.join(sources)}"
+            raise InvalidArgument("protocol.epr_source", there)
     check_base(spec, journal)
 
 

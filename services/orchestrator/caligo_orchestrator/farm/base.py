@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from caligo.phases import Phase
 from caligo.results import ProtocolOutcome, ProtocolResult, Reason, ResultRows
 from caligo.space import ExplorationSample
 from caligo.v1 import simulator_pb2
+
+ALWAYS_THERE: Final = "statistical"
+"""The EPR source that every simulator has."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +34,11 @@ class Job:
     setup: simulator_pb2.SimulateSetup
     on_rows: Callable[[ResultRows], None]
     on_error: Callable[[CaligoError], None]
+
+    @property
+    def source(self) -> str:
+        """The EPR source that its rows need."""
+        return self.setup.protocol.epr_source or ALWAYS_THERE
 
     @property
     def context(self) -> dict[str, str]:
@@ -76,8 +84,8 @@ class Farm(Protocol):
     def room(self) -> int:
         """Rows that keep all simulators busy: whoever has as many under way and as many again waiting wastes none."""
 
-    def epr_sources(self, seconds: float) -> Sequence[str]:
-        """EPR sources of the simulators, which are all alike.
+    def epr_sources(self, seconds: float, wanted: str = ALWAYS_THERE) -> Sequence[str]:
+        """EPR sources of the simulators that are asked; no more of them are once one has that which is wanted.
 
         Raises:
             Unreachable: none answers in time.

@@ -30,7 +30,7 @@ from caligo import logs, wire
 from caligo.errors import CaligoError, InternalError, Unreachable
 from caligo.v1 import types_pb2
 from caligo_orchestrator import metrics
-from caligo_orchestrator.farm.base import FarmStats, Job, lost_row
+from caligo_orchestrator.farm.base import ALWAYS_THERE, FarmStats, Job, lost_row
 from caligo_orchestrator.farm.fair import FairQueue
 
 log = logs.get("farm")
@@ -113,7 +113,7 @@ class DaskFarm:
     def room(self) -> int:
         return max(_LEAST, 2 * self._threads)
 
-    def epr_sources(self, seconds: float) -> Sequence[str]:
+    def epr_sources(self, seconds: float, wanted: str = ALWAYS_THERE) -> Sequence[str]:
         try:
             client = self._connected(seconds)
             return list(client.submit(_Named(_SOURCES), pure=False).result(timeout=seconds))

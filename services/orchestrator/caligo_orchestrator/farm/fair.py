@@ -60,11 +60,16 @@ class FairQueue(Generic[Row]):
         if added := list(rows):
             self._flow(flow).extendleft(reversed(added))
 
-    def pop(self) -> Row:
-        """The next row. Raises IndexError where there is none."""
-        if not self._flows:
+    def heads(self) -> Iterator[Row]:
+        """The first row of each flow."""
+        return (rows[0] for rows in self._flows.values())
+
+    def pop(self, admits: Callable[[Row], bool] = lambda row: True) -> Row:
+        """The next row of the flows whose first row is admitted. Raises IndexError where there is none."""
+        admitted = [flow for flow, rows in self._flows.items() if admits(rows[0])]
+        if not admitted:
             raise IndexError("no row waits")
-        flow = min(self._flows, key=self._tags.__getitem__)  # the first of equals
+        flow = min(admitted, key=self._tags.__getitem__)  # the first of equals
         row = self._flows[flow].popleft()
         self._now = self._tags[flow]
         self._tags[flow] += _COST // self._weights.get(flow, DEFAULT_WEIGHT)

@@ -19,7 +19,7 @@ from caligo import wire
 from caligo.errors import FailedPrecondition
 from caligo.v1 import simulator_pb2
 from caligo_orchestrator import metrics
-from caligo_orchestrator.farm.base import Job
+from caligo_orchestrator.farm.base import ALWAYS_THERE, Job
 
 _LEAD_SECONDS: Final = 0.1
 """Work that waits at a simulator while the next rows travel; one row a worker at least."""
@@ -53,6 +53,8 @@ class Lane:
         self.alone: Row | None = None
         """The row that has the simulator for itself."""
         self.workers = 1
+        self.sources = frozenset({ALWAYS_THERE})
+        """EPR sources that the simulator has."""
         self.row_seconds: float | None = None
         """What a row takes on one worker of this simulator; None before the first result."""
         self.ending = False
@@ -82,6 +84,7 @@ class Lane:
             raise FailedPrecondition("simulator: does not say what it can do; is it of this version?")
         capacity = simulator_pb2.GetCapacityResponse.FromString(header)
         self.workers = max(1, capacity.workers)
+        self.sources |= set(capacity.epr_sources)
         self._most = max(self.workers, capacity.max_rows_in_flight)
 
     def results(self) -> AsyncIterator[simulator_pb2.SimulateResponse]:
@@ -109,6 +112,10 @@ class Lane:
         """Rows that the simulator should have, so that no worker waits and none has more than it must."""
         waiting = 1 if not self.row_seconds else math.ceil(_LEAD_SECONDS / self.row_seconds)
         return min(self._most, self.workers * (1 + waiting))
+
+    def can_simulate(self, row: Row) -> bool:
+        """Whether the simulator has the EPR source of a row."""
+        return row.job.source in self.sources
 
     def has_room(self) -> bool:
         return self.is_common() and len(self.rows) < self.room

@@ -11,6 +11,9 @@ counts, both being equal, and the loser is withdrawn; copies give way to rows th
 
 The rows of a simulator that went away are sent again. Those that have been lost twice are sent alone, for one of them
 may be what simulators die of: see `suspects`. Where they die of every row, it is not the rows: the jobs end.
+
+Simulators say which EPR sources they have, and are given no rows of others; rows whose source none has had for long end
+their jobs.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ from caligo import logs, rpc, wire
 from caligo.errors import CaligoError, InternalError, Unreachable
 from caligo.tls import Renewals, Tls
 from caligo.v1 import simulator_pb2, simulator_pb2_grpc
-from caligo_orchestrator.farm.base import FarmStats, Job, lost_row
+from caligo_orchestrator.farm.base import ALWAYS_THERE, FarmStats, Job, lost_row
 from caligo_orchestrator.farm.fair import FairQueue
 from caligo_orchestrator.farm.lane import Lane, Row
 from caligo_orchestrator.farm.suspects import QUIET_SECONDS, Suspects
@@ -64,6 +67,10 @@ _OPTIONS: Final = (
 
 _OPEN_SECONDS: Final = 5.0
 """For a simulator to take a stream or refuse it."""
+_LOOK_AROUND_SECONDS: Final = 2.0
+"""For asking one simulator after the other for an EPR source."""
+_ASK_SECONDS: Final = 0.01
+"""From one to the next."""
 _SEEK_SECONDS: Final = (0.1, 2.0)
 """From one look for further simulators to the next: at first, and at most."""
 _MOST: Final = 1024
@@ -120,6 +127,8 @@ class ReplicaFarm:
         """Rows given up since the last result."""
         self._unreadable_running = 0
         """Streams given up since the last result, as what came over them could not be read."""
+        self._missing_since: dict[str, float] = {}
+        """EPR sources that rows wait for and no simulator has."""
         self._counts = collections.Counter[str]()
         self._dispatching: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -144,8 +153,8 @@ class ReplicaFarm:
     def room(self) -> int:
         return sum(lane.room for lane in list(self._lanes))
 
-    def epr_sources(self, seconds: float) -> Sequence[str]:
-        return asyncio.run_coroutine_threadsafe(self._epr_sources(seconds), self._loop).result()
+    def epr_sources(self, seconds: float, wanted: str = ALWAYS_THERE) -> Sequence[str]:
+        return asyncio.run_coroutine_threadsafe(self._epr_sources(seconds, wanted), self._loop).result()
 
     def stats(self) -> FarmStats:
         lanes = list(self._lanes)
@@ -227,14 +236,23 @@ class ReplicaFarm:
                 lane.withdraw(row)
         self._wake()
 
-    async def _epr_sources(self, seconds: float) -> Sequence[str]:
-        try:
-            capacity = await self._stub.GetCapacity(simulator_pb2.GetCapacityRequest(), timeout=seconds)
-        except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-                raise Unreachable(f"{self._address}: no simulator answers") from None
-            raise rpc.from_rpc_error(error, self._address) from None
-        return capacity.epr_sources
+    async def _epr_sources(self, seconds: float, wanted: str) -> Sequence[str]:
+        deadline = time.monotonic() + seconds
+        until = min(deadline, time.monotonic() + _LOOK_AROUND_SECONDS)
+        found: dict[str, None] = {}
+        while wanted not in found:  # gRPC asks the next simulator each time
+            try:
+                left = deadline - time.monotonic()
+                capacity = await self._stub.GetCapacity(simulator_pb2.GetCapacityRequest(), timeout=left)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                    raise Unreachable(f"{self._address}: no simulator answers") from None
+                raise rpc.from_rpc_error(error, self._address) from None
+            found |= dict.fromkeys(capacity.epr_sources)
+            if time.monotonic() > until:
+                break
+            await asyncio.sleep(_ASK_SECONDS)
+        return list(found)
 
     # --- simulators come and go -------------------------------------------------------------------------------------
 
@@ -256,6 +274,7 @@ class ReplicaFarm:
                 self._fail_all(reason)
                 none_since = time.monotonic()
                 continue
+            self._give_up_missing()
             if worked:  # where one has come, others may be about to
                 pause = _SEEK_SECONDS[0] if self._counts["opened"] > opened else min(2 * pause, _SEEK_SECONDS[1])
                 await self._pause(pause)
@@ -265,6 +284,17 @@ class ReplicaFarm:
             else:
                 await self._pause(None)
                 pause = _SEEK_SECONDS[0]
+
+    def _give_up_missing(self) -> None:
+        """End the jobs whose EPR source no simulator has had for as long as there may be none."""
+        now, there = time.monotonic(), {source for lane in self._lanes for source in lane.sources}
+        wanted = self._sources_wanted().union(row.job.source for row in self._suspects)
+        missing = wanted - there if there else set()
+        self._missing_since = {source: self._missing_since.get(source, now) for source in missing}
+        late = {source for source, since in self._missing_since.items() if now - since > self._patience_seconds}
+        for job in {row.job for row in (*self._waiting, *self._suspects) if row.job.source in late}:
+            what = f"no simulator has the EPR source {job.source}; they have {', '.join(sorted(there))}"
+            self._fail(job, Unreachable(f"{self._address}: {what}"))
 
     async def _pause(self, seconds: float | None) -> None:
         with contextlib.suppress(TimeoutError):
@@ -427,17 +457,26 @@ class ReplicaFarm:
         now = time.monotonic()
         kept_free = self._send_suspects(now)
         common = [lane for lane in self._lanes if lane.wants_rows() and lane not in kept_free]
-        while self._waiting:
-            lane = min(common, key=Lane.expected_seconds) if common else self._recall_copy()
-            if lane is None:
-                break
-            lane.add(self._waiting.pop())
-            if common and not lane.has_room():
+        while able := [lane for lane in common if not self._sources_wanted().isdisjoint(lane.sources)]:
+            lane = self._send_next(able)
+            if not lane.has_room():
                 common.remove(lane)
-        if not self._waiting:
-            self._copy_stragglers(now, [lane for lane in common if lane.idle_workers() > 0])
+        while recalled := self._recall_copy():
+            self._send_next([recalled])
+        self._copy_stragglers(now, [lane for lane in common if lane.idle_workers() > 0])
         for lane in self._lanes:
             lane.flush()
+
+    def _sources_wanted(self) -> set[str]:
+        """EPR sources that rows wait for."""
+        return {row.job.source for row in self._waiting.heads()}
+
+    def _send_next(self, lanes: list[Lane]) -> Lane:
+        """Give the next row that one of these can simulate to the one that would be done with it first."""
+        row = self._waiting.pop(lambda row: any(lane.can_simulate(row) for lane in lanes))
+        lane = min((lane for lane in lanes if lane.can_simulate(row)), key=Lane.expected_seconds)
+        lane.add(row)
+        return lane
 
     def _send_suspects(self, now: float) -> set[Lane]:
         """Give suspects a simulator each; returns those that are to become free for the next."""
@@ -448,11 +487,14 @@ class ReplicaFarm:
             return set()
         common = sorted((lane for lane in self._lanes if lane.is_common()), key=lambda lane: len(lane.rows))
         share = max(1, len(self._lanes) // _SUSPECTS_SHARE) - (len(self._lanes) - len(common))
-        chosen = common[: max(0, min(share, len(due)))]
-        for row, lane in zip(due, (lane for lane in chosen if not lane.rows), strict=False):
-            self._suspects.sent(row)
-            lane.alone = row
-            lane.add(row)
+        able = [lane for lane in common if any(map(lane.can_simulate, due))]
+        chosen = able[: max(0, min(share, len(due)))]
+        for row in due:
+            lane = next((lane for lane in chosen if not lane.rows and lane.can_simulate(row)), None)
+            if lane is not None:
+                self._suspects.sent(row)
+                lane.alone = row
+                lane.add(row)
         return set(chosen)
 
     def _copy_stragglers(self, now: float, idle: list[Lane]) -> None:
@@ -468,7 +510,7 @@ class ReplicaFarm:
             for row in away:
                 if lane.idle_workers() <= 0:
                     break
-                if len(row.lanes) == 1 and lane not in row.lanes:
+                if len(row.lanes) == 1 and lane not in row.lanes and lane.can_simulate(row):
                     if _sent_at(row) <= late:
                         lane.add(row)
                         self._copies.append((row, lane))
@@ -476,10 +518,11 @@ class ReplicaFarm:
                         self._wake_at(now + _sent_at(row) - late)
 
     def _recall_copy(self) -> Lane | None:
-        """A lane that has room again because a copy gives way."""
-        while self._copies:
-            row, lane = self._copies.pop()
-            if _is_copy(row, lane):
+        """A lane for rows that wait, which has room again because a copy gives way."""
+        wanted = self._sources_wanted()
+        self._copies = [(row, lane) for row, lane in self._copies if _is_copy(row, lane)]
+        for row, lane in reversed(self._copies):
+            if not lane.sources.isdisjoint(wanted):
                 lane.withdraw(row)
                 return lane
         return None

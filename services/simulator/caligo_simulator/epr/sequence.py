@@ -8,10 +8,12 @@ Its photons, fibre, polarising beam splitter and detectors stand for the link:
 * Wrong port e: the frame is turned by the angle whose squared sine is e, to either side by a coin, since a port that is
   wrong at random prefers no bit in the other basis.
 * Dark counts: a Poisson process of rate -ln(1 - d) a gate in each detector.
+* Dead time: both detectors sleep from the end of a gate with a click for `dead_rounds` gates. SeQUeNCe's detectors
+  recover each for itself, which no claim allows, so their own is a picosecond.
 * A double click is read as a fair coin; SeQUeNCe leaves that to whoever reads the detectors.
 
-SeQUeNCe's detectors recover each for itself, which no claim allows, so dead time is not used. Every tile is a run of
-its own, with nodes seeded by key and tile.
+Every tile is a run of its own, with nodes seeded by key and tile; its detectors begin it awake, which is a click too
+many at most.
 """
 
 from __future__ import annotations
@@ -73,7 +75,7 @@ def _fill_tile(tile: Segment, link: Link, bob: BobBases, seed: np.random.SeedSeq
     fibre = QuantumChannel("fibre", timeline, -10.0 * math.log10(transmittance) / _FIBRE, _FIBRE, weight)
     fibre.set_ends(alice, receiver_node.name)
     fibre.owner = alice  # else it draws from a generator without a seed
-    receiver = QSDetectorPolarization("receiver", timeline)
+    receiver = _Receiver(timeline, link.device.dead_rounds if link.device is not None else 0)
     for number in range(2):
         rate = -math.log1p(-link.dark_count_prob) / (GATE * 1e-12)
         receiver.set_detector(number, transmittance, rate, count_rate=_AT_ONCE, time_resolution=1)
@@ -81,6 +83,7 @@ def _fill_tile(tile: Segment, link: Link, bob: BobBases, seed: np.random.SeedSeq
     receiver_node.set_first_component(receiver.name)
     timeline.init()
     opening = fibre.delay
+    receiver.opening = opening
     receiver.set_basis_list(tile.bob_basis.tolist(), opening, 1e12 / GATE)
     emitter = _Emitter(
         timeline, alice, receiver_node.name, link.detector_error, bit.tolist(), alice_basis.tolist(), side.tolist()
@@ -89,6 +92,28 @@ def _fill_tile(tile: Segment, link: Link, bob: BobBases, seed: np.random.SeedSeq
     timeline.stop_time = opening + rounds * GATE
     timeline.run()
     tile.bob_click[:] = _clicks(receiver.get_photon_times(), opening, coin)
+
+
+class _Receiver(QSDetectorPolarization):
+    """Bob's detectors, which sleep together."""
+
+    def __init__(self, timeline: Any, dead_rounds: int) -> None:
+        super().__init__("receiver", timeline)
+        self._sleep = dead_rounds * GATE
+        self.opening = 0
+        """When the first gate opens."""
+
+    def trigger(self, detector: Any, info: dict[str, Any]) -> None:
+        """Called by a detector that clicks."""
+        super().trigger(detector, info)
+        if self._sleep:
+            now = self.timeline.now()
+            self.timeline.schedule(Event(now + GATE - (now - self.opening) % GATE, Process(self, "sleep", [])))
+
+    def sleep(self) -> None:
+        """Called by the timeline as a gate with a click ends."""
+        for detector in self.detectors:
+            detector.next_detection_time = self.timeline.now() + self._sleep - 1  # the last instant asleep
 
 
 class _Emitter:
