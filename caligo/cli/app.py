@@ -780,6 +780,65 @@ def require(
             print_requirements(found, at, confidence, spec, json=json)
 
 
+@app.command(rich_help_panel=REMOTE)
+def contour(
+    name: Name,
+    x: Annotated[str, typer.Argument(metavar="X", help="Symbol of the first parameter.", show_default=False)],
+    y: Annotated[str, typer.Argument(metavar="Y", help="Symbol of the second one.", show_default=False)],
+    point: Points = [],  # noqa: B006
+    level: Annotated[float, typer.Option(help="Probability of a key.")] = 0.5,
+    points: Annotated[int, typer.Option(min=2, max=501, help="Points of the grid along each parameter.")] = 101,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE.csv",
+            help="Write it there, as CSV, or as GeoJSON where the name ends in .geojson or .json.",
+            show_default=False,
+        ),
+    ] = None,
+    address: Address = DEFAULT_ADDRESS,
+    json: Json = False,
+) -> None:
+    """Give the cliff over two parameters as lines, for other plotters: physical units, the others held at a point.
+
+    For every strategy of the campaign the surrogate's line, the two where it would be at the ends of the surrogate's
+    95 % interval ("surer", "less sure"), and the closed form's. Without `--output` as CSV on standard output, with
+    `--json` as GeoJSON.
+
+    Example: `caligo contour cliff F eta r=0.6 --output cliff.csv`
+    """
+    from caligo.cli.output import console, print_json, say_rules
+    from caligo.cli.rows import contours_as_csv, parse_assignments
+
+    with connect(address) as client:
+        spec = client.get(name).spec
+        say_rules({name: spec})
+        found = client.contour(name, x, y, at=parse_assignments(point), level=level, points=points)
+    geojson = found.to_geojson(claim=spec.physics.claim, campaign=spec.name)
+    if output is None:
+        if json:
+            print_json(geojson)
+        else:
+            sys.stdout.write(contours_as_csv(found))
+        return
+    is_geojson = output.suffix.lower() in (".geojson", ".json")
+    if not is_geojson and output.suffix.lower() != ".csv":
+        raise InvalidArgument("--output", "must end in .csv, .geojson or .json")
+    import json as json_module
+
+    text = json_module.dumps(geojson) + "\n" if is_geojson else contours_as_csv(found)
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InvalidArgument("--output", f"{output}: {error.strerror}") from None
+    if json:
+        print_json({"path": str(output), "lines": len(found.lines)})
+    else:
+        console.print(f"{output}: {len(found.lines)} lines", soft_wrap=True)
+
+
 @app.command("slice", rich_help_panel=REMOTE)
 def slice_command(
     name: Name,

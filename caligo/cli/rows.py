@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import itertools
 import math
 import sys
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from caligo.cli.output import console, print_json, shortest
 from caligo.closed_form import expected
+from caligo.contours import Contours
 from caligo.dataset import row_columns
 from caligo.errors import InvalidArgument
 from caligo.phases import Phase
@@ -286,6 +288,17 @@ def print_requirements(
         for symbol, factor in r.factors.items():
             to = f"to {r.values[symbol]:.4g}" if factor > 1.0 else "as it is"
             console.print(f"  {symbol:<7} k = {factor:.4g}, {to}", soft_wrap=True)
+
+
+def contours_as_csv(found: Contours) -> str:
+    """A line a point: strategy, whose line, its number, and the place in physical units."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["strategy", "kind", "line", found.x, found.y])
+    for number, line in enumerate(found.lines):
+        for a, b in zip(line.x.tolist(), line.y.tolist(), strict=True):
+            writer.writerow([line.strategy.name.lower(), line.kind, number, f"{a:.9g}", f"{b:.9g}"])
+    return text.getvalue()
 
 
 def print_slice(piece: CliffSlice, spec: CampaignSpec, *, json: bool) -> None:

@@ -18,6 +18,7 @@ from caligo.client.calls import Attempts, Call, Connection, Plan, Stream
 from caligo.client.download import Download
 from caligo.client.model import Campaign, CampaignState, Changed, Event, check_success
 from caligo.client.sync import CampaignClient
+from caligo.contours import Contours
 from caligo.errors import InternalError, InvalidArgument
 from caligo.phases import Phase
 from caligo.requirements import IMPROVABLE, Requirement
@@ -154,6 +155,18 @@ class AsyncCampaignClient:
         self, name: str, parameter: str, *, at: Mapping[str, float | str] = {}, levels: Sequence[float] = (0.5, 0.95)
     ) -> tuple[Threshold, ...]:
         return await self._carry_out(calls.threshold(name, parameter, at, levels))
+
+    async def contour(
+        self,
+        name: str,
+        x: str,
+        y: str,
+        *,
+        at: Mapping[str, float | str] = {},
+        level: float = 0.5,
+        points: int = 101,
+    ) -> Contours:
+        return await self._carry_out(calls.contour(name, x, y, at, level, points))
 
     async def require(
         self,

@@ -19,9 +19,10 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 from numpy.typing import NDArray
 
-from caligo import closed_form, requirements, rpc, slices, thresholds, wire
+from caligo import closed_form, contours, requirements, rpc, slices, thresholds, wire
 from caligo.addresses import proxy_variable
 from caligo.client.model import Campaign, CampaignState, Event, resource_name
+from caligo.contours import Contours
 from caligo.errors import CaligoError, DeadlineExceeded, InvalidArgument, ResourceExhausted, Unreachable
 from caligo.phases import Phase
 from caligo.points import parameter_column, point
@@ -40,6 +41,8 @@ T_co = TypeVar("T_co", covariant=True)
 _UNARY_SECONDS: Final = 30.0
 _PREDICT_SECONDS: Final = 600.0
 """The model of an ended campaign may have to be made again first."""
+_MOST_POINTS: Final = 501
+"""Of a grid, along each parameter."""
 _PREDICT_ROWS: Final = 65_536
 """Rows a call: 2.4 MB there, 0.8 MB back."""
 _BACKOFF_SECONDS: Final = (0.1, 2.0)
@@ -286,6 +289,32 @@ def threshold(
     if not low < high:
         raise InvalidArgument(parameter, f"is fixed at {low:g} in the campaign")
     asking = thresholds.steps(space, column, point(at, space), levels)
+    rows = next(asking)
+    while True:
+        predicted = yield from _predict(name, rows)
+        try:
+            rows = asking.send(np.concatenate([predicted, closed_form.expected(rows, spec)], axis=1))
+        except StopIteration as end:
+            return end.value
+
+
+def contour(name: str, x: str, y: str, at: Mapping[str, float | str], level: float, points: int) -> Plan[Contours]:
+    axes = parameter_column(x, "x"), parameter_column(y, "y")
+    if x == y:
+        raise InvalidArgument("y", "must be another parameter than x")
+    if not 2 <= points <= _MOST_POINTS:
+        raise InvalidArgument("points", f"must lie between 2 and {_MOST_POINTS}")
+    if not 0 < level < 1:
+        raise InvalidArgument("level", f"must lie between 0 and 1, not {level:g}")
+    spec = (yield from get(name)).spec
+    space = spec.space.resolve()
+    for symbol in (x, y):
+        if symbol in at:
+            raise InvalidArgument(symbol, "varies: leave it out of the point")
+        low, high = space.bounds[symbol]
+        if not low < high:
+            raise InvalidArgument(symbol, f"is fixed at {low:g} in the campaign")
+    asking = contours.steps(space, axes, point(at, space), points, level)
     rows = next(asking)
     while True:
         predicted = yield from _predict(name, rows)

@@ -17,6 +17,7 @@ from caligo.client import calls
 from caligo.client.calls import Attempts, Call, Connection, Plan, Stream
 from caligo.client.download import Download
 from caligo.client.model import Campaign, CampaignState, Changed, Event, check_success
+from caligo.contours import Contours
 from caligo.errors import InternalError, InvalidArgument
 from caligo.phases import Phase
 from caligo.requirements import IMPROVABLE, Requirement
@@ -307,6 +308,33 @@ class CampaignClient:
             FailedPrecondition: its surrogate has not been fitted yet.
         """
         return self._carry_out(calls.threshold(name, parameter, at, levels))
+
+    def contour(
+        self,
+        name: str,
+        x: str,
+        y: str,
+        *,
+        at: Mapping[str, float | str] = {},
+        level: float = 0.5,
+        points: int = 101,
+    ) -> Contours:
+        """The cliff over two parameters as lines, with the surrogate's band and the closed form's own.
+
+        Args:
+            x, y: symbols.
+            at: what the other parameters are held at, by symbol in physical units; what is missing takes the middle of
+                the space. Every strategy that the campaign has is answered for.
+            level: of the probability that one run gives a key.
+            points: of the grid along each parameter, 2 to 501; lines are straight between them.
+
+        Raises:
+            InvalidArgument: no such parameter, one that the campaign holds fixed, or `at` is outside its space.
+            NotFound: there is no campaign of that name.
+            FailedPrecondition: its surrogate has not been fitted yet.
+            ModuleNotFoundError: `contourpy`, which comes with matplotlib, is not installed.
+        """
+        return self._carry_out(calls.contour(name, x, y, at, level, points))
 
     def require(
         self,

@@ -332,6 +332,32 @@ def test_require(caligo: Caligo, ended: pb.Campaign, orchestrator: Any) -> None:
         assert caligo("require", "c", "F=0.95", *wrong)[0::2] == (2, f"caligo: {said}\n")
 
 
+def test_contour(caligo: Caligo, ended: pb.Campaign, orchestrator: Any) -> None:
+    orchestrator.key = lambda inputs: 1 / (1 + np.exp(50 * (inputs[:, 0] - 0.8)))
+    code, out, _ = caligo("contour", "c", "r", "F", "eta=0.1", "--points", "21")
+    assert code == 0
+    heading, *lines = [line.split(",") for line in out.splitlines()]
+    assert heading == ["strategy", "kind", "line", "r", "F"]
+    ours = [line for line in lines if line[:2] == ["blind", "surrogate"]]
+    assert len(ours) == 21 and all(float(line[3]) == pytest.approx(0.8, abs=1e-3) for line in ours)
+    plain = json.loads(caligo("contour", "c", "r", "F", "--json")[1])
+    assert plain["features"][0]["properties"]["claim"] == "individual"
+    code, out, _ = caligo("contour", "c", "r", "F", "--output", "cliff.geojson")
+    assert code == 0 and json.loads(Path("cliff.geojson").read_text())["type"] == "FeatureCollection"
+    caligo("contour", "c", "r", "F", "--output", "cliff.csv")
+    assert Path("cliff.csv").read_text().startswith("strategy,kind,line,r,F\n")
+    for wrong, said in (
+        (("r", "r"), "y: must be another parameter than x"),
+        (("r", "F", "F=0.9"), "F: varies: leave it out of the point"),
+        (("r", "FF"), "y: must be one of "),
+        (("r", "F", "--output", "cliff.png"), "--output: must end in .csv, .geojson or .json"),
+        (("r", "F", "--level", "1"), "level: must lie between 0 and 1, not 1"),
+    ):
+        code, _, err = caligo("contour", "c", *wrong)
+        assert code == 2 and err.startswith(f"caligo: {said}")
+    assert not Path("cliff.png").exists()
+
+
 THEORY = ("margin", "standard_deviation", "probability_of_key")
 
 
