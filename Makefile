@@ -8,9 +8,10 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DOCS_READY := $(VENV)/.docs-ready
 PROTOS := $(wildcard protos/caligo/v1/*.proto)
 
-.PHONY: help env campaign test test-long test-docker lint protos check-protos tables format bench bench-long locks images clean
+.PHONY: help env campaign docs test test-long test-docker lint protos check-protos tables format bench bench-long locks images clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -42,6 +43,14 @@ test-long: $(READY)  ## the slow tests as well
 
 test-docker: $(READY)  ## images and a campaign on a real Docker engine: root, docker.io, docker-compose and debootstrap
 	$(BIN)/python -m pytest -m docker tests/docker --timeout 3600
+
+$(DOCS_READY): $(READY) requirements-docs.txt
+	$(BIN)/python -m pip install --quiet --requirement requirements-docs.txt
+	touch $@
+
+docs: $(DOCS_READY)  ## the site, in build/site: a broken link, or something public without a docstring, fails
+	$(BIN)/python -m tools.site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 lint: $(READY) check-protos  ## ruff, mypy, buf
 	$(BIN)/ruff check .
