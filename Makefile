@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 DOCS_READY := $(VENV)/.docs-ready
 PROTOS := $(wildcard protos/caligo/v1/*.proto)
 
-.PHONY: help env campaign docs test test-long test-docker lint protos check-protos tables format bench bench-long locks images clean
+.PHONY: help env campaign dist docs test test-dist test-docs test-docker test-long test-tutorials lint protos check-protos tables format bench bench-long locks images clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -36,10 +36,10 @@ PYTEST_PARALLEL := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 \
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 test: $(READY)  ## the test suite; no GPU needed; make test TEST_PROCESSES=8 on more cores
-	$(PYTEST_PARALLEL) -m "not slow and not docker"
+	$(PYTEST_PARALLEL) -m "not slow and not docker and not documents"
 
 test-long: $(READY)  ## the slow tests as well
-	$(PYTEST_PARALLEL) -m "not docker"
+	$(PYTEST_PARALLEL) -m "not docker and not documents"
 
 test-docker: $(READY)  ## images and a campaign on a real Docker engine: root, docker.io, docker-compose and debootstrap
 	$(BIN)/python -m pytest -m docker tests/docker --timeout 3600
@@ -102,10 +102,18 @@ locks: $(READY)  ## pin what the images install
 	printf '%s\n' '.[telemetry]' './services/surrogate[keops]' | \
 		$(LOCK) --output-file services/surrogate/requirements-cuda.lock -
 
+dist: $(DOCS_READY)  ## wheels and sources of every distribution, in dist/
+	rm -rf dist
+	for place in . $(SERVICES:%=services/%); do $(BIN)/python -m build --no-isolation --outdir dist $$place || exit 1; done
+	$(BIN)/python -m twine check --strict dist/*
+
+test-dist: dist  ## install them into an empty environment, and run a campaign there
+	$(BIN)/python -m pytest -m documents tests/documents/test_distributions.py --timeout 1200
+
 images: $(SERVICES:%=image-%)  ## a container image of each service; make images BUILD='--build-arg BASE=...'
 
 image-%:
 	docker build --file services/$*/Dockerfile --tag caligo/$*:$(VERSION) $(BUILD) .
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
