@@ -110,5 +110,10 @@ def test_every_distribution_has_the_version_and_the_licence() -> None:
 def test_the_citation_is_one() -> None:
     file = ROOT / "CITATION.cff"
     assert str(yaml.safe_load(file.read_text())["version"]) == caligo.__version__
-    checked = [Path(sys.executable).parent / "check-jsonschema", "--builtin-schema", "vendor.citation-file-format", file]
+    checked = [
+        Path(sys.executable).parent / "check-jsonschema",
+        "--builtin-schema",
+        "vendor.citation-file-format",
+        file,
+    ]
     subprocess.run(checked, check=True, timeout=60)
