@@ -107,6 +107,9 @@ dist: $(DOCS_READY)  ## wheels and sources of every distribution, in dist/
 	for place in . $(SERVICES:%=services/%); do $(BIN)/python -m build --no-isolation --outdir dist $$place || exit 1; done
 	$(BIN)/python -m twine check --strict dist/*
 
+test-docs: docs  ## the site, and what documents tell to type, each document in a network of its own
+	$(BIN)/python -m pytest -m documents tests/documents/test_site.py tests/documents/test_commands.py --timeout 900
+
 test-dist: dist  ## install them into an empty environment, and run a campaign there
 	$(BIN)/python -m pytest -m documents tests/documents/test_distributions.py --timeout 1200
 
