@@ -106,11 +106,12 @@ def test_blocks_say_what_they_are_and_are_good_code(document: Path) -> None:
 
 def script(document: Path) -> str:
     """All that a document has run, with its places on standard error."""
-    parts = ["trap 'kill $(jobs -p) 2>/dev/null || true; wait || true' EXIT"]
-    for block in blocks(document):
-        if block.commands and not block.why_not:
-            parts.append(f"{block.before}echo '== {document.name}:{block.line}' >&2\n{block.commands}")
-    return "\n".join(parts) if len(parts) > 1 else ""
+    parts = [
+        f"{block.before}echo '== {document.name}:{block.line}' >&2\n{block.commands}"
+        for block in blocks(document)
+        if block.commands and not block.why_not
+    ]
+    return "\n".join(["trap 'kill $(jobs -p) 2>/dev/null || true; wait || true' EXIT", *parts]) if parts else ""
 
 
 TO_BE_RUN = [document for document in DOCUMENTS if script(document)]
