@@ -110,6 +110,9 @@ dist: $(DOCS_READY)  ## wheels and sources of every distribution, in dist/
 test-docs: docs  ## the site, and what documents tell to type, each document in a network of its own
 	$(BIN)/python -m pytest -m documents tests/documents/test_site.py tests/documents/test_commands.py --timeout 900
 
+test-tutorials: $(DOCS_READY)  ## docs/tutorials as notebooks, each under three minutes on two cores
+	$(BIN)/python -m pytest -m documents tests/documents/test_tutorials.py
+
 test-dist: dist  ## install them into an empty environment, and run a campaign there
 	$(BIN)/python -m pytest -m documents tests/documents/test_distributions.py --timeout 1200
 

@@ -15,11 +15,9 @@ network of its own, from which nothing leads out.
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,11 +35,6 @@ DOCUMENTS = sorted(
 )
 KNOWN = {"sh", "python", "yaml", "text", "dockerfile"}
 SECONDS = 600
-ALONE = [
-    *("unshare", "--user", "--map-root-user", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"),
-    *("bash", "-c", 'ip link set lo up && exec "$0" "$@"'),
-]
-"""A network with nothing but a loopback, and processes that end with the first of them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,22 +110,11 @@ def script(document: Path) -> str:
 TO_BE_RUN = [document for document in DOCUMENTS if script(document)]
 
 
-@pytest.fixture(scope="module")
-def alone() -> list[str]:
-    if subprocess.run([*ALONE, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("no network of one's own to be had here: user namespaces, unshare and ip are needed")
-    return ALONE
-
-
 @pytest.mark.parametrize("document", TO_BE_RUN, ids=lambda path: str(path.relative_to(ROOT)))
-def test_what_a_document_tells_to_type_works(document: Path, alone: list[str], tmp_path: Path) -> None:
+def test_what_a_document_tells_to_type_works(
+    document: Path, alone: tuple[str, ...], surroundings: dict[str, str], tmp_path: Path
+) -> None:
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
-    surroundings = {name: value for name, value in os.environ.items() if not name.startswith("CALIGO_")}
-    surroundings |= {
-        "HOME": str(tmp_path),
-        "PATH": f"{Path(sys.executable).parent}:{surroundings['PATH']}",
-        "OMP_NUM_THREADS": "1",
-    }
     said = tmp_path / "said.log"
     with said.open("w") as output:
         shell = subprocess.Popen(
@@ -143,5 +125,4 @@ def test_what_a_document_tells_to_type_works(document: Path, alone: list[str], t
             code = shell.wait(SECONDS)
         finally:
             shell.kill()
-    text = said.read_text()
-    assert code == 0, text[-4000:]
+    assert code == 0, said.read_text()[-4000:]
