@@ -1,4 +1,4 @@
-"""Tutorials run from the first cell to the last, each in a fresh directory; what they promise they assert themselves."""
+"""Tutorials run from the first cell to the last, each in a fresh directory; what they promise they assert."""
 
 from __future__ import annotations
 
