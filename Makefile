@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 DOCS_READY := $(VENV)/.docs-ready
 PROTOS := $(wildcard protos/caligo/v1/*.proto)
 
-.PHONY: help env campaign dist docs test test-dist test-docs test-docker test-long test-tutorials lint protos check-protos tables format bench bench-long locks images clean
+.PHONY: help env campaign dist docs sbom test test-dist test-docs test-docker test-long test-tutorials lint protos check-protos tables format bench bench-long locks images clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -113,7 +113,19 @@ test-docs: docs  ## the site, and what documents tell to type, each document in 
 test-tutorials: $(DOCS_READY)  ## docs/tutorials as notebooks, each under three minutes on two cores
 	$(BIN)/python -m pytest -m documents tests/documents/test_tutorials.py
 
-test-dist: dist  ## install them into an empty environment, and run a campaign there
+# Of what images install beside Debian's own packages. Those for CUDA are not in our environment: their licences are
+# NVIDIA's and Triton's, and in the SBOM by name.
+SBOM := $(wildcard services/*/requirements*.lock)
+sbom: $(DOCS_READY)  ## what each image installs (CycloneDX), and under which licences, in build/sbom
+	rm -rf build/sbom && mkdir -p build/sbom
+	for lock in $(SBOM); do \
+		$(BIN)/cyclonedx-py requirements --output-reproducible --output-format JSON \
+			--output-file build/sbom/$$(basename $$(dirname $$lock))-$$(basename $$lock .lock).json $$lock || exit 1; done
+	$(BIN)/pip-licenses --python $(BIN)/python --from=mixed --with-urls --format=markdown \
+		--partial-match --fail-on "GPL;UNKNOWN" --output-file build/sbom/licences.md \
+		--packages $$(sed -n 's/^\([A-Za-z0-9_.-]*\)==.*/\1/p' $(SBOM) | sort -u)
+
+test-dist: dist sbom  ## install them into an empty environment, and run a campaign there
 	$(BIN)/python -m pytest -m documents tests/documents/test_distributions.py --timeout 1200
 
 images: $(SERVICES:%=image-%)  ## a container image of each service; make images BUILD='--build-arg BASE=...'

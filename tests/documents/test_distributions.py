@@ -1,4 +1,4 @@
-"""The distributions that `make dist` has built, in environments that have nothing else.
+"""The distributions that `make dist` has built, in environments that have nothing else; and what `make sbom` lists.
 
 What they ask for comes from the index that pip knows, at the versions of requirements.txt. `TORCH` names another build
 of PyTorch, as for `make env`.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -68,3 +69,15 @@ def test_the_library_alone_is_a_client(tmp_path: Path) -> None:
     assert call(programs / "python", "-c", program, cwd=tmp_path) == "nobody\n"
     installed = json.loads(call(programs / "python", "-m", "pip", "list", "--format", "json", cwd=tmp_path))
     assert not {"torch", "scipy", "numba", "matplotlib", "pandas"} & {one["name"] for one in installed}
+
+
+def test_the_bill_of_materials_is_what_images_install() -> None:
+    locks = sorted(ROOT.glob("services/*/requirements*.lock"))
+    bills = sorted((ROOT / "build" / "sbom").glob("*.json"))
+    assert [bill.stem for bill in bills] == [f"{lock.parent.name}-{lock.stem}" for lock in locks]
+    for lock, bill in zip(locks, bills, strict=True):
+        pinned = set(re.findall(r"^([\w.-]+)==([^\s;]+)", lock.read_text(), re.MULTILINE))
+        listed = json.loads(bill.read_text())["components"]
+        assert pinned == {(one["name"], one["version"]) for one in listed}
+    licences = (ROOT / "build" / "sbom" / "licences.md").read_text()
+    assert all(f"| {name} " in licences for name in ("numpy", "grpcio", "torch", "h5py"))
