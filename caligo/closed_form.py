@@ -8,8 +8,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from caligo.physics import entropy_arrays
 from caligo.physics.arrays import NUMPY, Arrays, double
+from caligo.physics.device import law
 from caligo.physics.prediction import Prediction, predict
+from caligo.physics.security import REFERENCE_WAIT_NS
 from caligo.space import PARAMETERS, STRATEGY_COLUMN, ExplorationSample
 from caligo.spec import CampaignSpec, PhysicsSpec, ProtocolSpec
 
@@ -29,14 +32,37 @@ def expect(inputs: Any, physics: PhysicsSpec, protocol: ProtocolSpec, arrays: Ar
     Returns:
         Arrays of float64 [...].
     """
-    xp = arrays.xp
-    rows = double(inputs, xp)
+    return _predict(_columns(double(inputs, arrays.xp), arrays.xp), physics, protocol, arrays)
+
+
+def _columns(rows: Any, xp: Any) -> list[Any]:
+    """Physical values of model coordinates, and the strategy."""
     columns = []
     for j, parameter in enumerate(PARAMETERS):
         values = xp.exp(_LN10 * rows[..., j]) if parameter.is_log else rows[..., j]
         columns.append(xp.clip(values, parameter.lowest, parameter.highest))
     columns.append(xp.where(rows[..., STRATEGY_COLUMN] > 0.5, 1.0, 0.0))
-    return _predict(columns, physics, protocol, arrays)
+    return columns
+
+
+def surplus(inputs: Any, physics: PhysicsSpec) -> NDArray[np.float64]:
+    """h_min - h(Q) of rows behind a device, bits a reconciled bit: no key is possible where it is not positive.
+
+    `physics.feasibility_margin` with the device's error rate at its least, and only rounds of single pairs for h_min.
+
+    Args:
+        inputs: model coordinates [n, 9].
+
+    Returns:
+        float64 [n], in [-1, 1/2].
+    """
+    r, nu, wait, fidelity, efficiency, detector_error, dark, rounds, _ = _columns(np.asarray(inputs, np.float64), np)
+    device = physics.device.in_rounds()
+    found = law(device, fidelity, efficiency, detector_error, dark, rounds, physics.fidelity_convention)
+    kept = r ** (wait / REFERENCE_WAIT_NS) if physics.memory_model == "markov" else r
+    single = np.clip(1.0 - found.several / found.click, 0.0, 1.0)
+    rate = entropy_arrays.entropy_rate(physics.claim, kept, nu, np) * single
+    return rate - entropy_arrays.binary_entropy(np.clip(found.still_qber, 0.0, 0.5), np)
 
 
 def expected(inputs: NDArray[np.floating], spec: CampaignSpec) -> NDArray[np.float32]:
@@ -73,5 +99,6 @@ def _predict(columns: list[Any], physics: PhysicsSpec, protocol: ProtocolSpec, a
         pe_penalty=protocol.pe_penalty,
         reconciliation_failure=protocol.reconciliation_failure,
         max_decoded_frames=protocol.max_decoded_frames,
+        device=physics.device.in_rounds(),
         arrays=arrays,
     )

@@ -13,9 +13,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from caligo.closed_form import surplus
 from caligo.physics.claims import CLAIMS, LEGACY, Claim, Counts
+from caligo.physics.device import known_rounds, law
 from caligo.physics.efficiency import PAYLOADS
-from caligo.physics.feasibility import is_feasible
 from caligo.physics.prediction import MARGIN_FLOOR, removed_rounds
 from caligo.physics.security import effective_retention
 from caligo.results import COUNT, ProtocolOutcome, Reason, ResultRows
@@ -83,6 +84,8 @@ def refusal(spec: CampaignSpec, claim: Claim) -> str | None:
     if claim.name in LEGACY:
         return f"{claim.name} is a rule of release 0.1, whose rows are of another protocol"
     partition = spec.protocol.partition
+    if spec.physics.device.pairs.mean_pairs and not claim.covers_several:
+        return f"{claim.name} has no form for rounds with several pairs"
     return claim.refusal(partition) if partition not in claim.partitions else None
 
 
@@ -142,11 +145,8 @@ def _with_counts(row: np.void, secret: float) -> KeyStatus:
 
 def _is_feasible(row: np.void, spec: CampaignSpec, claim: Claim) -> bool:
     """Whether a run of any length could give key at the row's place under the claim."""
-    s, physics = ExplorationSample.inflate(0, row["inputs"]), spec.physics
-    return is_feasible(
-        s.r, s.nu, s.dt_ns, s.F, s.eta, s.e_det, s.P_dark,
-        claim=claim.name, memory_model=physics.memory_model, convention=physics.fidelity_convention,
-    )  # fmt: skip
+    physics = spec.physics.model_copy(update={"claim": claim.name})
+    return bool(surplus(row["inputs"][np.newaxis], physics)[0] > 0.0)
 
 
 def _secret(row: np.void, spec: CampaignSpec, claim: Claim) -> float:
@@ -174,5 +174,9 @@ def _key_bits(row: np.void, spec: CampaignSpec, claim: Claim, cut: float, remove
     detected, slots = (int(row["counts"][COUNT[name]]) for name in ("detected", "test_bits"))
     s, physics = ExplorationSample.inflate(0, row["inputs"]), spec.physics
     r = effective_retention(s.r, s.dt_ns, physics.memory_model)
-    counts = Counts(detected, detected - slots, cut, removed, leak)
+    known, device = 0.0, physics.device.in_rounds()
+    if device is not None and device.leaking_pairs:
+        rounds = law(device, s.F, s.eta, s.e_det, s.P_dark, float(s.N), physics.fidelity_convention)
+        known = float(known_rounds(rounds, detected, s.N, physics.epsilon))
+    counts = Counts(detected, detected - slots, cut, removed, leak, known)
     return claim.key_bits(counts, r, s.nu, physics.epsilon, spec.protocol.partition).secret

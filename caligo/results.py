@@ -73,6 +73,8 @@ class Reason(enum.IntEnum):
     """failure_reconciliation: Bob could not correct his string and ends with random bits; Alice's strings exist."""
     REFUSED_SETS = 14
     """failure_security: the sets that Bob names are unequal, overlap, or name a round that was not detected."""
+    SOURCE_FAULT = 15
+    """failure_error: the EPR source cannot be used, or what it made are no rounds."""
 
 
 METRICS: Final[tuple[tuple[str, str], ...]] = (

@@ -115,6 +115,8 @@ class Table:
             raise TableError(f"it was measured with version {self.version}, this is {caligo.__version__}")
         if self.source != protocol.epr_source:
             raise TableError(f"it was measured with the EPR source {self.source}, not {protocol.epr_source}")
+        if physics.device.in_rounds() is not None:
+            raise TableError("it was measured with the ideal device")
         cell = self.cells.get((protocol.partition, physics.claim, physics.memory_model))
         if cell is None:
             raise TableError(

@@ -9,6 +9,7 @@ the same names; `to_proto` and `from_proto` go between the last two. Who writes 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, TypeVar, get_origin
 
@@ -30,6 +31,7 @@ from pydantic import (
 from caligo import logs
 from caligo.errors import FieldViolation, InvalidArgument
 from caligo.physics import claims
+from caligo.physics.device import TILE, Device, Drift, law, look_back
 from caligo.space import PARAMETERS, PRESETS, Space, tell_apart
 
 log = logs.get("spec")
@@ -122,6 +124,152 @@ class SpaceSpec(_Model):
         return Space(bounds, self.blind_fraction)
 
 
+class FibreSpec(_Model):
+    """What lies between the parties."""
+
+    length_km: float = Field(0, ge=0, le=1000)
+    """Kilometres."""
+    attenuation_db_per_km: float = Field(0.2, ge=0, le=100)
+    """Of the fibre: 0.2 at 1550 nm (standard), 0.17 (low loss), about 3 at 810 nm."""
+    insertion_loss_db: float = Field(0, ge=0, le=100)
+    """Of connectors, filters and the analyser."""
+
+
+class PairsSpec(_Model):
+    """The source of pairs, in Alice's laboratory. By default each round holds a single pair."""
+
+    mean_pairs: float = Field(0, ge=0, le=1)
+    """Mean number of pairs of a parametric source in a gate; a round is then a gate in which exactly one of Alice's
+    detectors clicked. 0: single pairs."""
+    leaking_pairs: float = Field(0, ge=0, le=1)
+    """Mean number within the time in which photons cannot be told apart: a round with several of these is known to
+    a dishonest Bob. 0: as `mean_pairs`."""
+    modes: int = Field(1, ge=0, le=1_000_000)
+    """Schmidt modes in each polarisation: 1 thermal pair numbers; 0 for very many, which is Poissonian."""
+    alice_efficiency: float = Field(1, gt=0, le=1)
+    """Of Alice's side, her detectors included."""
+    alice_dark: float = Field(0, ge=0, le=0.1)
+    """Dark count probability of each of her detectors a gate."""
+
+
+class DetectorsSpec(_Model):
+    """Bob's two detectors, which are open in every round."""
+
+    preset: Literal["none", "si_apd", "ingaas_nfad", "ingaas_gated", "snspd"] = "none"
+    """A detector whose figures stand where a setting below is left at 0; docs/devices.md says where they are from."""
+    dead_time_ns: float = Field(0, ge=0, le=1e9)
+    """After a click, for both detectors together."""
+    afterpulse: float = Field(0, ge=0, le=0.5)
+    """Probability that a click leaves a carrier which fires the same detector again once it is alive."""
+    afterpulse_decay_ns: float = Field(0, ge=0, le=1e9)
+    """Mean time for which a carrier stays beyond the dead time."""
+    dark_hz: float = Field(0, ge=0, le=1e9)
+    """Dark and background counts of each detector a second, in the gate; beside P_dark of the space."""
+    gate_ns: float = Field(0, ge=0, le=1e9)
+    """Length of the gate, for `dark_hz`."""
+    imbalance: float = Field(0, ge=0, le=0.5)
+    """By how much the worse of the two detectors is less efficient than the better, relative; eta is the better's."""
+    swap: bool = False
+    """Bob swaps the detectors of 0 and 1 by a secret coin in each round, which hides an imbalance."""
+
+
+class AlignmentSpec(_Model):
+    """Errors of the analysers beside e_det."""
+
+    x_error: float = Field(0, ge=0, le=0.5)
+    """Probability of the wrong port in basis X, beside e_det of both bases."""
+    drift: Drift = "none"
+    """How the analysers turn over a run: not, by a sinusoid of random phase, by a random walk that begins at 0."""
+    drift_amplitude: float = Field(0, ge=0, le=0.785)
+    """Radians: of the sinusoid, or the walk's standard deviation after `drift_period_s`."""
+    drift_period_s: float = Field(0, ge=0, le=1e7)
+    """Seconds: period of the sinusoid, or the time that `drift_amplitude` of a walk is told for."""
+
+
+class DeviceSpec(_Model):
+    """A real device; everything is off by default, and N counts rounds."""
+
+    round_period_ns: float = Field(0, ge=0, le=1e12)
+    """Time from one round to the next. Needed by dead time, afterpulses and drift."""
+    fibre: FibreSpec = FibreSpec()
+    pairs: PairsSpec = PairsSpec()
+    detectors: DetectorsSpec = DetectorsSpec()
+    alignment: AlignmentSpec = AlignmentSpec()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DeviceSpec:
+        """Raises: what contradicts itself, by field."""
+        figures, alignment = self._figures(), self.alignment
+        if not self.round_period_ns:
+            for field in ("dead_time_ns", "afterpulse"):
+                if figures[field]:
+                    raise ValueError(f"round_period_ns: is needed with detectors.{field}")
+            if alignment.drift != "none":
+                raise ValueError("round_period_ns: is needed with alignment.drift")
+        if bool(self.detectors.gate_ns) != bool(figures["dark_hz"]) and (
+            self.detectors.gate_ns or self.detectors.dark_hz
+        ):
+            raise ValueError("detectors.gate_ns: dark_hz and gate_ns go together")
+        if self.detectors.imbalance and not self.detectors.swap:
+            raise ValueError(
+                "detectors.imbalance: no claim covers detectors that differ, which tell Alice Bob's choice;"
+                " `swap: true` is a remedy"
+            )
+        if (alignment.drift == "none") != (alignment.drift_amplitude == 0.0):
+            raise ValueError("alignment.drift_amplitude: a drift has an amplitude above 0, and no drift has none")
+        if alignment.drift != "none" and alignment.drift_period_s * 1e9 < _TILES_OF_DRIFT * TILE * self.round_period_ns:
+            least = _TILES_OF_DRIFT * TILE * self.round_period_ns * 1e-9
+            raise ValueError(
+                f"alignment.drift_period_s: must be at least {least:.3g} s, {_TILES_OF_DRIFT * TILE} rounds"
+            )
+        if self.pairs.leaking_pairs and not self.pairs.mean_pairs:
+            raise ValueError("pairs.leaking_pairs: needs mean_pairs")
+        return self
+
+    def _figures(self) -> dict[str, float]:
+        """Of the detectors: what is set, and the preset's where it is not."""
+        preset = DETECTORS.get(self.detectors.preset, {})
+        return {name: getattr(self.detectors, name) or preset.get(name, 0.0) for name in _FIGURES}
+
+    def in_rounds(self) -> Device | None:
+        """The same in units of rounds; None where nothing is on."""
+        fibre, pairs, alignment, figures = self.fibre, self.pairs, self.alignment, self._figures()
+        loss_db = fibre.length_km * fibre.attenuation_db_per_km + fibre.insertion_loss_db
+        period = self.round_period_ns
+        device = Device(
+            transmission=10.0 ** (-0.1 * loss_db) * (1.0 - 0.5 * self.detectors.imbalance),
+            dark=-math.expm1(-figures["dark_hz"] * self.detectors.gate_ns * 1e-9),
+            mean_pairs=pairs.mean_pairs,
+            leaking_pairs=pairs.leaking_pairs or pairs.mean_pairs,
+            modes=float(pairs.modes or math.inf) if pairs.mean_pairs else math.inf,
+            alice_efficiency=pairs.alice_efficiency if pairs.mean_pairs else 1.0,
+            alice_dark=pairs.alice_dark if pairs.mean_pairs else 0.0,
+            # A gate exactly one dead time later is alive.
+            dead_rounds=max(0, math.ceil(figures["dead_time_ns"] / period - 1e-9) - 1) if period else 0,
+            afterpulse=figures["afterpulse"],
+            afterpulse_decay=figures["afterpulse_decay_ns"] / period if period and figures["afterpulse"] else 0.0,
+            x_error=alignment.x_error,
+            drift=alignment.drift,
+            drift_amplitude=alignment.drift_amplitude,
+            drift_period=alignment.drift_period_s * 1e9 / period if alignment.drift != "none" else math.inf,
+        )
+        return None if device == Device() else device
+
+
+_TILES_OF_DRIFT: Final = 16
+"""Tiles that a period of drift takes at least, since within a tile it stands still."""
+
+DETECTORS: Final[Mapping[str, Mapping[str, float]]] = {
+    "none": {},
+    "si_apd": {"dead_time_ns": 30.0, "afterpulse": 0.0035, "dark_hz": 250.0},
+    "ingaas_nfad": {"dead_time_ns": 20_000.0, "afterpulse": 0.022, "afterpulse_decay_ns": 1_100.0, "dark_hz": 1.0},
+    "ingaas_gated": {"afterpulse": 0.055, "afterpulse_decay_ns": 1_100.0, "dark_hz": 3_000.0},
+    "snspd": {"dead_time_ns": 40.0, "dark_hz": 1.0},
+}
+"""Presets by name; docs/devices.md names the sources."""
+_FIGURES: Final = ("dead_time_ns", "afterpulse", "afterpulse_decay_ns", "dark_hz")
+
+
 class PhysicsSpec(_Model):
     """What is assumed about the adversary and the devices."""
 
@@ -133,6 +281,8 @@ class PhysicsSpec(_Model):
     """What F is: the fidelity to the Bell state, or its weight in white noise."""
     epsilon: float = Field(1e-10, gt=0, lt=0.1)
     """Each of the claim's error terms, and the detection test's."""
+    device: DeviceSpec = DeviceSpec()
+    """The link; by default the ideal one, of which eta, e_det and P_dark say everything."""
 
     @model_validator(mode="before")
     @classmethod
@@ -162,8 +312,9 @@ class PhysicsSpec(_Model):
 class ProtocolSpec(_Model):
     """How one run of the protocol is carried out."""
 
-    epr_source: Literal["statistical", "netsquid"] = "statistical"
-    """Where quantum data comes from; docs/netsquid.md says what `netsquid` needs."""
+    epr_source: str = Field("statistical", pattern=r"^[a-z0-9]([a-z0-9_-]*[a-z0-9])?$", max_length=63)
+    """Where quantum data comes from: `statistical`, `sequence`, `netsquid`, or a source of somebody else's by its name
+    (docs/sources.md). A simulator that has it must be there."""
     partition: claims.Partition = "alice"
     """Who divides the rounds into two strings. `alice`: Bob measures in one basis, Alice's bases are the partition.
     `bob`: Bob measures in random bases and names the sets. A claim that does not cover it is refused."""
@@ -179,6 +330,9 @@ class ProtocolSpec(_Model):
     time_limit_seconds: float = Field(120, gt=0, le=86_400)
     """Wall-clock limit of one sample."""
 
+
+_LOOK_BACKS: Final = 16
+"""A tile holds the rounds that it takes on average to know a detector's state this many times."""
 
 BatchRule = Literal["straddle", "randomized_straddle", "joint_straddle", "sur"]
 """Rules that choose a batch of runs; `caligo_surrogate.acquisition` says what each of them values."""
@@ -299,6 +453,13 @@ class CampaignSpec(_Model):
 
     @model_validator(mode="before")
     @classmethod
+    def _the_device_is_physics(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "device" in values:
+            raise ValueError("device: is a section of physics: write physics.device")
+        return values
+
+    @model_validator(mode="before")
+    @classmethod
     def _the_partition_of_an_old_bound(cls, values: Any) -> Any:
         """What release 0.1 called the bound erven2014 was always Bob's partition."""
         physics, protocol = (
@@ -314,6 +475,48 @@ class CampaignSpec(_Model):
         if refusal is not None:
             raise ValueError(f"protocol.partition: {refusal}")
         return self
+
+    @model_validator(mode="after")
+    def _the_device_can_be_simulated(self) -> CampaignSpec:
+        device = self.physics.device.in_rounds()
+        if device is None:
+            return self
+        if device.mean_pairs and not claims.claim(self.physics.claim).covers_several:
+            raise ValueError(
+                f"physics.device.pairs.mean_pairs: {self.physics.claim} has no form for rounds with several pairs;"
+                " individual, stw09 and erven2014 have"
+            )
+        if self.protocol.epr_source in ("netsquid", "sequence") and device != Device(device.transmission, device.dark):
+            raise ValueError(
+                f"physics.device: the source {self.protocol.epr_source} knows fibre and dark counts only; statistical"
+                " has the rest"
+            )
+        if device.x_error and self.space.blind_fraction:
+            raise ValueError(
+                "physics.device.alignment.x_error: what blind reconciliation asks for would tell Bob's basis;"
+                " space.blind_fraction must be 0"
+            )
+        if device.drift != "none" and self.protocol.partition == "bob":
+            raise ValueError(
+                "physics.device.alignment.drift: needs protocol.partition alice, whose permutation gives all frames the"
+                " mean error rate; Bob's sets are in order of time"
+            )
+        if device.has_memory and self.space.preset in PRESETS:
+            self._memory_fades(device)
+        return self
+
+    def _memory_fades(self, device: Device) -> None:
+        space = self.space.resolve().bounds
+        (_, fidelity), (_, eta), (error, _), (_, dark) = (space[p] for p in ("F", "eta", "e_det", "P_dark"))
+        rounds = law(device, fidelity, eta, error, dark, 1.0, self.physics.fidelity_convention)
+        click = float(rounds.live_click)
+        needed = look_back(device, click)
+        if needed > TILE / _LOOK_BACKS:
+            raise ValueError(
+                f"physics.device.detectors.dead_time_ns: after {device.dead_rounds} blocked rounds at up to {click:.3g}"
+                f" clicks a round it takes {needed:.3g} rounds to know whether a detector is alive, and at most"
+                f" {TILE / _LOOK_BACKS:.0f} are looked back; lower eta or the dead time"
+            )
 
     @model_validator(mode="after")
     def _skips_have_a_source(self) -> CampaignSpec:

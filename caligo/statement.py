@@ -36,8 +36,34 @@ def attributes(spec: CampaignSpec) -> dict[str, str]:
             "receiver": claim.receiver,
             "charged": claim.charged,
             "sender_error": sender_error(spec, claim),
+            **dict(device_terms(spec)),
         }
     return found
+
+
+def device_terms(spec: CampaignSpec) -> list[tuple[str, str]]:
+    """What the device takes from the key or asks of the receiver's claim, as label and text; nothing for the ideal
+    one."""
+    device = spec.physics.device.in_rounds()
+    if device is None:
+        return []
+    terms = []
+    if device.leaking_pairs:
+        terms.append(
+            "rounds with several pairs count as known: m - m_1 of them, m_1 = (P_click - P(n > 1) - 3 zeta) N, at"
+            f" {device.leaking_pairs:g} pairs a gate that leak (Erven et al. 2014, after Eq. 3)"
+        )
+    if device.dead_rounds:
+        terms.append("dead time blocks both of Bob's detectors together; each for itself would tell bits")
+    if device.afterpulse:
+        terms.append("afterpulses repeat bits of Bob's; his no-click events stay the same in both bases")
+    if device.drift != "none":
+        terms.append("the alignment drifts; Alice's permutation gives all frames the mean error rate of the run")
+    if spec.physics.device.detectors.imbalance:
+        terms.append(
+            "detectors differ and are swapped by a secret coin; an Alice who sends many photons is not covered"
+        )
+    return [("device", "; ".join(terms))] if terms else []
 
 
 def summary(spec: CampaignSpec) -> list[tuple[str, str]]:
@@ -49,6 +75,7 @@ def summary(spec: CampaignSpec) -> list[tuple[str, str]]:
     return [
         ("claim", f"{claim.name}: {claim.title} ({claim.status}); partition {spec.protocol.partition}"),
         ("attacks covered", claim.adversary),
+        *device_terms(spec),
         ("sender's error", sender_error(spec, claim)),
         ("correctness", lost),
     ]

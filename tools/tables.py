@@ -191,9 +191,13 @@ def _number(value: Any) -> str:
 
 
 def _said(field: FieldInfo) -> str:
-    """The sentence of a setting, on one line; a document that it names is linked."""
+    """The sentence of a setting, on one line; a document that it names, and that there is, is linked."""
     text = " ".join((field.description or "").split()).replace("|", "\\|")
-    return re.sub(r"docs/(\w+\.md)", r"[\1](\1)", text)
+    return re.sub(r"docs/(\w+\.md)", _linked, text)
+
+
+def _linked(found: re.Match[str]) -> str:
+    return f"[{found[1]}]({found[1]})" if (ROOT / found[0]).exists() else found[0]
 
 
 def parameters(text: str) -> str:

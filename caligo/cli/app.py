@@ -13,6 +13,7 @@ from typing import Annotated, Final
 import typer
 
 from caligo.cli import complain, describe
+from caligo.cli.checks import check_app
 from caligo.cli.connection import add_options, connect
 from caligo.cli.datasets import dataset_app
 from caligo.cli.tokens import token_app
@@ -278,6 +279,7 @@ def recompute(
 
 app.add_typer(dataset_app, name="dataset", rich_help_panel=HERE)
 app.add_typer(token_app, name="token", rich_help_panel=HERE)
+app.add_typer(check_app, name="check", rich_help_panel=HERE)
 
 
 @app.command(rich_help_panel=HERE)

@@ -114,6 +114,12 @@ class Disclosed(NamedTuple):
     planned: Any
     """The mean by the plan, which is what a run that ends before a frame is corrected goes by."""
 
+    def of_design(self, design: "Disclosed", xp: Any) -> "Disclosed":
+        """Of frames at this error rate whose code was chosen for another, `design`: no less than that says at once."""
+        asks = self.mean > design.least
+        mean = xp.where(asks, self.mean, design.least)
+        return Disclosed(mean, xp.where(asks, self.deviation, 0.0 * mean), design.least, design.planned)
+
 
 def disclosed(q: Any, xp: Any) -> tuple[Disclosed, Disclosed]:
     """By frame size, linear in ln q between the points; an array of error rates q."""

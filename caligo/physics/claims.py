@@ -42,6 +42,8 @@ class Counts(NamedTuple):
     """Rounds, of both strings together, whose removal Bob could influence after the bases were known."""
     leak: float
     """Public bits about what is kept of one string, and all tags, those of dropped frames too: the mean of both."""
+    known: float = 0.0
+    """Rounds of the key, of both strings together, that may hold more than one pair: their bits count as known."""
 
 
 class KeyBits(NamedTuple):
@@ -77,6 +79,8 @@ class Claim:
     entropy_form: EntropyForm
     hashing_cost: Callable[[float], float]
     """Bits that the leftover hash takes, of eps_h."""
+    covers_several: bool = True
+    """Whether there is a form for rounds that hold more than one pair (`Counts.known`)."""
 
     @property
     def error(self) -> str:
@@ -116,12 +120,14 @@ class Claim:
         return self.budget(eps).total
 
 
-def stored_share(counts: Counts, nu: float) -> float:
+def stored_share(counts: Counts, nu: float, known: float = 0.0) -> float:
     """nu_key = min(1, nu detected / key_rounds): stored qubits per round outside the calibration slots.
 
-    Bob knows the slots beforehand and stores none of them.
+    Bob knows the slots beforehand and stores none of them. known: rounds of the key that are not counted, since he
+    knows them and stores none of those either.
     """
-    return min(1.0, nu * counts.detected / counts.key_rounds) if counts.key_rounds > 0.0 else 1.0
+    worth = counts.key_rounds - known
+    return min(1.0, nu * counts.detected / worth) if worth > 0.0 else 1.0
 
 
 def _string_length(counts: Counts, partition: Partition) -> float:
@@ -129,14 +135,14 @@ def _string_length(counts: Counts, partition: Partition) -> float:
     return counts.cut if partition == "alice" else 0.5 * counts.key_rounds
 
 
-def _jointly(form: Callable[[float, float, float, float, float], float]) -> EntropyForm:
+def _jointly(form: Callable[[float, float, float, float, float, float], float]) -> EntropyForm:
     """A form about both strings together, of which the better one holds half; a round removed may cost one bit."""
 
     def entropy(counts: Counts, r: float, nu: float, budget: Budget, partition: Partition) -> float:
         rounds = 2.0 * _string_length(counts, partition)
         # Where Bob names the sets no cut has balanced the bases.
         balanced = 1.0 if partition == "alice" else 0.0
-        both = form(rounds, r, stored_share(counts, nu), budget.spend("eps_s"), balanced)
+        both = form(rounds, r, stored_share(counts, nu, counts.known), budget.spend("eps_s"), balanced, counts.known)
         return 0.5 * (both - counts.removed)
 
     return entropy
@@ -160,7 +166,8 @@ def _erven2014(counts: Counts, r: float, nu: float, budget: Budget, partition: P
     # All of the removed rounds may have been in the one string, hence (1/2) removed off the halved entropy.
     share = stored_share(counts, nu)
     length = _string_length(counts, partition)
-    one = finite_key.min_entropy_erven2014(length, r, share, budget.spend("eps_s"), budget.spend("eps_m"))
+    eps_s, eps_m = budget.spend("eps_s"), budget.spend("eps_m")
+    one = finite_key.min_entropy_erven2014(length, r, share, eps_s, eps_m, counts.known)
     return one - 0.5 * counts.removed
 
 
@@ -240,6 +247,7 @@ _ENTRIES = (
         terms=("eps_s", "eps_e", "eps_h"),
         entropy_form=_lupo2023,
         hashing_cost=_leftover_hash_lupo,
+        covers_several=False,
     ),
     Claim(
         name="stw09",
@@ -273,7 +281,8 @@ _ENTRIES = (
         " error rates in both bases.",
         charged="both syndromes and the string that he learns, which halves the entropy; half a bit for each round"
         " that he leaves out of his sets",
-        source="Erven et al., Nat. Commun. 5:3418 (2014), Eqs. 3-8, with every detected round a single photon",
+        source="Erven et al., Nat. Commun. 5:3418 (2014), Eqs. 3-8; where several pairs may be in a round, with"
+        " his m_1, of single ones, in the place of all",
         terms=("eps_s", "eps_m", "eps_h"),
         entropy_form=_erven2014,
         hashing_cost=_leftover_hash_erven,
@@ -291,6 +300,7 @@ _ENTRIES = (
         terms=("eps_s", "eps_m", "eps_h"),
         entropy_form=_kww2012,
         hashing_cost=_leftover_hash_lupo,
+        covers_several=False,
     ),
 )
 

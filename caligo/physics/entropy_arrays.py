@@ -179,10 +179,10 @@ def entropy_rate(claim: str, r: Any, nu: Any, xp: Any) -> Any:
     return 0.5 * (1.0 - nu) + nu * xp.clip(stored, None, 0.5)
 
 
-# --- finite forms: (length, r, nu, eps) -> bits ---------------------------------------------------------------------
+# --- finite forms: (length, known, r, nu, eps) -> bits --------------------------------------------------------------
 
 
-def _lupo2023(m: Any, r: Any, nu: Any, eps: float, xp: Any) -> Any:
+def _lupo2023(m: Any, known: Any, r: Any, nu: Any, eps: float, xp: Any) -> Any:
     stored = nu * m
     erased = stored * (1.0 - r) - xp.sqrt(0.5 * log(1.0 / eps) * stored)
     measured = immediate_measurement_entropy(m - stored, eps, xp) + xp.clip(erased, 0.0, None)
@@ -190,19 +190,19 @@ def _lupo2023(m: Any, r: Any, nu: Any, eps: float, xp: Any) -> Any:
     return xp.where(measured < at_once, measured, at_once)
 
 
-def _kww2012(m: Any, r: Any, nu: Any, eps: float, xp: Any) -> Any:
+def _kww2012(m: Any, known: Any, r: Any, nu: Any, eps: float, xp: Any) -> Any:
     rounds = 2.0 * m
     before = immediate_measurement_entropy(rounds, eps, xp) - log2(1.0 / eps) - 1.0
     return xp.clip(0.5 * rounds * rate_after_storage(r, nu, before / rounds, xp) - 1.0, 0.0, None)
 
 
-def _erven2014(m: Any, r: Any, nu: Any, eps: float, xp: Any) -> Any:
+def _erven2014(m: Any, known: Any, r: Any, nu: Any, eps: float, xp: Any) -> Any:
     rounds = 2.0 * m
-    before = 0.5 * immediate_measurement_entropy(rounds, eps, xp) - 1.0 - log2(0.5 / eps)
+    before = 0.5 * immediate_measurement_entropy(rounds - known, eps, xp) - 1.0 - log2(0.5 / eps)
     return 0.5 * rounds * rate_after_storage(r, nu, before / rounds, xp)
 
 
-_OF_ONE_STRING: Mapping[str, Callable[[Any, Any, Any, float, Any], Any]] = {
+_OF_ONE_STRING: Mapping[str, Callable[[Any, Any, Any, Any, float, Any], Any]] = {
     "lupo2023": _lupo2023,
     "kww2012": _kww2012,
     "erven2014": _erven2014,
@@ -219,6 +219,7 @@ def entropy(
     key_rounds: Any,
     cut: Any,
     removed: Any,
+    known: Any,
     r: Any,
     nu: Any,
     eps: float,
@@ -228,12 +229,13 @@ def entropy(
     """KeyBits.entropy of a claim, of arrays that broadcast: `cut`, `key_rounds` at least 32, the rest as in Counts."""
     if claim.name in LEGACY:
         form = _OF_ONE_STRING[claim.name.removeprefix(RELEASE_0_1)]
-        return xp.clip(form(cut - 0.5 * removed, r, nu, eps, xp), 0.0, None)
-    share = xp.clip(nu * detected / key_rounds, None, 1.0)
+        return xp.clip(form(cut - 0.5 * removed, known, r, nu, eps, xp), 0.0, None)
+    both = claim.name in _OF_BOTH_STRINGS
+    share = xp.clip(nu * detected / xp.clip(key_rounds - (known if both else 0.0), _TINY, None), None, 1.0)
     length = cut if partition == "alice" else 0.5 * key_rounds
-    if claim.name in _OF_BOTH_STRINGS:
+    if both:
         cost = log2(1.0 / eps) + (balancing_cost(length, xp) if partition == "alice" else 0.0)
-        unknown = 0.5 * _OF_BOTH_STRINGS[claim.name](2.0 * length, cost, r, share, xp)
+        unknown = 0.5 * _OF_BOTH_STRINGS[claim.name](xp.clip(2.0 * length - known, 1e-3, None), cost, r, share, xp)
     else:
-        unknown = _OF_ONE_STRING[claim.name](length, r, share, eps, xp)
+        unknown = _OF_ONE_STRING[claim.name](length, known, r, share, eps, xp)
     return xp.clip(unknown - 0.5 * removed, 0.0, None)

@@ -110,19 +110,22 @@ def unknown_bits(rounds: float, cost: float, r: float, nu: float, memory: int) -
     return max(0.0, best)
 
 
-def min_entropy_individual(rounds: float, r: float, nu: float, eps_s: float, balanced: float) -> float:
+def min_entropy_individual(
+    rounds: float, r: float, nu: float, eps_s: float, balanced: float, known: float = 0.0
+) -> float:
     """Bits of both strings together that Bob does not know but with probability eps_s, before any leak.
 
     rounds: length of both strings; r: retention after the wait; nu: share of the rounds that he stores; balanced:
-    1.0 where rounds/2 of each basis were kept by a cut, 0.0 where every round is. Divided by `rounds` it tends to
-    security.min_entropy_rate_individual. docs/physics.md derives it.
+    1.0 where rounds/2 of each basis were kept by a cut, 0.0 where every round is; known: rounds whose bits he knows
+    anyway. Divided by `rounds - known` it tends to security.min_entropy_rate_individual. docs/physics.md derives it.
     """
-    return unknown_bits(rounds, log2(1.0 / eps_s) + balanced * balancing_cost(0.5 * rounds), r, nu, ERASING)
+    return unknown_bits(rounds - known, log2(1.0 / eps_s) + balanced * balancing_cost(0.5 * rounds), r, nu, ERASING)
 
 
-def min_entropy_stw09(rounds: float, r: float, nu: float, eps_s: float, balanced: float) -> float:
+def min_entropy_stw09(rounds: float, r: float, nu: float, eps_s: float, balanced: float, known: float = 0.0) -> float:
     """min_entropy_individual with a memory that depolarises without a flag; security.min_entropy_rate_stw09."""
-    return unknown_bits(rounds, log2(1.0 / eps_s) + balanced * balancing_cost(0.5 * rounds), r, nu, DEPOLARISING)
+    cost = log2(1.0 / eps_s) + balanced * balancing_cost(0.5 * rounds)
+    return unknown_bits(rounds - known, cost, r, nu, DEPOLARISING)
 
 
 def min_entropy_lupo2023(m: float, r: float, nu: float, eps_s: float, eps_e: float) -> float:
@@ -154,16 +157,16 @@ def min_entropy_kww2012(m: float, r: float, nu: float, eps_s: float, eps_m: floa
     return max(0.0, 0.5 * rounds * rate_after_storage(r, nu, before / rounds) - 1.0)
 
 
-def min_entropy_erven2014(m: float, r: float, nu: float, eps_s: float, eps_m: float) -> float:
+def min_entropy_erven2014(m: float, r: float, nu: float, eps_s: float, eps_m: float, known: float = 0.0) -> float:
     """Finite form of security.min_entropy_rate_erven2014 for one string of m bits, bits.
 
     (1/2) nu n gamma_r(X/(nu n)) over the n = 2m rounds of both strings, X = I(n)/2 - 1 - log2(1/(2 eps_m)):
-    the first term of Erven Eq. 8 with every detected round a single photon.
+    the first term of Erven Eq. 8. known: rounds with more than one photon, which leave m_1 = n - known of them in I.
     """
     rounds = 2.0 * m
-    if rounds <= 0.0:
+    if rounds <= known:
         return 0.0
-    before = 0.5 * immediate_measurement_entropy(rounds, eps_s) - 1.0 - log2(0.5 / eps_m)
+    before = 0.5 * immediate_measurement_entropy(rounds - known, eps_s) - 1.0 - log2(0.5 / eps_m)
     return 0.5 * rounds * rate_after_storage(r, nu, before / rounds)
 
 

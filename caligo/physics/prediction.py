@@ -5,11 +5,12 @@ from math import log, pi, sqrt
 from statistics import NormalDist
 from typing import Any, NamedTuple, Self
 
-from . import claims, detection, entropy_arrays
+from . import claims, entropy_arrays
 from .arrays import NUMPY, Arrays, double
 from .blind import Disclosed, disclosed
 from .claims import Claim, Partition
 from .detection import Convention
+from .device import Device, Law, blind_design, known_rounds, law, rates_of_runs
 from .efficiency import (
     BASELINE,
     BLIND,
@@ -149,6 +150,7 @@ class _Rules(NamedTuple):
     reconciliation_failure: float
     tag_bits: int
     max_decoded_frames: int
+    device: Device | None
 
 
 def predict(
@@ -172,6 +174,7 @@ def predict(
     reconciliation_failure: float = 3e-3,
     tag_bits: int = TAG_BITS,
     max_decoded_frames: int = 256,
+    device: Device | None = None,
     arrays: Arrays = NUMPY,
 ) -> Prediction:
     """Closed-form distribution of one run; defined at every point, feasible or not, and differentiable in PyTorch.
@@ -181,13 +184,13 @@ def predict(
     margin has no steps of them; it is that of a run that has filled one, however unlikely `filled` says that is. The
     baseline has one tag a string and a code that loses the run with probability reconciliation_failure, half of it left
     to the estimate; the blind protocol has a tag a frame, and the few frames in ten thousand that it drops are
-    neglected. eps: each error term of the claim; max_decoded_frames: what the simulator decodes of a long run. Raises
-    ValueError for an unknown strategy or option.
+    neglected. eps: each error term of the claim; max_decoded_frames: what the simulator decodes of a long run; device:
+    what stands between pairs and rounds, None for nothing. Raises ValueError for an unknown strategy or option.
     """
     xp = arrays.xp
     rules = _Rules(
         claims.claim(claim), partition, memory_model, convention, eps, test_fraction, pe_penalty,
-        reconciliation_failure, tag_bits, max_decoded_frames,
+        reconciliation_failure, tag_bits, max_decoded_frames, device,
     )  # fmt: skip
     points = (
         r, nu, wait_time_ns, fidelity, efficiency, detector_error, dark_count_prob, num_pairs, strategy,
@@ -226,9 +229,38 @@ def _predict(
 ) -> Prediction:
     """`predict` of a block of points, one-dimensional arrays."""
     xp = arrays.xp
+    rounds = law(rules.device, fidelity, efficiency, detector_error, dark_count_prob, num_pairs, rules.convention, xp)
+    runs = [
+        (weight, _predict_runs(rules, arrays, rounds, rate, r, nu, wait_time_ns, num_pairs, strategy))
+        for weight, rate in rates_of_runs(rules.device, rounds)
+    ]
+    if len(runs) == 1:
+        return runs[0][1]
+    mixed = Prediction(
+        *(
+            sum(w * values for (w, _), values in zip(runs, of, strict=True))
+            for of in zip(*(p for _, p in runs), strict=True)
+        )
+    )
+    variance = sum(w * (p.sd * p.sd + (p.margin - mixed.margin) ** 2) for w, p in runs)
+    return mixed._replace(sd=xp.sqrt(variance))
+
+
+def _predict_runs(
+    rules: _Rules,
+    arrays: Arrays,
+    rounds: Law,
+    error_rate: Any,
+    r: Any,
+    nu: Any,
+    wait_time_ns: Any,
+    num_pairs: Any,
+    strategy: Any,
+) -> Prediction:
+    """`_predict` of runs that have this error rate."""
+    xp = arrays.xp
     is_blind = strategy == BLIND
-    p_click = detection.click_probability(efficiency, dark_count_prob)
-    error_rate = _qber(fidelity, efficiency, detector_error, dark_count_prob, p_click, rules.convention, xp)
+    p_click = rounds.click
     r_eff = _retention(r, wait_time_ns, rules.memory_model, xp)
 
     detected = num_pairs * p_click
@@ -237,13 +269,18 @@ def _predict(
     sifted = xp.clip(0.5 * key_rounds - xp.sqrt(key_rounds / (2.0 * pi)), 1.0, None)
     slots = xp.clip(0.5 * rules.test_fraction * detected, 1e-9, None)
     rate = entropy_arrays.entropy_rate(rules.under.name, r_eff, nu, xp)
+    several = rules.device is not None and rules.device.leaking_pairs > 0.0
+    known = known_rounds(rounds, detected, num_pairs, rules.eps, xp) if several else 0.0
     frames = [
-        _Frames.of(i, rules, key_rounds, p_click * share, share, sifted, r_eff, nu, rate, is_blind, arrays)
+        _Frames.of(i, rules, key_rounds, p_click * share, share, sifted, known, r_eff, nu, rate, is_blind, arrays)
         for i in range(2)
     ]
 
     k = xp.clip(slots, 1.0, None)
     blind, has_large = disclosed(error_rate, xp), frames[1].filled
+    if rules.device is not None and rules.device.drift != "none":
+        few, many = disclosed(blind_design(rounds), xp)
+        blind = blind[0].of_design(few, xp), blind[1].of_design(many, xp)
     seen = []
     for design, weight in _seen_rates(error_rate, k, sifted, rules, xp):
         at = place(design, xp)
@@ -322,20 +359,22 @@ class _Frames(NamedTuple):
         p_key: Any,
         share: Any,
         sifted: Any,
+        known: Any,
         r_eff: Any,
         nu: Any,
         entropy_rate: Any,
         is_blind: Any,
         arrays: Arrays,
     ) -> Self:
-        """p_key: probability of a round of the strings per pair; share: of the detected rounds outside the slots."""
+        """p_key: probability of a round of the strings per pair; share: of the detected rounds outside the slots;
+        known: rounds that may hold several pairs."""
         xp, payload = arrays.xp, PAYLOADS[size]
         m = xp.clip(sifted - 0.5 * payload, payload, None)
         # A run that fills a frame has as many rounds, whatever is expected.
         rounds = xp.where(key_rounds > 2.0 * m, key_rounds, 2.0 * m)
         removed = removed_rounds(rules.partition, rounds, m, m)
         entropy = entropy_arrays.entropy(
-            rules.under, rounds / share, rounds, m, removed, r_eff, nu, rules.eps, rules.partition, xp
+            rules.under, rounds / share, rounds, m, removed, known, r_eff, nu, rules.eps, rules.partition, xp
         )
         tags = rules.tag_bits * xp.where(is_blind, m / payload, 1.0 + 0.0 * m)
         fixed = rules.under.hashing_cost(rules.eps) + tags
@@ -372,23 +411,6 @@ class _Frames(NamedTuple):
         total = self.m / PAYLOADS[self.size]
         decoded = decoded_frames(total, blind.deviation, self.size, rules.max_decoded_frames, xp)
         return blind.deviation * blind.deviation / decoded
-
-
-def _qber(
-    fidelity: Any, efficiency: Any, detector_error: Any, dark: Any, click: Any, convention: Convention, xp: Any
-) -> Any:
-    """detection.qber."""
-    if convention == "fidelity":
-        source_error = detection.source_error_fidelity(fidelity)
-    elif convention == "weight":
-        source_error = detection.source_error_weight(fidelity)
-    else:
-        raise ValueError(f"convention must be 'fidelity' or 'weight', not {convention!r}")
-    wrong_port = source_error + detector_error - 2.0 * source_error * detector_error
-    photon = efficiency * (wrong_port * (1.0 - dark) + 0.5 * dark)
-    dark_only = (1.0 - efficiency) * dark * (2.0 - dark)
-    rate = (photon + 0.5 * dark_only) / xp.clip(click, 1e-300, None)
-    return xp.clip(xp.where(click > 0.0, rate, 0.5 + 0.0 * rate), 0.0, 1.0)
 
 
 def _retention(r: Any, wait_time_ns: Any, memory_model: MemoryModel, xp: Any) -> Any:

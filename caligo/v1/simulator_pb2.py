@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from caligo.v1 import types_pb2 as caligo_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63\x61ligo/v1/simulator.proto\x12\tcaligo.v1\x1a\x15\x63\x61ligo/v1/types.proto\"\xa4\x01\n\rSimulateSetup\x12\x10\n\x08\x63\x61mpaign\x18\x01 \x01(\t\x12\x0c\n\x04seed\x18\x02 \x01(\x04\x12\x1f\n\x05phase\x18\x03 \x01(\x0e\x32\x10.caligo.v1.Phase\x12\'\n\x07physics\x18\x04 \x01(\x0b\x32\x16.caligo.v1.PhysicsSpec\x12)\n\x08protocol\x18\x05 \x01(\x0b\x32\x17.caligo.v1.ProtocolSpec\"\xa4\x01\n\x0fSimulateRequest\x12)\n\x05setup\x18\x01 \x01(\x0b\x32\x18.caligo.v1.SimulateSetupH\x00\x12&\n\x04rows\x18\x02 \x01(\x0b\x32\x16.caligo.v1.DesignBatchH\x00\x12&\n\twithdrawn\x18\x03 \x01(\x0b\x32\x11.caligo.v1.TensorH\x00\x12\x0b\n\x03job\x18\x04 \x01(\rB\t\n\x07payload\"H\n\x10SimulateResponse\x12\'\n\x07results\x18\x01 \x01(\x0b\x32\x16.caligo.v1.ResultBatch\x12\x0b\n\x03job\x18\x02 \x01(\r\"\x14\n\x12GetCapacityRequest\"z\n\x13GetCapacityResponse\x12\x0f\n\x07workers\x18\x01 \x01(\r\x12\r\n\x05slots\x18\x02 \x01(\r\x12\x12\n\nslot_bytes\x18\x03 \x01(\x04\x12\x1a\n\x12max_rows_in_flight\x18\x04 \x01(\r\x12\x13\n\x0b\x65pr_sources\x18\x05 \x03(\t2\xa9\x01\n\x10SimulatorService\x12G\n\x08Simulate\x12\x1a.caligo.v1.SimulateRequest\x1a\x1b.caligo.v1.SimulateResponse(\x01\x30\x01\x12L\n\x0bGetCapacity\x12\x1d.caligo.v1.GetCapacityRequest\x1a\x1e.caligo.v1.GetCapacityResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63\x61ligo/v1/simulator.proto\x12\tcaligo.v1\x1a\x15\x63\x61ligo/v1/types.proto\"\xa4\x01\n\rSimulateSetup\x12\x10\n\x08\x63\x61mpaign\x18\x01 \x01(\t\x12\x0c\n\x04seed\x18\x02 \x01(\x04\x12\x1f\n\x05phase\x18\x03 \x01(\x0e\x32\x10.caligo.v1.Phase\x12\'\n\x07physics\x18\x04 \x01(\x0b\x32\x16.caligo.v1.PhysicsSpec\x12)\n\x08protocol\x18\x05 \x01(\x0b\x32\x17.caligo.v1.ProtocolSpec\"\xa4\x01\n\x0fSimulateRequest\x12)\n\x05setup\x18\x01 \x01(\x0b\x32\x18.caligo.v1.SimulateSetupH\x00\x12&\n\x04rows\x18\x02 \x01(\x0b\x32\x16.caligo.v1.DesignBatchH\x00\x12&\n\twithdrawn\x18\x03 \x01(\x0b\x32\x11.caligo.v1.TensorH\x00\x12\x0b\n\x03job\x18\x04 \x01(\rB\t\n\x07payload\"H\n\x10SimulateResponse\x12\'\n\x07results\x18\x01 \x01(\x0b\x32\x16.caligo.v1.ResultBatch\x12\x0b\n\x03job\x18\x02 \x01(\r\"\x14\n\x12GetCapacityRequest\"\x97\x01\n\x13GetCapacityResponse\x12\x0f\n\x07workers\x18\x01 \x01(\r\x12\r\n\x05slots\x18\x02 \x01(\r\x12\x12\n\nslot_bytes\x18\x03 \x01(\x04\x12\x1a\n\x12max_rows_in_flight\x18\x04 \x01(\r\x12\x13\n\x0b\x65pr_sources\x18\x05 \x03(\t\x12\x1b\n\x13\x65pr_source_versions\x18\x06 \x03(\t2\xa9\x01\n\x10SimulatorService\x12G\n\x08Simulate\x12\x1a.caligo.v1.SimulateRequest\x1a\x1b.caligo.v1.SimulateResponse(\x01\x30\x01\x12L\n\x0bGetCapacity\x12\x1d.caligo.v1.GetCapacityRequest\x1a\x1e.caligo.v1.GetCapacityResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,8 +40,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SIMULATERESPONSE']._serialized_end=469
   _globals['_GETCAPACITYREQUEST']._serialized_start=471
   _globals['_GETCAPACITYREQUEST']._serialized_end=491
-  _globals['_GETCAPACITYRESPONSE']._serialized_start=493
-  _globals['_GETCAPACITYRESPONSE']._serialized_end=615
-  _globals['_SIMULATORSERVICE']._serialized_start=618
-  _globals['_SIMULATORSERVICE']._serialized_end=787
+  _globals['_GETCAPACITYRESPONSE']._serialized_start=494
+  _globals['_GETCAPACITYRESPONSE']._serialized_end=645
+  _globals['_SIMULATORSERVICE']._serialized_start=648
+  _globals['_SIMULATORSERVICE']._serialized_end=817
 # @@protoc_insertion_point(module_scope)

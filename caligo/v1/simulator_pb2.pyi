@@ -46,15 +46,17 @@ class GetCapacityRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetCapacityResponse(_message.Message):
-    __slots__ = ("workers", "slots", "slot_bytes", "max_rows_in_flight", "epr_sources")
+    __slots__ = ("workers", "slots", "slot_bytes", "max_rows_in_flight", "epr_sources", "epr_source_versions")
     WORKERS_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
     SLOT_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_ROWS_IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
     EPR_SOURCES_FIELD_NUMBER: _ClassVar[int]
+    EPR_SOURCE_VERSIONS_FIELD_NUMBER: _ClassVar[int]
     workers: int
     slots: int
     slot_bytes: int
     max_rows_in_flight: int
     epr_sources: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, workers: _Optional[int] = ..., slots: _Optional[int] = ..., slot_bytes: _Optional[int] = ..., max_rows_in_flight: _Optional[int] = ..., epr_sources: _Optional[_Iterable[str]] = ...) -> None: ...
+    epr_source_versions: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, workers: _Optional[int] = ..., slots: _Optional[int] = ..., slot_bytes: _Optional[int] = ..., max_rows_in_flight: _Optional[int] = ..., epr_sources: _Optional[_Iterable[str]] = ..., epr_source_versions: _Optional[_Iterable[str]] = ...) -> None: ...

@@ -112,18 +112,90 @@ class SpaceSpec(_message.Message):
     def __init__(self, preset: _Optional[str] = ..., bounds: _Optional[_Mapping[str, Bounds]] = ..., blind_fraction: _Optional[float] = ...) -> None: ...
 
 class PhysicsSpec(_message.Message):
-    __slots__ = ("bound", "memory_model", "fidelity_convention", "epsilon", "claim")
+    __slots__ = ("bound", "memory_model", "fidelity_convention", "epsilon", "claim", "device")
     BOUND_FIELD_NUMBER: _ClassVar[int]
     MEMORY_MODEL_FIELD_NUMBER: _ClassVar[int]
     FIDELITY_CONVENTION_FIELD_NUMBER: _ClassVar[int]
     EPSILON_FIELD_NUMBER: _ClassVar[int]
     CLAIM_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
     bound: str
     memory_model: str
     fidelity_convention: str
     epsilon: float
     claim: str
-    def __init__(self, bound: _Optional[str] = ..., memory_model: _Optional[str] = ..., fidelity_convention: _Optional[str] = ..., epsilon: _Optional[float] = ..., claim: _Optional[str] = ...) -> None: ...
+    device: DeviceSpec
+    def __init__(self, bound: _Optional[str] = ..., memory_model: _Optional[str] = ..., fidelity_convention: _Optional[str] = ..., epsilon: _Optional[float] = ..., claim: _Optional[str] = ..., device: _Optional[_Union[DeviceSpec, _Mapping]] = ...) -> None: ...
+
+class DeviceSpec(_message.Message):
+    __slots__ = ("round_period_ns", "fibre", "pairs", "detectors", "alignment")
+    ROUND_PERIOD_NS_FIELD_NUMBER: _ClassVar[int]
+    FIBRE_FIELD_NUMBER: _ClassVar[int]
+    PAIRS_FIELD_NUMBER: _ClassVar[int]
+    DETECTORS_FIELD_NUMBER: _ClassVar[int]
+    ALIGNMENT_FIELD_NUMBER: _ClassVar[int]
+    round_period_ns: float
+    fibre: FibreSpec
+    pairs: PairsSpec
+    detectors: DetectorsSpec
+    alignment: AlignmentSpec
+    def __init__(self, round_period_ns: _Optional[float] = ..., fibre: _Optional[_Union[FibreSpec, _Mapping]] = ..., pairs: _Optional[_Union[PairsSpec, _Mapping]] = ..., detectors: _Optional[_Union[DetectorsSpec, _Mapping]] = ..., alignment: _Optional[_Union[AlignmentSpec, _Mapping]] = ...) -> None: ...
+
+class FibreSpec(_message.Message):
+    __slots__ = ("length_km", "attenuation_db_per_km", "insertion_loss_db")
+    LENGTH_KM_FIELD_NUMBER: _ClassVar[int]
+    ATTENUATION_DB_PER_KM_FIELD_NUMBER: _ClassVar[int]
+    INSERTION_LOSS_DB_FIELD_NUMBER: _ClassVar[int]
+    length_km: float
+    attenuation_db_per_km: float
+    insertion_loss_db: float
+    def __init__(self, length_km: _Optional[float] = ..., attenuation_db_per_km: _Optional[float] = ..., insertion_loss_db: _Optional[float] = ...) -> None: ...
+
+class PairsSpec(_message.Message):
+    __slots__ = ("mean_pairs", "leaking_pairs", "modes", "alice_efficiency", "alice_dark")
+    MEAN_PAIRS_FIELD_NUMBER: _ClassVar[int]
+    LEAKING_PAIRS_FIELD_NUMBER: _ClassVar[int]
+    MODES_FIELD_NUMBER: _ClassVar[int]
+    ALICE_EFFICIENCY_FIELD_NUMBER: _ClassVar[int]
+    ALICE_DARK_FIELD_NUMBER: _ClassVar[int]
+    mean_pairs: float
+    leaking_pairs: float
+    modes: int
+    alice_efficiency: float
+    alice_dark: float
+    def __init__(self, mean_pairs: _Optional[float] = ..., leaking_pairs: _Optional[float] = ..., modes: _Optional[int] = ..., alice_efficiency: _Optional[float] = ..., alice_dark: _Optional[float] = ...) -> None: ...
+
+class DetectorsSpec(_message.Message):
+    __slots__ = ("preset", "dead_time_ns", "afterpulse", "afterpulse_decay_ns", "dark_hz", "gate_ns", "imbalance", "swap")
+    PRESET_FIELD_NUMBER: _ClassVar[int]
+    DEAD_TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    AFTERPULSE_FIELD_NUMBER: _ClassVar[int]
+    AFTERPULSE_DECAY_NS_FIELD_NUMBER: _ClassVar[int]
+    DARK_HZ_FIELD_NUMBER: _ClassVar[int]
+    GATE_NS_FIELD_NUMBER: _ClassVar[int]
+    IMBALANCE_FIELD_NUMBER: _ClassVar[int]
+    SWAP_FIELD_NUMBER: _ClassVar[int]
+    preset: str
+    dead_time_ns: float
+    afterpulse: float
+    afterpulse_decay_ns: float
+    dark_hz: float
+    gate_ns: float
+    imbalance: float
+    swap: bool
+    def __init__(self, preset: _Optional[str] = ..., dead_time_ns: _Optional[float] = ..., afterpulse: _Optional[float] = ..., afterpulse_decay_ns: _Optional[float] = ..., dark_hz: _Optional[float] = ..., gate_ns: _Optional[float] = ..., imbalance: _Optional[float] = ..., swap: _Optional[bool] = ...) -> None: ...
+
+class AlignmentSpec(_message.Message):
+    __slots__ = ("x_error", "drift", "drift_amplitude", "drift_period_s")
+    X_ERROR_FIELD_NUMBER: _ClassVar[int]
+    DRIFT_FIELD_NUMBER: _ClassVar[int]
+    DRIFT_AMPLITUDE_FIELD_NUMBER: _ClassVar[int]
+    DRIFT_PERIOD_S_FIELD_NUMBER: _ClassVar[int]
+    x_error: float
+    drift: str
+    drift_amplitude: float
+    drift_period_s: float
+    def __init__(self, x_error: _Optional[float] = ..., drift: _Optional[str] = ..., drift_amplitude: _Optional[float] = ..., drift_period_s: _Optional[float] = ...) -> None: ...
 
 class ProtocolSpec(_message.Message):
     __slots__ = ("epr_source", "test_fraction", "pe_penalty", "max_decoded_frames", "time_limit_seconds", "partition", "reconciliation_failure")

@@ -45,6 +45,11 @@ SPECS = [
     (spec.GuardrailSpec, surrogate_pb2.GuardrailSpec),
     (spec.SpaceSpec, types_pb2.SpaceSpec),
     (spec.PhysicsSpec, types_pb2.PhysicsSpec),
+    (spec.DeviceSpec, types_pb2.DeviceSpec),
+    (spec.FibreSpec, types_pb2.FibreSpec),
+    (spec.PairsSpec, types_pb2.PairsSpec),
+    (spec.DetectorsSpec, types_pb2.DetectorsSpec),
+    (spec.AlignmentSpec, types_pb2.AlignmentSpec),
     (spec.ProtocolSpec, types_pb2.ProtocolSpec),
     (spec.Bounds, types_pb2.Bounds),
 ]

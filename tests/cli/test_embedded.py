@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from caligo_simulator.epr.source import installed_sources
+from caligo_simulator.epr.registry import installed_sources
 
 from caligo.cli.embedded import without_server_settings
 

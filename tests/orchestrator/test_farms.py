@@ -16,7 +16,7 @@ from caligo_orchestrator.farm import Farm, Job, open_farm
 from caligo_orchestrator.farm.dask import DaskFarm
 from caligo_orchestrator.farm.replicas import ReplicaFarm
 from caligo_orchestrator.settings import OrchestratorSettings
-from caligo_simulator.epr.source import installed_sources
+from caligo_simulator.epr.registry import installed_sources
 from caligo_simulator.harness import Setup
 from caligo_simulator.server import NAME, SimulatorService
 from caligo_simulator.simulation import Simulator

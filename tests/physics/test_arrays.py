@@ -47,7 +47,7 @@ def test_entropies(name, partition) -> None:
     r[:100] = 1.0 - 10.0 ** rng.uniform(-8.0, -1.0, 100)
     nu[50:150], r[150], r[151] = 1.0, 0.0, 1.0
     under, columns = claims.claim(name), (detected, key_rounds, cut, removed)
-    found = entropy_arrays.entropy(under, *columns, r, nu, 1e-10, partition, np)
+    found = entropy_arrays.entropy(under, *columns, 0.0, r, nu, 1e-10, partition, np)
     expected = [
         under.key_bits(Counts(*counts, 0.0), a, b, 1e-10, partition).entropy
         for *counts, a, b in zip(*columns, r, nu, strict=True)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from caligo_simulator.epr import source
-from caligo_simulator.epr.source import Link, installed_sources, make_source
+from caligo_simulator.epr import registry
+from caligo_simulator.epr.registry import installed_sources, make_source
+from caligo_simulator.epr.source import Link
 from caligo_simulator.harness import ProtocolHarness, Setup
 from caligo_simulator.simulation import DesignRow, Simulator
 
@@ -28,12 +29,12 @@ SENTENCE = (
 
 @pytest.fixture
 def absent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source, "find_spec", lambda name: None)
+    monkeypatch.setattr(registry, "find_spec", lambda name: name == "numpy" or None)
 
 
 @pytest.mark.usefixtures("absent")
 def test_one_sentence_says_what_is_missing() -> None:
-    assert installed_sources() == ["statistical"]
+    assert list(installed_sources()) == ["statistical"]
     with pytest.raises(InvalidArgument) as error:
         make_source("netsquid")
     assert [(v.field, v.allowed) for v in error.value.violations] == [("protocol.epr_source", SENTENCE)]
@@ -62,7 +63,7 @@ def test_an_installation_that_does_not_load_says_why(monkeypatch: pytest.MonkeyP
     monkeypatch.syspath_prepend(tmp_path)
     for name in ("netsquid", "caligo_simulator.epr.netsquid"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    assert installed_sources() == ["statistical", "netsquid"]
+    assert "netsquid" in installed_sources()
     with pytest.raises(InvalidArgument) as error:
         make_source("netsquid")
     assert str(error.value) == (

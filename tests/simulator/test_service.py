@@ -20,13 +20,13 @@ import numpy as np
 import pytest
 from caligo_simulator import simulation
 from caligo_simulator.arena import Arena
-from caligo_simulator.epr.source import installed_sources
+from caligo_simulator.epr.registry import installed_sources
 from caligo_simulator.harness import Setup
 from caligo_simulator.server import NAME, SimulatorService
 from caligo_simulator.simulation import DesignRow, Simulator
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from caligo import rpc, wire
+from caligo import __version__, rpc, wire
 from caligo.errors import CaligoError, InvalidArgument, ResourceExhausted, Unreachable
 from caligo.phases import Phase
 from caligo.results import ROW_DTYPE, ProtocolOutcome, ResultRows
@@ -325,7 +325,9 @@ def test_capacity_and_health(service: Running) -> None:
     capacity = service.stub.GetCapacity(simulator_pb2.GetCapacityRequest())
     assert (capacity.workers, capacity.slots, capacity.slot_bytes) == (2, 4, 2**20)
     assert capacity.max_rows_in_flight >= capacity.workers
-    assert list(capacity.epr_sources) == installed_sources()
+    listed = dict(zip(capacity.epr_sources, capacity.epr_source_versions, strict=True))
+    assert listed == installed_sources()
+    assert listed["statistical"] == __version__
     health = health_pb2_grpc.HealthStub(service.channel)
     for name in ("", NAME):
         assert health.Check(health_pb2.HealthCheckRequest(service=name)).status == 1

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from caligo_simulator.epr.source import NO_CLICK, TILE, BobBases, Link, Segment, make_source, segment_bytes
+from caligo_simulator.epr.registry import make_source
+from caligo_simulator.epr.source import NO_CLICK, TILE, BobBases, Link, Segment, segment_bytes
 from caligo_simulator.protocol.estimation import estimate
 from caligo_simulator.protocol.messages import IndexSets, Permutation
 from caligo_simulator.protocol.partition import (

@@ -11,16 +11,8 @@ import itertools
 
 import numpy as np
 import pytest
-from caligo_simulator.epr.source import (
-    NO_CLICK,
-    TILE,
-    BobBases,
-    Link,
-    Segment,
-    installed_sources,
-    make_source,
-    segment_bytes,
-)
+from caligo_simulator.epr.registry import installed_sources, make_source
+from caligo_simulator.epr.source import NO_CLICK, TILE, BobBases, Link, Segment, segment_bytes
 from caligo_simulator.philox import philox
 from numpy.typing import NDArray
 from scipy import stats
@@ -47,7 +39,7 @@ POINTS = [
 ]
 COINS = BobBases(None, 0)
 """Bob's bases where he has none of his own."""
-ROUNDS = {"statistical": 2**20, "netsquid": 20_000}
+ROUNDS = {"statistical": 2**20, "netsquid": 20_000, "sequence": 12_000}
 """Rounds a point: as many as a source makes in seconds."""
 
 

@@ -6,7 +6,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-from caligo_simulator.epr.source import NO_CLICK, BobBases, Link, Segment, make_source, segment_bytes
+from caligo_simulator.epr.registry import make_source
+from caligo_simulator.epr.source import NO_CLICK, BobBases, Link, Segment, segment_bytes
 from caligo_simulator.philox import fill_blocks, philox, word_at
 
 CLEAN = Link(1.0, 1.0, 0.0, 0.0, "fidelity")

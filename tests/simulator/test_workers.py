@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from caligo_simulator.arena import Arena, ByteArray, SlotReference
-from caligo_simulator.epr.source import NO_CLICK, TILE, BobBases, Link, Segment, make_source, segment_bytes
+from caligo_simulator.epr.registry import make_source
+from caligo_simulator.epr.source import NO_CLICK, TILE, BobBases, Link, Segment, segment_bytes
 from caligo_simulator.harness import ProtocolHarness, SampleCancelledError, Setup
 from caligo_simulator.protocol.sifting import Sifter
 from caligo_simulator.simulation import DesignRow, Simulator

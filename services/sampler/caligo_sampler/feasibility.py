@@ -21,6 +21,7 @@ from numpy.polynomial import Chebyshev, Polynomial
 from numpy.typing import NDArray
 
 from caligo import physics
+from caligo.closed_form import surplus
 from caligo.physics import detection, security
 from caligo.space import DIMENSIONS
 from caligo.spec import PhysicsSpec
@@ -38,7 +39,7 @@ def check_feasibility(inputs: Float32Array, physics_spec: PhysicsSpec) -> Float3
 
     Args:
         inputs: model coordinates, C-contiguous float32 [n, 9], finite and within the limits of the parameters.
-        physics_spec: claim, memory model and fidelity convention; epsilon does not matter here.
+        physics_spec: claim, memory model, fidelity convention and device; epsilon does not matter here.
 
     Returns:
         float32 [n], bits a reconciled bit, in [-1, 1/2].
@@ -48,6 +49,8 @@ def check_feasibility(inputs: Float32Array, physics_spec: PhysicsSpec) -> Float3
     """
     if inputs.dtype != np.float32 or inputs.shape[1:] != (DIMENSIONS,) or not inputs.flags.c_contiguous:
         raise TypeError(f"inputs must be C-contiguous float32 [n, {DIMENSIONS}]")
+    if physics_spec.device.in_rounds() is not None:
+        return surplus(inputs, physics_spec).astype(np.float32)
     margins = np.empty(len(inputs), dtype=np.float32)
     decays = physics_spec.memory_model == "markov"
     is_weight = physics_spec.fidelity_convention == "weight"

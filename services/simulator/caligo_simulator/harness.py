@@ -23,6 +23,7 @@ from caligo.closed_form import expect_sample
 from caligo.phases import Phase
 from caligo.physics import claims
 from caligo.physics.claims import Counts
+from caligo.physics.device import blind_design, known_rounds
 from caligo.physics.entropy import binary_entropy
 from caligo.physics.finite_key import detection_interval
 from caligo.physics.prediction import (
@@ -58,7 +59,7 @@ from caligo_simulator.protocol.reconciliation.plans import (
 )
 from caligo_simulator.protocol.sifting import Holding, Sifted, Sifter
 from caligo_simulator.protocol.verification import TAG_BITS
-from caligo_simulator.workers import BatchedEPROrchestrator, SegmentRequest, SegmentTask, WorkerLostError
+from caligo_simulator.workers import BatchedEPROrchestrator, SegmentRequest, SegmentTask, SourceError, WorkerLostError
 
 log = logs.get("harness")
 
@@ -140,6 +141,9 @@ class ProtocolHarness:
             run.end(ProtocolOutcome.FAILURE_TIMEOUT, Reason.TIME_LIMIT)
         except SampleCancelledError:
             raise
+        except SourceError as error:
+            log.error("EPR source fault", source=run.setup.protocol.epr_source, error=str(error))
+            run.end(ProtocolOutcome.FAILURE_ERROR, Reason.SOURCE_FAULT)
         except WorkerLostError as error:
             log.error("sample failed", error=str(error))
             run.end(ProtocolOutcome.FAILURE_ERROR, Reason.WORKER_LOST)
@@ -178,7 +182,10 @@ class _Run:
         self.on_keys = on_keys
         self.on_message = on_message
         self.result = ProtocolResult(ProtocolOutcome.SUCCESS, pairs=sample.N)
-        self.link = Link.of(sample, setup.physics.fidelity_convention)
+        self.link = Link.of(sample, setup.physics)
+        self.device, self.law = self.link.device, self.link.law()
+        self.known = 0.0
+        """Rounds that may hold several pairs."""
         self.r_eff = effective_retention(sample.r, sample.dt_ns, setup.physics.memory_model)
         self.claim = claims.claim(setup.physics.claim)
         self.estimate: Estimate | None = None
@@ -199,6 +206,9 @@ class _Run:
             sifted = self.sifted = self.quantum_phase()
         with _stage("choice of code"):
             self.detection_test(sifted)
+            if self.device is not None and self.device.leaking_pairs:
+                epsilon = self.setup.physics.epsilon
+                self.known = float(known_rounds(self.law, sifted.detected, self.sample.N, epsilon))
             length = self.divide(sifted)
             plan = self.choose_code(sifted, length)
         with _stage("reconciliation"):
@@ -234,7 +244,7 @@ class _Run:
 
     def detection_test(self, sifted: Sifted) -> None:
         """Alice goes on only with as many detections as the devices explain (physics.md 3)."""
-        low, high = detection_interval(self.sample.N, self.link.click_probability(), self.setup.physics.epsilon)
+        low, high = detection_interval(self.sample.N, float(self.law.click), self.setup.physics.epsilon)
         if not low <= sifted.detected <= high:
             raise _Ended(ProtocolOutcome.FAILURE_SECURITY, Reason.DETECTION_INTERVAL)
 
@@ -260,8 +270,9 @@ class _Run:
         All of this is Alice's and public: the opened slots, and what the code will disclose.
         """
         protocol = self.setup.protocol
+        known_rate = float(blind_design(self.law))
         self.estimate = estimate(
-            sifted, self.sample.strategy, self.link.qber(), protocol.reconciliation_failure / 2, protocol.pe_penalty
+            sifted, self.sample.strategy, known_rate, protocol.reconciliation_failure / 2, protocol.pe_penalty
         )
         if self.estimate is not None:
             self.result.qber = self.estimate.qber
@@ -341,7 +352,7 @@ class _Run:
         """Key bits, unrounded, where `kept` of the `cut` bits of each string stay and `leak` of each are public."""
         physics, partition = self.setup.physics, self.setup.protocol.partition
         removed = removed_rounds(partition, sifted.key_rounds, cut, kept)
-        counts = Counts(sifted.detected, sifted.key_rounds, cut, removed, leak)
+        counts = Counts(sifted.detected, sifted.key_rounds, cut, removed, leak, self.known)
         return self.claim.key_bits(counts, self.r_eff, self.sample.nu, physics.epsilon, partition)
 
     def expected(self, plan: Plan, sifted: Sifted, frames: int) -> claims.KeyBits:
@@ -380,7 +391,7 @@ class _Run:
         limit = self.setup.protocol.max_decoded_frames
         if plan.is_blind:
             return math.ceil(decoded_frames(total, leak_deviation(plan) / plan.payload, size, limit, np))
-        low, high = (loss_probability(plan, total, self.link.qber(), side) for side in (-2.0, 2.0))
+        low, high = (loss_probability(plan, total, self.true_qber(), side) for side in (-2.0, 2.0))
         is_settled = (high - low) / 2.0 <= _LOSS_ERROR
         return min(total, FEWEST_DECODED[size] if is_settled else most_decoded(size, limit))
 
@@ -389,7 +400,7 @@ class _Run:
         table, as uncertain as that is. In the blind protocol what the decoded frames showed counts as well."""
         decoded, undecoded = self.result.frames_decoded, self.result.frames_total - self.result.frames_decoded
         rng = self.generator(Purpose.EXTRAPOLATION)
-        qber, fit_error = self.link.qber(), float(rng.standard_normal())
+        qber, fit_error = self.true_qber(), float(rng.standard_normal())
         if plan.restored is not None:
             left = draw_failing(plan, undecoded, qber, fit_error, rng)
             left += [np.count_nonzero(self.bob.stage > attempt) for attempt in range(left.size)]
@@ -400,6 +411,13 @@ class _Run:
         prior = max(float(failing_frames(plan, qber, fit_error)[-1]), 1e-12) * _TABLE_FRAMES
         rate = rng.beta(failed + prior, decoded - failed + _TABLE_FRAMES - prior)
         return failed + int(rng.binomial(undecoded, rate))
+
+    def true_qber(self) -> float:
+        """Error rate behind this run's frames. Under drift runs differ, and its own errors are what is known of it."""
+        sifted = self.sifted
+        if self.device is None or self.device.drift == "none" or not sifted.matched:
+            return float(self.law.qber)
+        return sifted.errors / sifted.matched
 
     def settle_blind(self, plan: Plan, sifted: Sifted, requests: Requests, lost: int) -> float:
         """`settle` with what was disclosed of the frames that are kept; those not decoded count as the others do.
@@ -416,7 +434,7 @@ class _Run:
 
     def holding(self) -> Holding:
         """The rounds of the strings that may be decoded, both strings together."""
-        expected = self.sample.N * self.link.click_probability() * (1.0 - self.slots / BobBases.slots_of(1.0))
+        expected = self.sample.N * float(self.law.click) * (1.0 - self.slots / BobBases.slots_of(1.0))
         limit = self.setup.protocol.max_decoded_frames
         wanted = 2 * max(most_decoded(size, limit) * payload_bits(n) for size, n in enumerate(FRAME_SIZES))
         return Holding.of(wanted, expected, self.sample.N)

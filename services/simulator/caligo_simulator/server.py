@@ -14,7 +14,7 @@ from caligo.errors import InvalidArgument, ResourceExhausted
 from caligo.phases import Phase
 from caligo.spec import PhysicsSpec, ProtocolSpec, from_proto
 from caligo.v1 import simulator_pb2, simulator_pb2_grpc
-from caligo_simulator.epr.source import installed_sources, make_source
+from caligo_simulator.epr.registry import check_installed, installed_sources
 from caligo_simulator.harness import Setup
 from caligo_simulator.settings import SimulatorSettings
 from caligo_simulator.simulation import Simulator, Task
@@ -63,13 +63,14 @@ class SimulatorService(simulator_pb2_grpc.SimulatorServiceServicer):
         return self._capacity()
 
     def _capacity(self) -> simulator_pb2.GetCapacityResponse:
-        simulator = self._simulator
+        simulator, sources = self._simulator, installed_sources()
         return simulator_pb2.GetCapacityResponse(
             workers=simulator.workers,
             slots=simulator.arena.slots,
             slot_bytes=simulator.arena.slot_bytes,
             max_rows_in_flight=simulator.max_rows_in_flight,
-            epr_sources=installed_sources(),
+            epr_sources=list(sources),
+            epr_source_versions=list(sources.values()),
         )
 
     def _release(self, ended: threading.Event) -> None:
@@ -130,7 +131,7 @@ def to_setup(setup: simulator_pb2.SimulateSetup) -> Setup:
     except ValueError:
         raise InvalidArgument("setup.phase", "must name a phase") from None
     protocol = from_proto(setup.protocol, ProtocolSpec, "setup.protocol")
-    make_source(protocol.epr_source)
+    check_installed(protocol.epr_source)
     return Setup(
         campaign=setup.campaign,
         seed=setup.seed,

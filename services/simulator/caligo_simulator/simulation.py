@@ -22,7 +22,8 @@ from caligo.space import ExplorationSample
 from caligo.spec import PhysicsSpec, ProtocolSpec
 from caligo_simulator import metrics
 from caligo_simulator.arena import Arena, cleanup_shared_memory_orphans
-from caligo_simulator.epr.source import make_source, segment_bytes
+from caligo_simulator.epr.registry import check_installed
+from caligo_simulator.epr.source import segment_bytes
 from caligo_simulator.harness import ProtocolHarness, SampleCancelledError, Setup
 from caligo_simulator.workers import BatchedEPROrchestrator
 
@@ -97,7 +98,7 @@ class Simulator:
             InvalidArgument: the setup's EPR source cannot be used, or a row lies outside the parameter space.
             Unreachable: as `carry_out` does.
         """
-        make_source(setup.protocol.epr_source)
+        check_installed(setup.protocol.epr_source)
         tasks = (Task(setup, row) for row in rows)
         with contextlib.closing(self.carry_out(tasks, cancelled or threading.Event())) as results:
             for _, row in results:

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import dataclasses
 import functools
+import json
 import multiprocessing
 import os
 import queue
@@ -34,8 +36,10 @@ from typing import Final, NamedTuple, Self, cast
 from caligo import logs
 from caligo.errors import InternalError, ResourceExhausted
 from caligo.physics.detection import Convention
+from caligo.physics.device import Device
 from caligo_simulator.arena import Arena, SlotReference, StaleReferenceError
-from caligo_simulator.epr.source import TILE, BobBases, Link, Segment, make_source, segment_bytes
+from caligo_simulator.epr.registry import make_source
+from caligo_simulator.epr.source import TILE, BobBases, Link, Segment, segment_bytes
 
 log = logs.get("workers")
 
@@ -331,7 +335,8 @@ class _Hold(NamedTuple):
 _REFERENCE: Final = struct.Struct("=4q")
 """A worker's answer; one of another length is the text of an error."""
 _TASK: Final = struct.Struct("=4q4d2qQ2q")
-"""Slot, link, Bob's bases, key, start and pairs; the names of source and convention follow."""
+"""Slot, link, Bob's bases, key, start and pairs; the names of source and convention follow, and as JSON the device, if
+there is one."""
 _MESSAGE_BYTES: Final = 4096
 _COIN: Final = 2
 """In the place of a basis that Bob does not have."""
@@ -345,15 +350,19 @@ def _encode(task: SegmentTask, slot: SlotReference) -> bytes:
         *(_COIN if task.bob.basis is None else task.bob.basis, task.bob.slots),
         *(task.key, task.start, task.pairs),
     )
-    return numbers + f"{task.source} {link.convention}".encode()
+    device = "" if link.device is None else json.dumps({"rounds": link.rounds, **dataclasses.asdict(link.device)})
+    return numbers + f"{task.source} {link.convention} {device}".encode()
 
 
 def _decode(message: bytes) -> tuple[SegmentTask, SlotReference]:
     numbers = _TASK.unpack_from(message)
     basis, slots, key, start, pairs = numbers[8:]
-    source, convention = message[_TASK.size :].decode().split()
+    source, convention, device = message[_TASK.size :].decode().split(" ", 2)
     fidelity, efficiency, error, dark = numbers[4:8]
     link = Link(fidelity, efficiency, error, dark, cast(Convention, convention))
+    if device:
+        figures = json.loads(device)
+        link = dataclasses.replace(link, rounds=figures.pop("rounds"), device=Device(**figures))
     bob = BobBases(None if basis == _COIN else basis, slots)
     return SegmentTask(source, link, bob, key, start, pairs), SlotReference(*numbers[:4])
 

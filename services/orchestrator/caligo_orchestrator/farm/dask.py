@@ -36,7 +36,7 @@ from caligo_orchestrator.farm.fair import FairQueue
 log = logs.get("farm")
 
 _SIMULATE: Final = "caligo_simulator.dask_worker:simulate"
-_SOURCES: Final = "caligo_simulator.epr.source:installed_sources"
+_SOURCES: Final = "caligo_simulator.epr.registry:installed_sources"
 _LEAST: Final = 64
 """Rows given to Dask at once however few threads there are."""
 _LOOK_SECONDS: Final = 1.0

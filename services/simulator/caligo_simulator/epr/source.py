@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Final, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from caligo.errors import InvalidArgument
-from caligo.physics import detection
+from caligo.physics.detection import Convention
+from caligo.physics.device import TILE, Device, Law, law
 from caligo.space import ExplorationSample
+from caligo.spec import PhysicsSpec
 
 NO_CLICK: Final = 2
 """Bob's entry in a round without a click."""
-
-TILE: Final = 2**16
-"""Segments begin at multiples of this many pairs, and only the last one of a sample may end elsewhere."""
 
 SLOT_STEP: Final = 40503
 """Odd, and near the golden section of 2^16, so that calibration slots lie evenly however many there are."""
@@ -55,27 +52,46 @@ class BobBases:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """The devices of honest Alice and Bob, in the units of `caligo.space`."""
+    """The devices of honest Alice and Bob, in the units of `caligo.space`.
+
+    efficiency: Bob's with all losses; device: what there is beside losses and dark counts, None where there is nothing;
+    rounds: of the run, which a random walk depends on.
+    """
 
     fidelity: float
     efficiency: float
     detector_error: float
     dark_count_prob: float
-    convention: detection.Convention
+    convention: Convention
+    device: Device | None = None
+    rounds: int = 1
 
     @classmethod
-    def of(cls, sample: ExplorationSample, convention: detection.Convention) -> Link:
-        return cls(sample.F, sample.eta, sample.e_det, sample.P_dark, convention)
+    def of(cls, s: ExplorationSample, physics: PhysicsSpec) -> Link:
+        device, efficiency, dark = physics.device.in_rounds(), s.eta, s.P_dark
+        if device is not None:
+            device, efficiency, dark = device.without_losses(efficiency, dark)
+        return cls(s.F, efficiency, s.e_det, dark, physics.fidelity_convention, device, s.N)
+
+    def law(self) -> Law:
+        """How its rounds are distributed."""
+        return law(
+            self.device,
+            self.fidelity,
+            self.efficiency,
+            self.detector_error,
+            self.dark_count_prob,
+            float(self.rounds),
+            self.convention,
+        )
 
     def click_probability(self) -> float:
         """Probability that Bob sees a click in a round."""
-        return detection.click_probability(self.efficiency, self.dark_count_prob)
+        return float(self.law().click)
 
     def qber(self) -> float:
-        """Error probability of a clicked round with equal bases."""
-        return detection.qber(
-            self.fidelity, self.efficiency, self.detector_error, self.dark_count_prob, self.convention
-        )
+        """Error probability of a clicked round with equal bases, on average over bases and runs."""
+        return float(self.law().qber)
 
 
 class Segment(NamedTuple):
@@ -114,31 +130,3 @@ class EPRSource(Protocol):
 
         The rounds are a function of (link, bob, key, their number) alone. `start` is a multiple of `TILE`.
         """
-
-
-def installed_sources() -> list[str]:
-    """Names that `make_source` accepts here."""
-    return ["statistical", "netsquid"] if find_spec("netsquid") else ["statistical"]
-
-
-def make_source(name: str) -> EPRSource:
-    """The source that a spec names in `protocol.epr_source`.
-
-    Raises:
-        InvalidArgument: it cannot be used here.
-    """
-    if name == "statistical":
-        from caligo_simulator.epr.statistical import StatisticalSource
-
-        return StatisticalSource()
-    if name not in installed_sources():
-        raise InvalidArgument(
-            "protocol.epr_source",
-            f"{name} is not installed (NetSquid is licensed and has its own package index, see docs/netsquid.md); "
-            f"installed: {', '.join(installed_sources())}",
-        )
-    try:
-        from caligo_simulator.epr.netsquid import NetSquidSource
-    except Exception as error:  # an extension built for another NumPy does not only raise ImportError
-        raise InvalidArgument("protocol.epr_source", f"{name} is installed but cannot be imported: {error}") from error
-    return NetSquidSource()

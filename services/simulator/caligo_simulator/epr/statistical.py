@@ -22,7 +22,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from caligo_simulator.epr.source import NO_CLICK, SLOT_STEP, TILE, BobBases, Int8Array, Link, Segment
+from caligo.physics.device import TILE, Device, Law
+from caligo_simulator.epr.effects import Rule, flip_in_x, remember, sin_squared
+from caligo_simulator.epr.source import NO_CLICK, SLOT_STEP, BobBases, Int8Array, Link, Segment
 from caligo_simulator.philox import failures_before_success, fill_blocks, word_at
 
 _SPARSE_BELOW: Final = 0.07
@@ -50,14 +52,48 @@ class StatisticalSource:
     def fill(self, segment: Segment, link: Link, bob: BobBases, key: int, start: int) -> None:
         if start % TILE:
             raise ValueError(f"start must be a multiple of {TILE}")
-        click, qber = link.click_probability(), link.qber()
-        if click < _SPARSE_BELOW:
-            _fill_sparse(*segment, *_rule(bob), np.uint64(key), start, math.log1p(-click), _threshold(qber))
-        else:
-            _fill_dense(*segment, *_rule(bob), np.uint64(key), start, _threshold(click), _threshold(click * qber))
+        law, device, rule = link.law(), link.device, _rule(bob)
+        _draw(segment, law, device, rule, key, start)
+        if device is not None and device.has_memory:
+            before = None
+            if start:
+                past = Segment(*(np.empty(TILE, np.int8) for _ in segment))
+                _draw(past, law, device, rule, key, start - TILE)
+                before = past.bob_click
+            tiles = [
+                (a[i : i + TILE], x[i : i + TILE], y[i : i + TILE], b[i : i + TILE])
+                for a, x, y, b in [segment]
+                for i in range(0, b.size, TILE)
+            ]
+            remember(tiles, before, device, rule, key, start)
 
 
-def _rule(bob: BobBases) -> tuple[np.uint16, np.uint16, np.uint16]:
+def _draw(segment: Segment, law: Law, device: Device | None, rule: Rule, key: int, start: int) -> None:
+    """Rounds as they are while the detectors are alive and leave no afterpulses."""
+    click, (qber, in_x) = float(law.live_click), (float(rate) for rate in law.live_qber)
+    if device is None or device.drift == "none":
+        _draw_alike(segment, click, qber, rule, key, start)
+    else:
+        pairs = segment.bob_click.size
+        turned = sin_squared(device, key, start // TILE, -(-pairs // TILE))
+        for j, share in enumerate(turned.tolist()):
+            tile = Segment(*(array[j * TILE : (j + 1) * TILE] for array in segment))
+            _draw_alike(tile, click, qber + (1.0 - 2.0 * qber) * share, rule, key, start + j * TILE)
+    if in_x > qber:
+        flip = (in_x - qber) / (1.0 - 2.0 * qber)
+        threshold = np.uint64(min(2**64 - 1, round(flip * 2**64)))
+        flip_in_x(segment.bob_basis, segment.bob_click, np.uint64(key), start, threshold)
+
+
+def _draw_alike(segment: Segment, click: float, qber: float, rule: Rule, key: int, start: int) -> None:
+    """Independent rounds of one distribution."""
+    if click < _SPARSE_BELOW:
+        _fill_sparse(*segment, *rule, np.uint64(key), start, math.log1p(-click), _threshold(qber))
+    else:
+        _fill_dense(*segment, *rule, np.uint64(key), start, _threshold(click), _threshold(click * qber))
+
+
+def _rule(bob: BobBases) -> Rule:
     """(basis, step, limit): in round i Bob tosses a coin if i step mod `TILE` < limit, and has the basis if not."""
     if bob.basis is None or bob.slots == TILE:
         return np.uint16(0), np.uint16(0), np.uint16(1)
