@@ -3,11 +3,13 @@
     python -m tools.site
 
 A link from one file of the repository to another leads to its page; one to a file that the site has not, a folder or
-a licence, becomes plain text.
+a licence, becomes plain text. Tutorials show what their cells print and draw, where `make test-tutorials` has run them
+as they are.
 """
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import shutil
@@ -15,12 +17,15 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+import jupytext
 import yaml
 
 from tools import reference
 
 ROOT: Final = Path(__file__).parents[1]
 SITE: Final = ROOT / "build" / "docs"
+EXECUTED: Final = ROOT / "build" / "tutorials"
+"""Where `make test-tutorials` leaves notebooks with what came out."""
 SERVICES: Final = ("orchestrator", "sampler", "simulator", "surrogate")
 OUTSIDE: Final = {
     "README.md": "index.md",
@@ -51,6 +56,8 @@ def main() -> None:
     for source, page in pages.items():
         if page.endswith(".md") and (ROOT / source).is_file():
             _write(page, _relinked(PurePosixPath(source), pages))
+    for page in (SITE / "tutorials").glob("*.md"):
+        page.write_text(_with_outputs(page))
 
 
 def _write(page: str, text: str) -> None:
@@ -77,12 +84,41 @@ def _spaced(text: str) -> str:
     is_code = False
     for line in text.splitlines():
         before = lines[-1] if lines else ""
-        is_item = re.match(r"- |1\. ", line)
-        if is_item and not is_code and before and not re.match(r"- |\d+\. | ", before):
+        is_item = re.match(r"[-*] |1\. ", line)
+        if is_item and not is_code and before and not re.match(r"[-*] |\d+\. | ", before):
             lines.append("")
         lines.append(line)
         is_code ^= line.lstrip().startswith("```")
     return "\n".join(lines) + "\n"
+
+
+def _with_outputs(page: Path) -> str:
+    """A tutorial with what came out below each cell; as it is, if it was not run or not in these words."""
+    text, notebook = page.read_text(), EXECUTED / f"{page.stem}.ipynb"
+    if not notebook.exists():
+        return text
+    written, executed = _code(page), _code(notebook)
+    if [cell.source for cell in written] != [cell.source for cell in executed]:
+        return text
+    *parts, tail = re.split(r"(?<=^```\n)(?=\n|\Z)", text, flags=re.MULTILINE)
+    outputs = [_output(cell, page.with_name(f"{page.stem}-{number}.png")) for number, cell in enumerate(executed)]
+    return "".join(part + output for part, output in zip(parts, outputs, strict=True)) + tail
+
+
+def _code(notebook: Path) -> list[Any]:
+    return [cell for cell in jupytext.read(notebook).cells if cell.cell_type == "code"]
+
+
+def _output(cell: Any, picture: Path) -> str:
+    """What a cell printed to standard output, and its last picture, as Markdown."""
+    printed = "".join(output.text for output in cell.outputs if output.get("name") == "stdout")
+    text = re.sub(r"\x1b\[[\d;]*m", "", printed).strip()
+    made = f'\n```text title="prints"\n{text}\n```\n' if text else ""
+    for output in cell.outputs:
+        if encoded := output.get("data", {}).get("image/png"):
+            picture.write_bytes(base64.b64decode(encoded))
+            made += f"\n![what the cell draws]({picture.name})\n"
+    return made
 
 
 def _decisions() -> str:
