@@ -8,9 +8,10 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DOCS_READY := $(VENV)/.docs-ready
 PROTOS := $(wildcard protos/caligo/v1/*.proto)
 
-.PHONY: help env campaign test test-long test-docker lint protos check-protos tables format bench bench-long locks images clean
+.PHONY: help env campaign dist docs sbom test test-dist test-docs test-docker test-long test-tutorials lint protos check-protos tables format bench bench-long locks images clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -35,13 +36,21 @@ PYTEST_PARALLEL := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 \
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 test: $(READY)  ## the test suite; no GPU needed; make test TEST_PROCESSES=8 on more cores
-	$(PYTEST_PARALLEL) -m "not slow and not docker"
+	$(PYTEST_PARALLEL) -m "not slow and not docker and not documents"
 
 test-long: $(READY)  ## the slow tests as well
-	$(PYTEST_PARALLEL) -m "not docker"
+	$(PYTEST_PARALLEL) -m "not docker and not documents"
 
 test-docker: $(READY)  ## images and a campaign on a real Docker engine: root, docker.io, docker-compose and debootstrap
 	$(BIN)/python -m pytest -m docker tests/docker --timeout 3600
+
+$(DOCS_READY): $(READY) requirements-docs.txt
+	$(BIN)/python -m pip install --quiet --requirement requirements-docs.txt
+	touch $@
+
+docs: $(DOCS_READY)  ## the site, in build/site: a broken link, or something public without a docstring, fails
+	$(BIN)/python -m tools.site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 lint: $(READY) check-protos  ## ruff, mypy, buf
 	$(BIN)/ruff check .
@@ -93,10 +102,36 @@ locks: $(READY)  ## pin what the images install
 	printf '%s\n' '.[telemetry]' './services/surrogate[keops]' | \
 		$(LOCK) --output-file services/surrogate/requirements-cuda.lock -
 
+dist: $(DOCS_READY)  ## wheels and sources of every distribution, in dist/
+	rm -rf dist
+	for place in . $(SERVICES:%=services/%); do $(BIN)/python -m build --no-isolation --outdir dist $$place || exit 1; done
+	$(BIN)/python -m twine check --strict dist/*
+
+test-docs: docs  ## the site, and what documents tell to type, each document in a network of its own
+	$(BIN)/python -m pytest -m documents tests/documents/test_site.py tests/documents/test_commands.py --timeout 900
+
+test-tutorials: $(DOCS_READY)  ## docs/tutorials as notebooks, each under three minutes on two cores
+	$(BIN)/python -m pytest -m documents tests/documents/test_tutorials.py
+
+# Of what images install beside Debian's own packages. Those for CUDA are not in our environment: their licences are
+# NVIDIA's and Triton's, and in the SBOM by name.
+SBOM := $(wildcard services/*/requirements*.lock)
+sbom: $(DOCS_READY)  ## what each image installs (CycloneDX), and under which licences, in build/sbom
+	rm -rf build/sbom && mkdir -p build/sbom
+	for lock in $(SBOM); do \
+		$(BIN)/cyclonedx-py requirements --output-reproducible --output-format JSON \
+			--output-file build/sbom/$$(basename $$(dirname $$lock))-$$(basename $$lock .lock).json $$lock || exit 1; done
+	$(BIN)/pip-licenses --python $(BIN)/python --from=mixed --with-urls --format=markdown \
+		--partial-match --fail-on "GPL;UNKNOWN" --output-file build/sbom/licences.md \
+		--packages $$(sed -n 's/^\([A-Za-z0-9_.-]*\)==.*/\1/p' $(SBOM) | sort -u)
+
+test-dist: dist sbom  ## install them into an empty environment, and run a campaign there
+	$(BIN)/python -m pytest -m documents tests/documents/test_distributions.py --timeout 1200
+
 images: $(SERVICES:%=image-%)  ## a container image of each service; make images BUILD='--build-arg BASE=...'
 
 image-%:
 	docker build --file services/$*/Dockerfile --tag caligo/$*:$(VERSION) $(BUILD) .
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -184,6 +184,7 @@ class CampaignDataset:
         self.close()
 
     def close(self) -> None:
+        """Let go of the file; `with` does so by itself."""
         self._file.close()
 
     @property

@@ -58,17 +58,17 @@ class Reason(enum.IntEnum):
     NO_CODE = 6
     """failure_qber: no code of the pool serves the QBER."""
     NO_FRAME_VERIFIED = 7
-    """failure_reconciliation."""
+    """failure_reconciliation: of blind, every frame was dropped."""
     TIME_LIMIT = 8
-    """failure_timeout."""
+    """failure_timeout: longer than `protocol.time_limit_seconds`."""
     EXCEPTION = 9
     """failure_error: an exception inside the sample."""
     WORKER_LOST = 10
     """failure_error: the sample's worker died more often than it is retried."""
     CLOSED_FORM = 11
-    """skipped_infeasible."""
+    """skipped_infeasible: h(QBER) is not below the rate of min-entropy."""
     GUARDRAIL = 12
-    """skipped_predicted_failure."""
+    """skipped_predicted_failure: what gave the row up, closed form or classifier, `caligo show` says."""
     FRAME_LOST = 13
     """failure_reconciliation: Bob could not correct his string and ends with random bits; Alice's strings exist."""
     REFUSED_SETS = 14

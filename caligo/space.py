@@ -33,7 +33,9 @@ class Scale(enum.StrEnum):
 
 
 class Strategy(enum.IntEnum):
-    """Reconciliation strategy, the categorical ninth column."""
+    """Reconciliation, the categorical ninth column. How Bob's errors are corrected: by one message whose code is chosen
+    from calibration slots, or frame by frame, with Bob asking for more until it succeeds. Chosen by the two; the second
+    discloses less and protects the receiver's choice against an honest-but-curious Alice only."""
 
     BASELINE = 0
     BLIND = 1
@@ -49,6 +51,8 @@ class Parameter:
     scale: Scale
     lowest: float
     highest: float
+    in_laboratory: str
+    """What it is of, and how one comes by a value: a sentence for an experimentalist."""
 
     @property
     def is_log(self) -> bool:
@@ -61,15 +65,46 @@ class Parameter:
 
 
 PARAMETERS: Final[tuple[Parameter, ...]] = (
-    Parameter("r", "storage retention probability", "1", Scale.LINEAR, 0.0, 1.0),
-    Parameter("nu", "storage rate", "1", Scale.LOG, 1e-4, 1.0),
-    Parameter("dt_ns", "wait time", "ns", Scale.LOG, 1e5, 1e11),
-    Parameter("F", "pair fidelity", "1", Scale.BETA21, 0.5, 1.0),
-    Parameter("eta", "total transmittance", "1", Scale.LOG, 1e-4, 1.0),
-    Parameter("e_det", "detector error probability", "1", Scale.LINEAR, 0.0, 0.5),
-    Parameter("P_dark", "dark count probability a gate", "1", Scale.LOG, 1e-9, 1e-2),
-    Parameter("N", "pairs", "1", Scale.LOG, 1e3, 1e9),
-)
+    Parameter(
+        "r", "storage retention probability", "1", Scale.LINEAR, 0.0, 1.0,
+        "The adversary's memory: the probability that it gives a stored qubit back intact, after one second "
+        "(`memory_model: markov`) or after the wait (`fixed`). An assumption: the best memory that one grants him.",
+    ),
+    Parameter(
+        "nu", "storage rate", "1", Scale.LOG, 1e-4, 1.0,
+        "The size of his memory: qubits that it takes a detected round; 1 is every one of them. An assumption as well.",
+    ),
+    Parameter(
+        "dt_ns", "wait time", "ns", Scale.LOG, 1e5, 1e11,
+        "How long both wait between Bob's reports and Alice's bases, so that his memory decays. Chosen by the two; it "
+        "costs time and nothing else.",
+    ),
+    Parameter(
+        "F", "pair fidelity", "1", Scale.BETA21, 0.5, 1.0,
+        "Fidelity of a pair to the Bell state, as tomography or the visibilities V in both bases give it: of a Werner "
+        "pair (1 + 3V)/4. What detectors and noise do besides is not in it.",
+    ),
+    Parameter(
+        "eta", "total transmittance", "1", Scale.LOG, 1e-4, 1.0,
+        "Probability that a photon that Alice has heralded is detected by Bob, dark counts apart: coupling, fibre, "
+        "optics and the detectors' efficiency multiplied; coincidences over Alice's singles.",
+    ),
+    Parameter(
+        "e_det", "detector error probability", "1", Scale.LINEAR, 0.0, 0.5,
+        "Probability that a detected photon takes the wrong port: polarisers, alignment, compensation of the fibre. Of "
+        "a perfect pair it is the error rate without dark counts.",
+    ),
+    Parameter(
+        "P_dark", "dark count probability a gate", "1", Scale.LOG, 1e-9, 1e-2,
+        "Probability that one detector clicks without a photon in the window of a round: its dark count rate times the "
+        "window, stray light included.",
+    ),
+    Parameter(
+        "N", "pairs", "1", Scale.LOG, 1e3, 1e9,
+        "Pairs of one run of the protocol, calibration slots included: the rate of the source times the seconds that a "
+        "run takes.",
+    ),
+)  # fmt: skip
 """The eight continuous parameters in column order; the strategy is the ninth column."""
 
 SYMBOLS: Final[tuple[str, ...]] = tuple(p.symbol for p in PARAMETERS)

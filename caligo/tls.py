@@ -93,6 +93,7 @@ class Tls:
         return grpc.ssl_channel_credentials(ca, key, certificate)
 
     def channel_options(self) -> tuple[tuple[str, str], ...]:
+        """gRPC's options of a client: the name that the server's certificate is held to, where it is another."""
         return (("grpc.ssl_target_name_override", self.server_name),) if self.server_name else ()
 
     def _contents(self) -> tuple[bytes | None, bytes | None, bytes | None]:

@@ -6,10 +6,11 @@
 * `deploy/helm/caligo/values.schema.json`: what each service's `settings` may hold;
 * `.env`: the settings of the services that it does not set, with their defaults;
 * `docs/security.md`: the limits of a client;
-* `docs/guide.md`: the keys of a spec.
+* `docs/guide.md`: the keys of a spec;
+* `docs/glossary.md`: the parameters of the space.
 
-Names, defaults, ranges and sentences are the models' own (`ServiceSettings` and `CampaignSpec`). Generated parts of a
-document lie between two marks.
+Names, defaults, ranges and sentences are the models' own (`ServiceSettings`, `CampaignSpec`, `PARAMETERS`). Generated
+parts of a document lie between two marks.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from caligo.settings import ServiceSettings
+from caligo.space import PARAMETERS, PRESETS, Strategy
 from caligo.spec import CampaignSpec
 
 ROOT: Final = Path(__file__).parents[1]
@@ -157,9 +159,14 @@ def _keys(model: type[BaseModel], prefix: str) -> Iterator[str]:
         if inspect.isclass(field.annotation) and issubclass(field.annotation, BaseModel):
             yield from _keys(field.annotation, f"{prefix}{name}.")
         else:
-            default = field.get_default()
-            shown = "none" if default in ("", {}) else _number(default)
-            yield f"| `{prefix}{name}` | {shown} | {_allowed(schemas[name])} | {_said(field)} |"
+            yield row(f"{prefix}{name}", schemas[name], field)
+
+
+def row(name: str, schema: dict[str, Any], field: FieldInfo) -> str:
+    """The line of a setting in a table of names, defaults, ranges and meanings."""
+    default = field.get_default()
+    shown = "none" if default in ("", {}, None) else _number(default)
+    return f"| `{name}` | {shown} | {_allowed(schema)} | {_said(field)} |"
 
 
 def _allowed(node: dict[str, Any]) -> str:
@@ -184,9 +191,29 @@ def _number(value: Any) -> str:
 
 
 def _said(field: FieldInfo) -> str:
-    """The sentence of a setting, on one line; a document that it names is linked."""
+    """The sentence of a setting, on one line; a document that it names, and that there is, is linked."""
     text = " ".join((field.description or "").split()).replace("|", "\\|")
-    return re.sub(r"docs/(\w+\.md)", r"[\1](\1)", text)
+    return re.sub(r"docs/(\w+\.md)", _linked, text)
+
+
+def _linked(found: re.Match[str]) -> str:
+    return f"[{found[1]}]({found[1]})" if (ROOT / found[0]).exists() else found[0]
+
+
+def parameters(text: str) -> str:
+    """The nine parameters: symbol, unit, ranges, what they mean in a laboratory."""
+    lines = [
+        "| symbol | parameter | unit | allowed | preset `cliff` | in a laboratory |",
+        "|--|--|--|--|--|--|",
+        *(
+            f"| `{p.symbol}` | {p.title} | {p.unit} | {p.lowest:g} to {p.highest:g} | "
+            f"{' to '.join(f'{bound:.3g}' for bound in PRESETS['cliff'][p.symbol])} | {p.in_laboratory} |"
+            for p in PARAMETERS
+        ),
+        f"| `strategy` | reconciliation | | {', '.join(strategy.name.lower() for strategy in Strategy)} | both | "
+        f"{' '.join((inspect.getdoc(Strategy) or '').split()).partition('. ')[2]} |",
+    ]
+    return _between("parameters", text, lines)
 
 
 def _between(name: str, text: str, lines: list[str]) -> str:
@@ -203,6 +230,7 @@ FILES: Final[dict[Path, Callable[[str], str]]] = {
     Path(".env"): env,
     Path("docs/security.md"): limits,
     Path("docs/guide.md"): spec,
+    Path("docs/glossary.md"): parameters,
 }
 
 if __name__ == "__main__":

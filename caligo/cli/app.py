@@ -12,7 +12,6 @@ from typing import Annotated, Final
 
 import typer
 
-import caligo
 from caligo.cli import complain, describe
 from caligo.cli.checks import check_app
 from caligo.cli.connection import add_options, connect
@@ -74,13 +73,17 @@ DEFAULT_ADDRESS = "127.0.0.1:50050"
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"caligo {caligo.__version__}")
+        from caligo.cli import versions
+
+        typer.echo("\n".join(versions.lines()))
         raise typer.Exit
 
 
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say what is installed, from where.")
+    ] = False,
 ) -> None:
     pass
 

@@ -54,6 +54,7 @@ class AsyncCampaignClient:
         await self.close()
 
     async def close(self) -> None:
+        """As `CampaignClient.close`."""
         await self._channel.close(None)
 
     async def create(
@@ -64,11 +65,13 @@ class AsyncCampaignClient:
         request_id: str | None = None,
         priority: int = 100,
     ) -> Campaign:
+        """As `CampaignClient.create`."""
         return await self._carry_out(
             calls.create(spec, validate_only=validate_only, request_id=request_id, priority=priority)
         )
 
     async def get(self, name: str) -> Campaign:
+        """As `CampaignClient.get`."""
         return await self._carry_out(calls.get(name))
 
     async def list(
@@ -79,6 +82,7 @@ class AsyncCampaignClient:
         prefix: str | None = None,
         page_size: int = 0,
     ) -> AsyncIterator[Campaign]:
+        """As `CampaignClient.list`."""
         token = ""
         while True:
             campaigns, token = await self._carry_out(calls.page(token, page_size, state, owner, prefix))
@@ -88,21 +92,27 @@ class AsyncCampaignClient:
                 return
 
     async def update(self, name: str, *, samples: int | None = None, priority: int | None = None) -> Campaign:
+        """As `CampaignClient.update`."""
         return await self._carry_out(calls.update(name, samples=samples, priority=priority))
 
     async def pause(self, name: str) -> Campaign:
+        """As `CampaignClient.pause`."""
         return await self._carry_out(calls.pause(name))
 
     async def resume(self, name: str) -> Campaign:
+        """As `CampaignClient.resume`."""
         return await self._carry_out(calls.resume(name))
 
     async def cancel(self, name: str) -> Campaign:
+        """As `CampaignClient.cancel`."""
         return await self._carry_out(calls.cancel(name))
 
     async def delete(self, name: str) -> None:
+        """As `CampaignClient.delete`."""
         await self._carry_out(calls.delete(name))
 
     async def wait(self, name: str) -> Campaign:
+        """As `CampaignClient.wait`."""
         async with contextlib.aclosing(self.watch(name)) as events:
             async for event in events:
                 if isinstance(event, Changed) and event.campaign.state.is_final:
@@ -110,14 +120,17 @@ class AsyncCampaignClient:
         return check_success(await self.get(name))
 
     def watch(self, name: str, after: int = 0) -> AsyncGenerator[Event, None]:
+        """As `CampaignClient.watch`."""
         return self._follow(calls.Events(name, after))
 
     def results(
         self, name: str, phase: Phase, start_row: int = 0, *, follow: bool = False
     ) -> AsyncGenerator[ResultRows, None]:
+        """As `CampaignClient.results`."""
         return self._follow(calls.Results(name, phase, start_row, follow))
 
     def read(self, name: str, offset: int = 0, length: int = 0) -> AsyncGenerator[bytes, None]:
+        """As `CampaignClient.read`."""
         return (data async for data in self._follow(calls.FileRange(name, offset, length)) if data)
 
     async def download(
@@ -128,6 +141,7 @@ class AsyncCampaignClient:
         overwrite: bool = False,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> Path:
+        """As `CampaignClient.download`."""
         path = Path(path)
         with contextlib.closing(Download(name, path, overwrite=overwrite)) as download:
             while True:
@@ -144,16 +158,19 @@ class AsyncCampaignClient:
     async def predict(
         self, name: str, inputs: NDArray[np.float32], *, extrapolate: bool = False
     ) -> NDArray[np.float32]:
+        """As `CampaignClient.predict`."""
         return await self._carry_out(calls.predict(name, inputs, extrapolate=extrapolate))
 
     async def slice(
         self, name: str, x: str, y: str, *, at: NDArray[np.float32] | None = None, points: int = 41
     ) -> CliffSlice:
+        """As `CampaignClient.slice`."""
         return await self._carry_out(calls.slice(name, x, y, at=at, points=points))
 
     async def threshold(
         self, name: str, parameter: str, *, at: Mapping[str, float | str] = {}, levels: Sequence[float] = (0.5, 0.95)
     ) -> tuple[Threshold, ...]:
+        """As `CampaignClient.threshold`."""
         return await self._carry_out(calls.threshold(name, parameter, at, levels))
 
     async def contour(

@@ -71,6 +71,7 @@ class Campaign:
 
     @classmethod
     def from_message(cls, message: campaign_pb2.Campaign) -> Campaign:
+        """A campaign as it came over the wire."""
         return cls(
             name=message.name,
             spec=read_message(message.spec),
@@ -98,6 +99,7 @@ class Event:
 
     @staticmethod
     def from_message(message: campaign_pb2.WatchCampaignResponse) -> Event:
+        """An event as it came over the wire."""
         sequence, moment = message.sequence, _to_datetime(message.time)
         match message.WhichOneof("event"):
             case "changed":

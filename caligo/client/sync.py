@@ -59,6 +59,7 @@ class CampaignClient:
         self.close()
 
     def close(self) -> None:
+        """Let go of the connection; `with` does so by itself."""
         self._channel.close()
 
     # --- one campaign -----------------------------------------------------------------------------------------------
@@ -106,7 +107,9 @@ class CampaignClient:
         """Campaigns, newest first; pages are fetched as they are needed.
 
         Args:
-            state, owner, prefix: only those in this state, of this owner, whose id begins so.
+            state: only those in this state.
+            owner: only those of this owner.
+            prefix: only those whose id begins so.
             page_size: campaigns a page, at most 1,000; 0 leaves it to the server.
         """
         token = ""
@@ -275,7 +278,8 @@ class CampaignClient:
         """The posterior on a grid over two parameters, each over its range in the campaign's space.
 
         Args:
-            x, y: symbols of the parameters.
+            x: symbol of the first parameter.
+            y: symbol of the second one.
             at: float32 [9], model coordinates of the point that the slice goes through; by default the middle of the
                 space.
             points: of the grid, along each parameter.

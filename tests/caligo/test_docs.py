@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from caligo_orchestrator.settings import OrchestratorSettings
 from pydantic import Field
 
+import caligo
 from caligo.results import COUNTS, DESCRIPTIONS, METRICS, ProtocolOutcome, Reason
+from caligo.space import COLUMN_SYMBOLS
 from tools import tables
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "services").glob("*/README.md")])
+DOCUMENTS = sorted(
+    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("services/*/README.md"), ROOT / "tests/README.md"]
+)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -79,3 +87,33 @@ def test_the_guide_says_of_each_column_what_files_say() -> None:
     text = (ROOT / "docs" / "guide.md").read_text()
     for name, unit in (*METRICS, *COUNTS):
         assert f"| `{name}` | {unit} | {DESCRIPTIONS[name]} |" in text, name
+
+
+def test_the_readme_names_every_parameter() -> None:
+    text = (ROOT / "README.md").read_text()
+    for symbol in COLUMN_SYMBOLS:
+        assert f"`{symbol}`" in text, symbol
+
+
+def test_every_folder_of_tests_is_told() -> None:
+    told = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "tests" / "README.md").read_text(), re.MULTILINE))
+    assert {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and path.name[0] not in "._"} <= told
+
+
+def test_every_distribution_has_the_version_and_the_licence() -> None:
+    for project in [ROOT / "pyproject.toml", *ROOT.glob("services/*/pyproject.toml")]:
+        assert tomllib.loads(project.read_text())["project"]["version"] == caligo.__version__, project
+        assert (project.parent / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+    assert f"## {caligo.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_citation_is_one() -> None:
+    file = ROOT / "CITATION.cff"
+    assert str(yaml.safe_load(file.read_text())["version"]) == caligo.__version__
+    checked = [
+        Path(sys.executable).parent / "check-jsonschema",
+        "--builtin-schema",
+        "vendor.citation-file-format",
+        file,
+    ]
+    subprocess.run(checked, check=True, timeout=60)

@@ -1,4 +1,4 @@
-"""Commands that a person waits for load what they use and nothing else."""
+"""Commands that a person waits for, and the client, load what they use and nothing else."""
 
 from __future__ import annotations
 
@@ -44,3 +44,11 @@ def test_nothing_is_loaded_for_nothing(arguments: list[str], code: int, used: se
     assert int(ended_with) == code, ended.stderr
     assert HEAVY & {name.partition(".")[0] for name in loaded} == used
     assert not OURS_UNUSED & set(loaded)
+
+
+def test_the_client_loads_no_files_no_pictures_and_no_science() -> None:
+    program = "import sys, caligo.client, caligo.spec; print(*sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in ended.stdout.split()}
+    assert {"grpc", "numpy", "pydantic"} <= loaded
+    assert not {"h5py", "jinja2", "matplotlib", "numba", "pandas", "pyarrow", "scipy", "torch", "xarray"} & loaded

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import pytest
 import yaml
 
+import caligo
 from caligo.cli import main, specs
 from caligo.errors import InvalidArgument
 from caligo.spec import Bounds, CampaignSpec
@@ -91,4 +93,8 @@ def test_examples_fit_the_schema(
 
 
 def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(monkeypatch, capsys, "--version") == "caligo 0.2.0\n"
+    first, *others, below = run(monkeypatch, capsys, "--version").splitlines()
+    assert first.startswith(f"caligo {caligo.__version__} in {Path(caligo.__file__).parent}")
+    services = ("orchestrator", "sampler", "simulator", "surrogate")
+    assert {f"caligo-{name} {caligo.__version__}" for name in services} <= {line.partition(",")[0] for line in others}
+    assert f"numpy {np.__version__}" in below.split(", ")
