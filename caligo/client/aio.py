@@ -183,6 +183,7 @@ class AsyncCampaignClient:
         level: float = 0.5,
         points: int = 101,
     ) -> Contours:
+        """As `CampaignClient.contour`."""
         return await self._carry_out(calls.contour(name, x, y, at, level, points))
 
     async def require(
@@ -194,6 +195,7 @@ class AsyncCampaignClient:
         confidence: float = 0.95,
         weights: Mapping[str, float] = {},
     ) -> tuple[Requirement, ...]:
+        """As `CampaignClient.require`."""
         return await self._carry_out(calls.require(name, baseline, free, confidence, weights))
 
     async def _carry_out(self, plan: Plan[T]) -> T:

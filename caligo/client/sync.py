@@ -326,7 +326,8 @@ class CampaignClient:
         """The cliff over two parameters as lines, with the surrogate's band and the closed form's own.
 
         Args:
-            x, y: symbols.
+            x: symbol of the first parameter.
+            y: symbol of the second.
             at: what the other parameters are held at, by symbol in physical units; what is missing takes the middle of
                 the space. Every strategy that the campaign has is answered for.
             level: of the probability that one run gives a key.
