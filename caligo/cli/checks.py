@@ -36,19 +36,21 @@ def source(
 ) -> None:
     """Run the conformance suite of sources: values, determinism by key, segments, the law of the rounds, bases.
 
+    It runs in worker processes, as in a campaign, so one that hangs or ends its process fails a check and no more.
     The source must be installed here, beside the simulator. Ends with 5 where a check fails.
 
     Example: `caligo check source sequence`
     """
     try:
-        from caligo_simulator.epr.conformance import check
-        from caligo_simulator.epr.registry import check_installed, load_source
+        from caligo_simulator.epr.conformance import Workers, check
+        from caligo_simulator.epr.registry import check_installed
     except ModuleNotFoundError as error:
         if error.name != "caligo_simulator":
             raise
         raise FailedPrecondition("sources are checked where the simulator is installed (caligo-simulator)") from None
     check_installed(name)
-    _report(f"the source {name}", check(lambda: load_source(name), rounds), json)
+    with Workers(name, rounds) as workers:
+        _report(f"the source {name}", check(lambda: workers, rounds), json)
 
 
 @check_app.command()
