@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 check_app = typer.Typer(no_args_is_help=True, help="Check a source of rounds or a simulator that is your own.")
 
+_LET_GO_SECONDS = 10.0
+"""For a simulator to let go of a stream that has ended, and for answers that take no simulating."""
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a check on standard output.")]
 
 
@@ -36,19 +39,21 @@ def source(
 ) -> None:
     """Run the conformance suite of sources: values, determinism by key, segments, the law of the rounds, bases.
 
+    It runs in worker processes, as in a campaign, so one that hangs or ends its process fails a check and no more.
     The source must be installed here, beside the simulator. Ends with 5 where a check fails.
 
     Example: `caligo check source sequence`
     """
     try:
-        from caligo_simulator.epr.conformance import check
-        from caligo_simulator.epr.registry import check_installed, load_source
+        from caligo_simulator.epr.conformance import Workers, check
+        from caligo_simulator.epr.registry import check_installed
     except ModuleNotFoundError as error:
         if error.name != "caligo_simulator":
             raise
         raise FailedPrecondition("sources are checked where the simulator is installed (caligo-simulator)") from None
     check_installed(name)
-    _report(f"the source {name}", check(lambda: load_source(name), rounds), json)
+    with Workers(name, rounds) as workers:
+        _report(f"the source {name}", check(lambda: workers, rounds), json)
 
 
 @check_app.command()
@@ -110,6 +115,8 @@ def _of_simulator(address: str, epr_source: str) -> Iterator[Finding]:
         yield Finding(
             "has the source", epr_source in capacity.epr_sources, f"it has {', '.join(capacity.epr_sources) or 'none'}"
         )
+        listed = len(capacity.epr_source_versions) == len(capacity.epr_sources)
+        yield Finding("says the version of each source", listed, ", ".join(capacity.epr_source_versions))
         if epr_source not in capacity.epr_sources:
             return
 
@@ -141,6 +148,8 @@ def _of_simulator(address: str, epr_source: str) -> Iterator[Finding]:
         else:
             yield Finding("detections are those of the closed form", True, "eight rows, within the test's interval")
 
+        yield _qber(_sorted(first), _samples(inputs))
+
         yield _refuses(stub, _setup(epr_source, phase=0), "setup.phase")
         yield _refuses(stub, _setup("no-such-source"), "protocol.epr_source")
         long = _rows(1, log10_pairs=9.0)
@@ -150,6 +159,8 @@ def _of_simulator(address: str, epr_source: str) -> Iterator[Finding]:
             bool((late["outcome"] == ProtocolOutcome.FAILURE_TIMEOUT).all()),
             "",
         )
+        yield _one_stream(stub, epr_source, long)
+        yield _withdraws(stub, epr_source, long)
         yield _gives_way(stub, epr_source, long)
 
 
@@ -180,12 +191,30 @@ def _requests(setup: Any, index: NDArray[np.int64], inputs: NDArray[np.float32])
 
 
 def _simulate(stub: Any, setup: Any, index: NDArray[np.int64], inputs: NDArray[np.float32]) -> ResultRows:
+    return _results(_taken(stub, lambda: _requests(setup, index, inputs)))
+
+
+def _results(answers: Iterator[Any]) -> ResultRows:
     import numpy as np
 
     from caligo import wire
 
-    answers = stub.Simulate(_requests(setup, index, inputs), timeout=600.0)
     return np.concatenate([wire.decode_rows(answer.results) for answer in answers])
+
+
+def _taken(stub: Any, requests: Callable[[], Iterator[Any]]) -> Any:
+    """A stream that the simulator has taken; it may still be letting go of the one before."""
+    import grpc
+
+    deadline = time.monotonic() + _LET_GO_SECONDS
+    while True:
+        answers = stub.Simulate(requests(), timeout=600.0)
+        answers.initial_metadata()  # waits for it
+        if not answers.done() or answers.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return answers
+        if time.monotonic() > deadline:
+            return answers  # to raise why
+        time.sleep(0.1)
 
 
 def _sorted(rows: ResultRows) -> ResultRows:
@@ -220,13 +249,66 @@ def _click(sample: Any) -> float:
     return click_probability(sample.eta, sample.P_dark)
 
 
+def _qber(rows: ResultRows, samples: list[Any]) -> Finding:
+    """Of all rows that opened test bits, within five standard deviations."""
+    from caligo.physics.detection import qber
+    from caligo.results import COUNT, METRIC
+
+    found = due = variance = 0.0
+    for row, sample in zip(rows, samples, strict=True):
+        tested = int(row["counts"][COUNT["test_bits"]])
+        if tested:
+            rate = qber(sample.F, sample.eta, sample.e_det, sample.P_dark)
+            found += tested * float(row["metrics"][METRIC["qber"]])
+            due, variance = due + tested * rate, variance + tested * rate * (1.0 - rate)
+    detail = f"{found:.0f} errors, due {due:.0f} +- {variance**0.5:.0f}"
+    return Finding("errors are those of the closed form", abs(found - due) <= 5.0 * variance**0.5 + 1.0, detail)
+
+
+def _one_stream(stub: Any, epr_source: str, long: NDArray[np.float32]) -> Finding:
+    """While it serves a stream, another is refused at once, and its capacity is told all the same."""
+    import grpc
+    import numpy as np
+
+    from caligo.v1 import simulator_pb2
+
+    check = "a second stream of rows is refused at once"
+    index = np.zeros(1, np.int64)
+    served = _taken(stub, lambda: _requests(_setup(epr_source), index, long))
+    try:
+        list(stub.Simulate(_requests(_setup(epr_source), index, _rows(1)), timeout=_LET_GO_SECONDS))
+    except grpc.RpcError as error:
+        stub.GetCapacity(simulator_pb2.GetCapacityRequest(), timeout=_LET_GO_SECONDS)
+        return Finding(check, error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED, error.code().name)
+    finally:
+        served.cancel()
+    return Finding(check, False, "it was taken")
+
+
+def _withdraws(stub: Any, epr_source: str, long: NDArray[np.float32]) -> Finding:
+    """A row that is withdrawn under way has no result; the others of its stream have theirs."""
+    import numpy as np
+
+    from caligo import wire
+    from caligo.v1 import simulator_pb2
+
+    def requests() -> Iterator[Any]:
+        yield from _requests(_setup(epr_source), np.array([1], np.int64), long)
+        withdrawn = wire.encode(np.array([1], np.int64), wire.INDEX)
+        yield simulator_pb2.SimulateRequest(withdrawn=withdrawn)
+        yield simulator_pb2.SimulateRequest(rows=wire.encode_design(np.zeros(1, np.int64), _rows(1)))
+
+    came = sorted(_results(_taken(stub, requests))["index"].tolist())
+    return Finding("a row that is withdrawn has no result, others have", came == [0], f"results of {came}, due [0]")
+
+
 def _refuses(stub: Any, setup: Any, field: str) -> Finding:
     import grpc
     import numpy as np
 
     check = f"a wrong {field} is refused by name"
     try:
-        list(stub.Simulate(_requests(setup, np.zeros(1, np.int64), _rows(1)), timeout=60.0))
+        list(_taken(stub, lambda: _requests(setup, np.zeros(1, np.int64), _rows(1))))
     except grpc.RpcError as error:
         refused = error.code() is grpc.StatusCode.INVALID_ARGUMENT and field in (error.details() or "")
         return Finding(check, refused, "" if refused else f"{error.code().name}: {error.details()}")
@@ -235,20 +317,14 @@ def _refuses(stub: Any, setup: Any, field: str) -> Finding:
 
 def _gives_way(stub: Any, epr_source: str, long: NDArray[np.float32]) -> Finding:
     """A stream that is cancelled makes room for the next."""
-    import time
-
     import grpc
     import numpy as np
 
-    answers = stub.Simulate(_requests(_setup(epr_source), np.zeros(1, np.int64), long), timeout=600.0)
-    answers.initial_metadata()
+    answers = _taken(stub, lambda: _requests(_setup(epr_source), np.zeros(1, np.int64), long))
     answers.cancel()
-    started = time.monotonic()
-    while True:
-        try:
-            _simulate(stub, _setup(epr_source), np.zeros(1, np.int64), _rows(1))
-            return Finding("a cancelled stream makes room for the next", True, f"{time.monotonic() - started:.1f} s")
-        except grpc.RpcError as error:
-            if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED or time.monotonic() - started > 30.0:
-                return Finding("a cancelled stream makes room for the next", False, f"{error.details()}")
-        time.sleep(0.2)
+    check, started = "a cancelled stream makes room for the next", time.monotonic()
+    try:
+        _simulate(stub, _setup(epr_source), np.zeros(1, np.int64), _rows(1))
+    except grpc.RpcError as error:
+        return Finding(check, False, f"{error.details()}")
+    return Finding(check, True, f"{time.monotonic() - started:.1f} s")

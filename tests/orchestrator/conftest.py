@@ -45,6 +45,8 @@ class StandInSimulator(simulator_pb2_grpc.SimulatorServiceServicer):
     def __init__(self) -> None:
         self.simulated: list[tuple[int, int]] = []
         """(phase, index) of every row computed, repeats included."""
+        self.sources = {"statistical": "0.2.0"}
+        """EPR sources by version."""
         self.delay_seconds = 0.0
         self.break_after: int | None = None
         """Break the stream with UNAVAILABLE after so many rows, once."""
@@ -80,7 +82,9 @@ class StandInSimulator(simulator_pb2_grpc.SimulatorServiceServicer):
                 yield simulator_pb2.SimulateResponse(job=request.job, results=wire.encode_rows(row))
 
     def GetCapacity(self, request, context):
-        return simulator_pb2.GetCapacityResponse(workers=2, max_rows_in_flight=8, epr_sources=["statistical"])
+        return simulator_pb2.GetCapacityResponse(
+            workers=2, max_rows_in_flight=8, epr_sources=list(self.sources), epr_source_versions=self.sources.values()
+        )
 
 
 def closed_form_row(

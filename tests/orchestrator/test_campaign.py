@@ -173,6 +173,33 @@ def test_stopping_and_starting_again_changes_no_row(start, spec, tmp_path, servi
     assert_same(undisturbed, table(directory / "campaigns" / spec.name / "exploration_data.h5"))
 
 
+def test_a_campaign_keeps_to_the_version_of_its_source(start, spec, tmp_path, services) -> None:
+    """Begun with version 1, it waits where there is version 2 alone, says so, and goes on where 1 is back."""
+    spec = validate(CampaignSpec, {**spec.model_dump(mode="json"), "protocol": {"epr_source": "mine"}})
+    orchestrator = start(tmp_path / "one", patience=0.5)
+    with pytest.raises(InvalidArgument, match=r"no simulator has mine; they have statistical"):
+        create(orchestrator, spec)
+    services.simulator.sources["mine"] = "1.0"
+    services.simulator.delay_seconds = 0.05
+    name = create(orchestrator, spec).name
+    while len(services.simulator.simulated) < 4:  # the test's own timeout ends it
+        time.sleep(0.01)
+    orchestrator.close()
+    services.simulator.sources["mine"] = "2.0"
+    orchestrator = start(tmp_path / "one", patience=0.5)
+    while get(orchestrator, name).state in (pb.CAMPAIGN_STATE_QUEUED, pb.CAMPAIGN_STATE_RUNNING):
+        time.sleep(0.05)
+    paused = get(orchestrator, name)
+    assert paused.state == pb.CAMPAIGN_STATE_PAUSED
+    assert "no simulator has the EPR source mine==1.0; they have mine==2.0, statistical==0.2.0" in str(paused)
+    orchestrator.close()  # its stream to the simulator with version 2
+    services.simulator.sources["mine"] = "1.0"
+    services.simulator.delay_seconds = 0.0
+    orchestrator = start(tmp_path / "one")
+    orchestrator.stub.ResumeCampaign(pb.ResumeCampaignRequest(name=name))
+    assert finish(orchestrator, name).state == pb.CAMPAIGN_STATE_SUCCEEDED
+
+
 def test_pause_and_resume_change_no_row(start, spec, tmp_path, services, undisturbed) -> None:
     services.simulator.delay_seconds = 0.02
     orchestrator = start(tmp_path / "two")

@@ -49,6 +49,8 @@ class Replica(simulator_pb2_grpc.SimulatorServiceServicer):
         """Rows wait for it to be set."""
         self.gate.set()
         self.sources = ["statistical", address]
+        self.versions: list[str] = []
+        """Of those, if it says them."""
         self.garbage: bytes | None = None
         """What it answers instead of results."""
         self.dies: Callable[[int], bool] = lambda index: False
@@ -76,7 +78,9 @@ class Replica(simulator_pb2_grpc.SimulatorServiceServicer):
         return self._capacity()
 
     def _capacity(self):
-        return simulator_pb2.GetCapacityResponse(workers=1, max_rows_in_flight=self.room, epr_sources=self.sources)
+        return simulator_pb2.GetCapacityResponse(
+            workers=1, max_rows_in_flight=self.room, epr_sources=self.sources, epr_source_versions=self.versions
+        )
 
     def Simulate(self, request_iterator, context):
         if not self._taken.acquire(blocking=False):
@@ -167,12 +171,18 @@ class Customer:
     """A job and what has come of it."""
 
     def __init__(
-        self, farm: ReplicaFarm, campaign: str = "campaigns/test", rows: int = 0, seed: int = 1, source: str = ""
+        self,
+        farm: ReplicaFarm,
+        campaign: str = "campaigns/test",
+        rows: int = 0,
+        seed: int = 1,
+        source: str = "",
+        version: str = "",
     ) -> None:
         setup = simulator_pb2.SimulateSetup(campaign=campaign, seed=seed, phase=types_pb2.PHASE_ACTIVE)
         if source:
             setup.protocol.epr_source = source
-        self.job = Job(setup, self._take, self._fail)
+        self.job = Job(setup, self._take, self._fail, version)
         self.order: list[int] = []
         self.results: dict[int, ResultRows] = {}
         self.error: CaligoError | None = None
@@ -304,7 +314,7 @@ def test_where_no_simulator_can_be_read_the_jobs_end_and_say_so(replicas_of, far
 
 def test_the_farm_says_what_sources_there_are(replicas_of, farm_of) -> None:
     over = replicas_of(1)
-    assert farm_of(over).epr_sources(10) == ["statistical", over[0].address]
+    assert farm_of(over).epr_sources(10) == {"statistical": "", over[0].address: ""}
     with pytest.raises(Unreachable, match="no simulator answers"):
         farm_of(replicas_of(1, start=False)).epr_sources(0.3)
 
@@ -334,6 +344,22 @@ def test_rows_go_where_their_source_is(replicas_of, farm_of) -> None:
         customer.assert_complete(60)
     for replica in over:
         assert {names[campaign] for campaign, _ in replica.rows} <= {"", *replica.sources}
+
+
+def test_rows_go_where_their_version_of_a_source_is(replicas_of, farm_of) -> None:
+    over = replicas_of(3, start=False)
+    for replica, version in zip(over, ("1.0", "2.0", "2.0"), strict=True):
+        replica.sources, replica.versions = ["statistical", "a"], ["0.2", version]
+        replica.start()
+    farm = farm_of(over)
+    old = Customer(farm, "campaigns/old", rows=30, source="a", version="1.0")
+    new = Customer(farm, "campaigns/new", rows=30, source="a", version="2.0")
+    for customer in (old, new):
+        customer.await_rows(30)
+        customer.assert_complete(30)
+    assert {campaign for campaign, _ in over[0].rows} == {"campaigns/old"}
+    assert {campaign for replica in over[1:] for campaign, _ in replica.rows} == {"campaigns/new"}
+    assert farm.epr_sources(10, "a")["a"] in ("1.0", "2.0")
 
 
 def test_rows_whose_source_is_gone_wait_for_it_and_others_pass_them(replicas_of, farm_of) -> None:

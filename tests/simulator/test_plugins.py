@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -12,12 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from caligo_simulator.epr.conformance import Workers, check
 from caligo_simulator.epr.registry import installed_sources, make_source
 from caligo_simulator.epr.source import BobBases, Link, Segment, segment_bytes
 from caligo_simulator.harness import Setup
 from caligo_simulator.simulation import DesignRow, Simulator
 
 from caligo.errors import InvalidArgument
+from caligo.physics.device import Device
 from caligo.results import ProtocolOutcome, Reason, ResultRows
 from caligo.space import ExplorationSample
 
@@ -37,8 +40,19 @@ BROKEN = {
     "random": "super().fill(segment, link, bob, int(np.random.default_rng().integers(2**60)), start)",
     "dies": "os._exit(3)",
     "hangs": "time.sleep(600)",
+    "process": "super().fill(segment, link, bob, key + os.getpid(), start)",
+    "tilted": (
+        "super().fill(segment, link, bob, key, start)\n"
+        "side = segment.alice_basis - segment.bob_basis\n"
+        "often = np.random.default_rng(key).random(side.size) < 0.2\n"
+        "right = (side == -1) & (segment.bob_click == segment.alice_bit)\n"
+        "wrong = (side == 1) & (segment.bob_click == 1 - segment.alice_bit)\n"
+        "segment.bob_click[often & (right | wrong)] ^= 1"
+    ),
 }
 """Bodies of `fill` that do not do what they must."""
+UNNOTICED = ("process", "tilted")
+"""Those that only the check finds."""
 
 
 @pytest.fixture(scope="session")
@@ -98,10 +112,13 @@ def test_the_template_passes_the_check(with_packages: Callable[..., subprocess.C
 @pytest.mark.parametrize(
     ("name", "what"),
     [
-        ("few", "every round is written"),
-        ("values", "every round is written"),
-        ("random", "the same rounds again"),
-        ("raises", "nothing is raised: RuntimeError: no licence"),
+        ("few", "nothing is raised: ValueError: the source broken-few has made too few rounds"),
+        ("values", "nothing is raised: ValueError: the source broken-values has put something else than 0 and 1"),
+        ("random", "rounds differ"),
+        ("raises", "nothing is raised: SourceError: RuntimeError: no licence"),
+        ("dies", "nothing is raised: WorkerLostError: 3 EPR workers died"),
+        ("process", "the same rounds again, from a source made anew"),
+        ("tilted", "errors where Alice has Z and Bob X"),
     ],
 )
 def test_the_check_says_what_fails(
@@ -112,6 +129,14 @@ def test_the_check_says_what_fails(
     lines = done.stdout.splitlines() + done.stderr.splitlines()
     assert any(line.startswith("FAIL") and what in line for line in lines)
     assert f"the source broken-{name} fails " in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.usefixtures("here")
+def test_the_check_ends_a_source_that_hangs() -> None:
+    with Workers("broken-hangs", 1_000, seconds=0.5) as workers:
+        (finding,) = check(lambda: workers, 1_000)
+    assert not finding.passed
+    assert finding.detail == "TimeoutError: 1000 rounds are not there after 0.5 s"
 
 
 @pytest.mark.usefixtures("here")
@@ -144,6 +169,18 @@ def test_segments_that_are_none_are_refused(name: str, what: str) -> None:
         make_source(f"broken-{name}").fill(segment, LINK, BobBases(None, 0), 1, 0)
 
 
+@pytest.mark.usefixtures("here")
+def test_an_effect_that_a_source_does_not_know_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    segment = Segment.over(np.empty(segment_bytes(5_000), np.uint8), 5_000)
+    sleepy = dataclasses.replace(LINK, device=Device(dead_rounds=3, modes=4.0))
+    source = make_source("example")
+    with pytest.raises(ValueError, match="the source example knows nothing of modes, dead_rounds"):
+        source.fill(segment, sleepy, BobBases(None, 0), 1, 0)
+    module = sys.modules["example_source"]
+    monkeypatch.setattr(module.ExampleSource, "effects", {"modes", "dead_rounds"}, raising=False)
+    source.fill(segment, sleepy, BobBases(None, 0), 1, 0)
+
+
 ROWS = """
 import sys, threading
 from caligo_simulator.simulation import Simulator
@@ -172,7 +209,7 @@ def test_rows_end_in_typed_outcomes_and_others_are_untouched(
     """One simulator, one worker, every broken source in turn; the statistical one works after each."""
     script = tmp_path / "rows.py"
     script.write_text(ROWS, "utf-8")
-    names = [f"broken-{name}" for name in (*BROKEN, "import")]
+    names = [f"broken-{name}" for name in (*(name for name in BROKEN if name not in UNNOTICED), "import")]
     asked = ["example", *(name for broken in names for name in (broken, "statistical"))]
     done = with_packages(str(script), f"{namespace}-plugins", *asked)
     assert done.returncode == 0, done.stderr

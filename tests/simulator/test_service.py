@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -29,7 +30,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from caligo import __version__, rpc, wire
 from caligo.errors import CaligoError, InvalidArgument, ResourceExhausted, Unreachable
 from caligo.phases import Phase
-from caligo.results import ROW_DTYPE, ProtocolOutcome, ResultRows
+from caligo.results import COUNT, ROW_DTYPE, ProtocolOutcome, ResultRows
 from caligo.space import PRESETS, ExplorationSample, Space
 from caligo.spec import PhysicsSpec, ProtocolSpec
 from caligo.v1 import simulator_pb2, simulator_pb2_grpc, types_pb2
@@ -326,10 +327,47 @@ def test_caligo_check_finds_nothing(service: Running) -> None:
     command = [str(Path(sys.executable).parent / "caligo"), "check", "simulator", service.address]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1].endswith("passes all 12 checks")
+    assert done.stdout.splitlines()[-1].endswith("passes all 16 checks")
     done = subprocess.run([*command, "--source", "mine"], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 5
     assert any(line.startswith("FAIL has the source") for line in done.stdout.splitlines())
+
+
+class Careless(SimulatorService):
+    """Loses some hundred clicks of each row, answers rows that were withdrawn, and takes any source for its own."""
+
+    def Simulate(self, request_iterator: Any, context: Any) -> Iterator[simulator_pb2.SimulateResponse]:
+        def lenient() -> Iterator[simulator_pb2.SimulateRequest]:
+            for request in request_iterator:
+                if request.HasField("setup"):
+                    request.setup.protocol.epr_source = "statistical"
+                    request.setup.protocol.time_limit_seconds = min(5, request.setup.protocol.time_limit_seconds)
+                if not request.HasField("withdrawn"):
+                    yield request
+
+        for response in super().Simulate(lenient(), context):
+            rows = wire.decode_rows(response.results)
+            rows["counts"][:, COUNT["detected"]] -= 900
+            response.results.CopyFrom(wire.encode_rows(rows))
+            yield response
+
+
+def test_caligo_check_says_what_a_careless_simulator_does(simulator: Simulator, tmp_path: Path) -> None:
+    register = simulator_pb2_grpc.add_SimulatorServiceServicer_to_server
+    server = rpc.Server(f"unix:{tmp_path}/careless", [rpc.Service(NAME, register, Careless(simulator))])
+    server.start()
+    command = [str(Path(sys.executable).parent / "caligo"), "check", "simulator", server.address]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    finally:
+        server.stop(0)
+    assert done.returncode == 5, done.stdout + done.stderr
+    failed = {line.removeprefix("FAIL ").partition(":")[0] for line in done.stdout.splitlines() if "FAIL" in line}
+    assert failed == {
+        "detections are those of the closed form",
+        "a wrong protocol.epr_source is refused by name",
+        "a row that is withdrawn has no result, others have",
+    }
 
 
 def test_capacity_and_health(service: Running) -> None:

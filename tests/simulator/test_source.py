@@ -173,8 +173,9 @@ def test_bobs_basis_rule(source: str, number: int, basis: int) -> None:
         rare = expected < 5
         assert observed[expected == 0.0].sum() == 0
         assert stats.poisson.sf(observed[rare].sum() - 1, max(expected[rare].sum(), 1e-9)) > 1e-4
-        scale = observed[~rare].sum() / expected[~rare].sum()
-        assert stats.chisquare(observed[~rare], scale * expected[~rare]).pvalue > 1e-4
+        if np.count_nonzero(~rare) > 1:  # of few rounds that click little one cell is all there is, and tells nothing
+            scale = observed[~rare].sum() / expected[~rare].sum()
+            assert stats.chisquare(observed[~rare], scale * expected[~rare]).pvalue > 1e-4
 
 
 @pytest.mark.parametrize("number", [1, 3, 5, 7, 10])

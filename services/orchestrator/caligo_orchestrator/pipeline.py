@@ -66,6 +66,7 @@ class Pipeline:
         record: Callable[[ResultRows], None],
         stop: threading.Event,
         in_flight: int = 64,
+        source_version: str = "",
     ) -> None:
         self._spec = spec
         setup = simulator_pb2.SimulateSetup(
@@ -87,7 +88,7 @@ class Pipeline:
         self._context = {"campaign": campaign, "phase": phase.name.lower()}
         self._computed: queue.SimpleQueue[ResultRows | None] = queue.SimpleQueue()
         self._durable: queue.SimpleQueue[ResultRows | Exception] = queue.SimpleQueue()
-        self._job = Job(setup, self._receive, self._durable.put)
+        self._job = Job(setup, self._receive, self._durable.put, source_version)
         self._recorder = threading.Thread(target=self._record_results, name=f"recorder-{campaign}", daemon=True)
         self._recorder.start()
 

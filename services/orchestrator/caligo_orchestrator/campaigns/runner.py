@@ -12,6 +12,7 @@ import gc
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from caligo_orchestrator.campaigns.names import resource_name
 from caligo_orchestrator.campaigns.progress import ProgressBoard
 from caligo_orchestrator.campaigns.recorder import Recorder
 from caligo_orchestrator.farm import Farm
+from caligo_orchestrator.farm.base import ALWAYS_THERE
 from caligo_orchestrator.model import findings
 from caligo_orchestrator.model.remote import Sampler, ServiceLostError, Surrogate
 from caligo_orchestrator.phases import active, lhs, training
@@ -35,6 +37,8 @@ from caligo_orchestrator.pipeline import Pipeline, Stopped
 from caligo_orchestrator.settings import OrchestratorSettings
 from caligo_orchestrator.store import dataset, models
 from caligo_orchestrator.store.journal import Journal
+
+_SOURCE_VERSION: Final = "epr_source_version"
 
 
 class CampaignRunner:
@@ -62,6 +66,7 @@ class CampaignRunner:
         self._recorder: Recorder | None = None
         self._at_work: Pipeline | None = None
         self._services: tuple[Sampler | Surrogate, ...] = ()
+        self._source_version = ""
 
     def stop(self) -> None:
         """End the run soon, whatever it is doing: what it asked of other services is given up.
@@ -108,6 +113,7 @@ class CampaignRunner:
                 raise Stopped
             for service in self._services:
                 service.await_ready(self._settings.patience_seconds)
+            self._source_version = self._settle_source_version()
             plan = self._plan(sampler)
             name = resource_name(self.id)
             writer, note = dataset.open_file(name, self.spec, plan, self._directory, self._journal)
@@ -131,6 +137,25 @@ class CampaignRunner:
             model.close()
 
     # --- phases ---------------------------------------------------------------------------------------------------
+
+    def _settle_source_version(self) -> str:
+        """The version of the EPR source that makes all rows of the campaign: the one that is there when it first runs,
+        and from then on none other. Empty for the source that simulators have of themselves.
+
+        Raises:
+            Unreachable: no simulator answers.
+        """
+        source = self.spec.protocol.epr_source
+        if source == ALWAYS_THERE:
+            return ""
+        kept = self._journal.checkpoint(self.id, _SOURCE_VERSION)
+        if kept is None:
+            found = self._farm.epr_sources(self._settings.patience_seconds, source).get(source)
+            if found is None:
+                return ""  # its rows wait for a simulator that has it
+            kept = found.encode()
+            self._journal.put_checkpoint(self.id, _SOURCE_VERSION, kept)
+        return kept.decode()
 
     def _plan(self, sampler: Sampler) -> lhs.Plan:
         text = self._journal.checkpoint(self.id, "lhs_plan")
@@ -221,7 +246,15 @@ class CampaignRunner:
 
     def _pipeline(self, phase: Phase, recorder: Recorder) -> Pipeline:
         record = functools.partial(recorder.rows, phase)
-        self._at_work = Pipeline(resource_name(self.id), self.spec, phase, self._farm, record, self.stopping)
+        self._at_work = Pipeline(
+            resource_name(self.id),
+            self.spec,
+            phase,
+            self._farm,
+            record,
+            self.stopping,
+            source_version=self._source_version,
+        )
         return self._at_work
 
     def _recover(self, note: str | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -20,6 +20,11 @@ ALWAYS_THERE: Final = "statistical"
 """The EPR source that every simulator has."""
 
 
+def named(source: str, version: str) -> str:
+    """A source of one version, `name==version`; its name alone where the version does not matter."""
+    return f"{source}=={version}" if version else source
+
+
 @dataclass(frozen=True, eq=False)
 class Job:
     """The rows of one phase of one campaign.
@@ -29,16 +34,18 @@ class Job:
         on_rows: is handed results as they come, each row once, in any order; from a thread of the farm, which it must
             not keep waiting.
         on_error: is handed what ends the job: nothing comes after it.
+        source_version: the one version of the EPR source that may make its rows; empty where any may.
     """
 
     setup: simulator_pb2.SimulateSetup
     on_rows: Callable[[ResultRows], None]
     on_error: Callable[[CaligoError], None]
+    source_version: str = ""
 
     @property
     def source(self) -> str:
-        """The EPR source that its rows need."""
-        return self.setup.protocol.epr_source or ALWAYS_THERE
+        """The EPR source that its rows need, as `named`."""
+        return named(self.setup.protocol.epr_source or ALWAYS_THERE, self.source_version)
 
     @property
     def context(self) -> dict[str, str]:
@@ -84,8 +91,9 @@ class Farm(Protocol):
     def room(self) -> int:
         """Rows that keep all simulators busy: whoever has as many under way and as many again waiting wastes none."""
 
-    def epr_sources(self, seconds: float, wanted: str = ALWAYS_THERE) -> Sequence[str]:
-        """EPR sources of the simulators that are asked; no more of them are once one has that which is wanted.
+    def epr_sources(self, seconds: float, wanted: str = ALWAYS_THERE) -> Mapping[str, str]:
+        """EPR sources of the simulators that are asked, each with the version it was first seen in, empty if that was
+        not said. No more simulators are asked once one has the source that is wanted.
 
         Raises:
             Unreachable: none answers in time.

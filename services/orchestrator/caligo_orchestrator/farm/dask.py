@@ -19,7 +19,7 @@ import itertools
 import pkgutil
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -113,10 +113,10 @@ class DaskFarm:
     def room(self) -> int:
         return max(_LEAST, 2 * self._threads)
 
-    def epr_sources(self, seconds: float, wanted: str = ALWAYS_THERE) -> Sequence[str]:
+    def epr_sources(self, seconds: float, wanted: str = ALWAYS_THERE) -> Mapping[str, str]:
         try:
             client = self._connected(seconds)
-            return list(client.submit(_Named(_SOURCES), pure=False).result(timeout=seconds))
+            return dict(client.submit(_Named(_SOURCES), pure=False).result(timeout=seconds))
         except (OSError, TimeoutError):
             raise Unreachable(f"{self._scheduler}: no worker answers") from None
 

@@ -19,7 +19,7 @@ from caligo import wire
 from caligo.errors import FailedPrecondition
 from caligo.v1 import simulator_pb2
 from caligo_orchestrator import metrics
-from caligo_orchestrator.farm.base import ALWAYS_THERE, Job
+from caligo_orchestrator.farm.base import ALWAYS_THERE, Job, named
 
 _LEAD_SECONDS: Final = 0.1
 """Work that waits at a simulator while the next rows travel; one row a worker at least."""
@@ -54,7 +54,7 @@ class Lane:
         """The row that has the simulator for itself."""
         self.workers = 1
         self.sources = frozenset({ALWAYS_THERE})
-        """EPR sources that the simulator has."""
+        """EPR sources that the simulator has, by name, and by name and version (`named`)."""
         self.row_seconds: float | None = None
         """What a row takes on one worker of this simulator; None before the first result."""
         self.ending = False
@@ -85,6 +85,7 @@ class Lane:
         capacity = simulator_pb2.GetCapacityResponse.FromString(header)
         self.workers = max(1, capacity.workers)
         self.sources |= set(capacity.epr_sources)
+        self.sources |= set(map(named, capacity.epr_sources, capacity.epr_source_versions))
         self._most = max(self.workers, capacity.max_rows_in_flight)
 
     def results(self) -> AsyncIterator[simulator_pb2.SimulateResponse]:

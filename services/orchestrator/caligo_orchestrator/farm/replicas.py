@@ -21,9 +21,10 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import itertools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 
 import grpc
@@ -153,7 +154,7 @@ class ReplicaFarm:
     def room(self) -> int:
         return sum(lane.room for lane in list(self._lanes))
 
-    def epr_sources(self, seconds: float, wanted: str = ALWAYS_THERE) -> Sequence[str]:
+    def epr_sources(self, seconds: float, wanted: str = ALWAYS_THERE) -> Mapping[str, str]:
         return asyncio.run_coroutine_threadsafe(self._epr_sources(seconds, wanted), self._loop).result()
 
     def stats(self) -> FarmStats:
@@ -236,10 +237,10 @@ class ReplicaFarm:
                 lane.withdraw(row)
         self._wake()
 
-    async def _epr_sources(self, seconds: float, wanted: str) -> Sequence[str]:
+    async def _epr_sources(self, seconds: float, wanted: str) -> Mapping[str, str]:
         deadline = time.monotonic() + seconds
         until = min(deadline, time.monotonic() + _LOOK_AROUND_SECONDS)
-        found: dict[str, None] = {}
+        found: dict[str, str] = {}
         while wanted not in found:  # gRPC asks the next simulator each time
             try:
                 left = deadline - time.monotonic()
@@ -248,11 +249,14 @@ class ReplicaFarm:
                 if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                     raise Unreachable(f"{self._address}: no simulator answers") from None
                 raise rpc.from_rpc_error(error, self._address) from None
-            found |= dict.fromkeys(capacity.epr_sources)
+            for source, version in itertools.zip_longest(
+                capacity.epr_sources, capacity.epr_source_versions, fillvalue=""
+            ):
+                found.setdefault(source, version)
             if time.monotonic() > until:
                 break
             await asyncio.sleep(_ASK_SECONDS)
-        return list(found)
+        return found
 
     # --- simulators come and go -------------------------------------------------------------------------------------
 
@@ -293,7 +297,7 @@ class ReplicaFarm:
         self._missing_since = {source: self._missing_since.get(source, now) for source in missing}
         late = {source for source, since in self._missing_since.items() if now - since > self._patience_seconds}
         for job in {row.job for row in (*self._waiting, *self._suspects) if row.job.source in late}:
-            what = f"no simulator has the EPR source {job.source}; they have {', '.join(sorted(there))}"
+            what = f"no simulator has the EPR source {job.source}; they have {', '.join(_shortest(there))}"
             self._fail(job, Unreachable(f"{self._address}: {what}"))
 
     async def _pause(self, seconds: float | None) -> None:
@@ -537,6 +541,12 @@ class ReplicaFarm:
     def _on_timer(self) -> None:
         self._timer = None
         self._wake()
+
+
+def _shortest(sources: set[str]) -> list[str]:
+    """Without the names that stand there with their versions too."""
+    with_version = {source.partition("==")[0] for source in sources if "==" in source}
+    return sorted(sources - with_version)
 
 
 def _sent_at(row: Row) -> float:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 
+from caligo_simulator.arena import Arena
 from caligo_simulator.epr.registry import faults, same_rounds
 from caligo_simulator.epr.source import NO_CLICK, TILE, BobBases, EPRSource, Link, Segment, segment_bytes
+from caligo_simulator.workers import BatchedEPROrchestrator, SegmentRequest, SegmentTask, SourceError
 
 LINKS: Final = {
     "good": Link(0.99, 0.9, 0.01, 1e-6, "fidelity"),
@@ -22,6 +24,10 @@ LINKS: Final = {
 """Links at which the law of the rounds is looked at."""
 DEVIATIONS: Final = 5.0
 """Standard deviations by which a frequency may differ from the law's."""
+_WORKERS: Final = 2
+"""They take turns, so what is made twice is made in two processes."""
+_SECONDS: Final = 120.0
+"""For a segment."""
 _COINS: Final = BobBases(None, 0)
 _UNWRITTEN: Final = 99
 
@@ -33,6 +39,59 @@ class Finding:
     check: str
     passed: bool
     detail: str
+
+
+class Workers:
+    """A source in the processes that rows run in: what it does to a process, or how long it takes, ends a check only.
+
+    Usable as a context manager that ends them.
+    """
+
+    def __init__(self, name: str, rounds: int, seconds: float = _SECONDS) -> None:
+        """Start; segments of up to this many rounds, or two tiles, are made, each in so many seconds."""
+        self._name = name
+        self._seconds = seconds
+        self._arena = Arena.create(2 * _WORKERS, segment_bytes(max(rounds, 2 * TILE)), "check")
+        try:
+            self._pool = BatchedEPROrchestrator(self._arena, _WORKERS)
+        except BaseException:
+            self._arena.close()
+            raise
+
+    def fill(self, segment: Segment, link: Link, bob: BobBases, key: int, start: int) -> None:
+        """As `EPRSource.fill`.
+
+        Raises:
+            ValueError: the source says so.
+            SourceError: it raised something else.
+            WorkerLostError: it ends its process.
+            TimeoutError: it takes too long.
+        """
+        task = SegmentTask(self._name, link, bob, key, start, segment.bob_click.size)
+        request, deadline = SegmentRequest(self._pool, task), time.monotonic() + self._seconds
+        try:
+            while (reference := request.result()) is None:
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"{task.pairs} rounds are not there after {self._seconds:g} s")
+            for ours, theirs in zip(segment, Segment.over(self._arena.read(reference), task.pairs), strict=True):
+                ours[:] = theirs
+        except SourceError as error:
+            raised = str(error).strip().rpartition("\n")[2]
+            kind, _, text = raised.partition(": ")
+            raise ValueError(text) if kind == ValueError.__name__ else SourceError(raised) from None
+        finally:
+            request.discard()
+
+    def close(self) -> None:
+        """End the workers and remove their memory."""
+        self._pool.close()
+        self._arena.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
 def check(make: Callable[[], EPRSource], rounds: int = 20_000) -> Iterator[Finding]:
@@ -100,15 +159,18 @@ def _tiles(source: EPRSource, rounds: int) -> Iterator[Finding]:
 
 def _law(name: str, link: Link, segment: Segment) -> Iterator[Finding]:
     click = segment.bob_click != NO_CLICK
-    equal = segment.alice_basis == segment.bob_basis
+    alice, bob = segment.alice_basis, segment.bob_basis
     wrong = segment.alice_bit != segment.bob_click
     for what, of, among, expected in (
         ("clicks", click, np.ones_like(click), link.click_probability()),
-        ("errors in Z", wrong, click & equal & (segment.bob_basis == 0), link.qber()),
-        ("errors in X", wrong, click & equal & (segment.bob_basis == 1), link.qber()),
-        ("errors in unequal bases", wrong, click & ~equal, 0.5),
+        ("errors in Z", wrong, click & (alice == 0) & (bob == 0), link.qber()),
+        ("errors in X", wrong, click & (alice == 1) & (bob == 1), link.qber()),
+        # Each for itself: analysers that are turned to one side err as much less in one as more in the other.
+        ("errors where Alice has Z and Bob X", wrong, click & (alice == 0) & (bob == 1), 0.5),
+        ("errors where Alice has X and Bob Z", wrong, click & (alice == 1) & (bob == 0), 0.5),
         ("Alice's bits", segment.alice_bit == 1, click, 0.5),
         ("Alice's bases", segment.alice_basis == 1, click, 0.5),
+        ("Bob's bits", segment.bob_click == 1, click, 0.5),
         ("Bob's bases", segment.bob_basis == 1, click, 0.5),
     ):
         trials, found = int(among.sum()), int((of & among).sum())

@@ -8,6 +8,7 @@ source is imported in the worker processes, which fill segments, and nowhere els
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from importlib.metadata import EntryPoint, entry_points, version
 from importlib.util import find_spec
 from typing import Final
@@ -16,6 +17,7 @@ import numpy as np
 
 import caligo
 from caligo.errors import InvalidArgument
+from caligo.physics.device import Device
 from caligo_simulator.epr.source import NO_CLICK, TILE, BobBases, EPRSource, Link, Segment, segment_bytes
 
 GROUP: Final = "caligo.epr_sources"
@@ -94,6 +96,8 @@ class _Guarded:
         self._is_repeatable: bool | None = None
 
     def fill(self, segment: Segment, link: Link, bob: BobBases, key: int, start: int) -> None:
+        if unknown := _unknown_effects(self._source, link.device):
+            raise ValueError(f"the source {self._name} knows nothing of {', '.join(unknown)} in physics.device")
         for array in segment:
             array.fill(_NOTHING)
         self._source.fill(segment, link, bob, key, start)
@@ -109,6 +113,15 @@ class _Guarded:
         again = Segment.over(np.full(segment_bytes(pairs), _NOTHING, np.uint8), pairs)
         self._source.fill(again, link, bob, key, start)
         return same_rounds(again, Segment(*(array[:pairs] for array in first)))
+
+
+def _unknown_effects(source: EPRSource, device: Device | None) -> list[str]:
+    """Fields of a device that ask for something of which the source does not say, in `effects`, that it knows it."""
+    if device is None:
+        return []
+    known, nothing = getattr(source, "effects", ()), Device()
+    asked = (field.name for field in fields(Device) if getattr(device, field.name) != getattr(nothing, field.name))
+    return [name for name in asked if name not in known]
 
 
 def faults(segment: Segment) -> str | None:

@@ -129,4 +129,6 @@ class EPRSource(Protocol):
         """Write rounds `start`, `start + 1`, ... of the sample with this 64-bit key into a segment.
 
         The rounds are a function of (link, bob, key, their number) alone. `start` is a multiple of `TILE`.
+        A class of somebody else's names in `effects` the fields of `Device` that it honours; rows that ask for others
+        end before it is called. Losses and dark counts are part of the link already.
         """
