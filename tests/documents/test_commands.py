@@ -33,7 +33,7 @@ DOCUMENTS = sorted(
     for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("services/*/README.md")]
     if "```" in path.read_text()
 )
-KNOWN = {"sh", "python", "yaml", "text", "dockerfile"}
+KNOWN = {"sh", "python", "yaml", "toml", "text", "dockerfile"}
 SECONDS = 600
 
 
