@@ -8,12 +8,13 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
-import griffe
 import pytest
 from caligo_orchestrator.settings import OrchestratorSettings
 
 from caligo.results import METRIC_NAMES, ProtocolOutcome, Reason
 from caligo.v1 import campaign_pb2
+
+griffe = pytest.importorskip("griffe", reason="requirements-docs.txt are not installed")
 from tools import reference
 
 pytestmark = pytest.mark.documents

@@ -6,9 +6,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import jupytext
 import pytest
 
+jupytext = pytest.importorskip("jupytext", reason="requirements-docs.txt are not installed")
 from tools.site import EXECUTED
 
 pytestmark = pytest.mark.documents

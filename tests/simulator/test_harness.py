@@ -374,7 +374,7 @@ def test_what_a_source_raises_is_a_failure_of_the_sample(
     setup = make_setup()
     nowhere = setup.protocol.model_copy(update={"epr_source": "nowhere"})
     result = harness.run(secure(), dataclasses.replace(setup, protocol=nowhere))
-    ended(result, ProtocolOutcome.FAILURE_ERROR, Reason.EXCEPTION)
+    ended(result, ProtocolOutcome.FAILURE_ERROR, Reason.SOURCE_FAULT)
     logged = capsys.readouterr()
     assert "nowhere is not installed" in logged.out + logged.err
     assert harness.run(secure(), setup).outcome is ProtocolOutcome.SUCCESS
