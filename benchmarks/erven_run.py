@@ -60,7 +60,7 @@ class CountingBob(Bob):
 
 def published_length(link: Link, detected: float, error_rate: float) -> float:
     """Eq. 8 on a run's detections: no slots, nothing left out, f = 1.491."""
-    known = float(known_rounds(link.law(), detected, ROUNDS, EPS))
+    known = float(known_rounds(link.device, link.law(), detected, ROUNDS, EPS))
     counts = Counts(detected, detected, 0.5 * detected, 0.0, 0.5 * detected * F * binary_entropy(error_rate), known)
     return CLAIMS["erven2014"].key_bits(counts, R, STORED / detected, EPS, "bob").secret
 

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from caligo.physics import entropy_arrays
 from caligo.physics.arrays import NUMPY, Arrays, double
 from caligo.physics.device import law
-from caligo.physics.prediction import Prediction, predict
-from caligo.physics.security import REFERENCE_WAIT_NS
+from caligo.physics.prediction import Prediction, predict, retention
 from caligo.space import PARAMETERS, STRATEGY_COLUMN, ExplorationSample
 from caligo.spec import CampaignSpec, PhysicsSpec, ProtocolSpec
 
@@ -59,7 +58,7 @@ def surplus(inputs: Any, physics: PhysicsSpec) -> NDArray[np.float64]:
     r, nu, wait, fidelity, efficiency, detector_error, dark, rounds, _ = _columns(np.asarray(inputs, np.float64), np)
     device = physics.device.in_rounds()
     found = law(device, fidelity, efficiency, detector_error, dark, rounds, physics.fidelity_convention)
-    kept = r ** (wait / REFERENCE_WAIT_NS) if physics.memory_model == "markov" else r
+    kept = retention(r, wait, physics.memory_model, np)
     single = np.clip(1.0 - found.several / found.click, 0.0, 1.0)
     rate = entropy_arrays.entropy_rate(physics.claim, kept, nu, np) * single
     return rate - entropy_arrays.binary_entropy(np.clip(found.still_qber, 0.0, 0.5), np)

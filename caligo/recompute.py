@@ -175,8 +175,8 @@ def _key_bits(row: np.void, spec: CampaignSpec, claim: Claim, cut: float, remove
     s, physics = ExplorationSample.inflate(0, row["inputs"]), spec.physics
     r = effective_retention(s.r, s.dt_ns, physics.memory_model)
     known, device = 0.0, physics.device.in_rounds()
-    if device is not None and device.leaking_pairs:
+    if device is not None:
         rounds = law(device, s.F, s.eta, s.e_det, s.P_dark, float(s.N), physics.fidelity_convention)
-        known = float(known_rounds(rounds, detected, s.N, physics.epsilon))
+        known = float(known_rounds(device, rounds, detected, s.N, physics.epsilon))
     counts = Counts(detected, detected - slots, cut, removed, leak, known)
     return claim.key_bits(counts, r, s.nu, physics.epsilon, spec.protocol.partition).secret

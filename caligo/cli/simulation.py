@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caligo.closed_form import expect
+from caligo.physics.finite_key import wilson_upper
 from caligo.results import ProtocolOutcome, Reason, ResultRows, count, metric, simulated, succeeded
 from caligo.space import ExplorationSample
 from caligo.spec import CampaignSpec
@@ -134,12 +135,10 @@ def _end(row: np.void) -> str:
 
 
 def _wilson(keys: int, runs: int) -> tuple[float, float]:
-    """E. B. Wilson, J. Am. Stat. Assoc. 22, 209 (1927)."""
+    """Both limits of a share; the lower one is the upper one of its complement."""
     if not runs:
         return 0.0, 1.0
-    share, spread = keys / runs, _Z * _Z / runs
-    middle, width = share + 0.5 * spread, math.sqrt(spread * (share * (1.0 - share) + 0.25 * spread))
-    return max(0.0, (middle - width) / (1.0 + spread)), min(1.0, (middle + width) / (1.0 + spread))
+    return 1.0 - wilson_upper(1.0 - keys / runs, runs, _Z), wilson_upper(keys / runs, runs, _Z)
 
 
 def _mean(values: NDArray[np.floating]) -> float:

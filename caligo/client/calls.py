@@ -252,6 +252,21 @@ def _predict(name: str, inputs: NDArray[np.float32]) -> Plan[NDArray[np.float32]
     return np.concatenate(answers)
 
 
+def _answered(
+    name: str, asking: Generator[NDArray[np.float32], NDArray[np.float32], T], spec: CampaignSpec | None = None
+) -> Plan[T]:
+    """Have a question's rows predicted, by the closed form as well where the spec is given."""
+    rows = next(asking)
+    while True:
+        predicted = yield from _predict(name, rows)
+        if spec is not None:
+            predicted = np.concatenate([predicted, closed_form.expected(rows, spec)], axis=1)
+        try:
+            rows = asking.send(predicted)
+        except StopIteration as end:
+            return end.value
+
+
 def slice(name: str, x: str, y: str, *, at: NDArray[np.float32] | None = None, points: int = 41) -> Plan[CliffSlice]:
     axes = parameter_column(x, "x"), parameter_column(y, "y")
     if x == y:
@@ -264,14 +279,7 @@ def slice(name: str, x: str, y: str, *, at: NDArray[np.float32] | None = None, p
     through = np.array(at)
     through[STRATEGY_COLUMN] = space.strategies[0]  # every strategy is asked, whatever stands there
     space.check(through[None, :])
-    cutting = slices.steps(space, axes, at, points)
-    rows = next(cutting)
-    while True:
-        predicted = yield from _predict(name, rows)
-        try:
-            rows = cutting.send(predicted)
-        except StopIteration as end:
-            return end.value
+    return (yield from _answered(name, slices.steps(space, axes, at, points)))
 
 
 def threshold(
@@ -289,13 +297,7 @@ def threshold(
     if not low < high:
         raise InvalidArgument(parameter, f"is fixed at {low:g} in the campaign")
     asking = thresholds.steps(space, column, point(at, space), levels)
-    rows = next(asking)
-    while True:
-        predicted = yield from _predict(name, rows)
-        try:
-            rows = asking.send(np.concatenate([predicted, closed_form.expected(rows, spec)], axis=1))
-        except StopIteration as end:
-            return end.value
+    return (yield from _answered(name, asking, spec))
 
 
 def contour(name: str, x: str, y: str, at: Mapping[str, float | str], level: float, points: int) -> Plan[Contours]:
@@ -315,13 +317,7 @@ def contour(name: str, x: str, y: str, at: Mapping[str, float | str], level: flo
         if not low < high:
             raise InvalidArgument(symbol, f"is fixed at {low:g} in the campaign")
     asking = contours.steps(space, axes, point(at, space), points, level)
-    rows = next(asking)
-    while True:
-        predicted = yield from _predict(name, rows)
-        try:
-            rows = asking.send(np.concatenate([predicted, closed_form.expected(rows, spec)], axis=1))
-        except StopIteration as end:
-            return end.value
+    return (yield from _answered(name, asking, spec))
 
 
 def require(
@@ -336,13 +332,7 @@ def require(
     spec = (yield from get(name)).spec
     space = spec.space.resolve()
     asking = requirements.steps(space, point(baseline, space), requirements.check(free, weights, space), weights, level)
-    rows = next(asking)
-    while True:
-        predicted = yield from _predict(name, rows)
-        try:
-            rows = asking.send(np.concatenate([predicted, closed_form.expected(rows, spec)], axis=1))
-        except StopIteration as end:
-            return end.value
+    return (yield from _answered(name, asking, spec))
 
 
 # --- streams ----------------------------------------------------------------------------------------------------------

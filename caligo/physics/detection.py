@@ -6,7 +6,7 @@ those of Wehner, Curty, Schaffner, Lo, Phys. Rev. A 81, 052336 (2010), Eqs. C9 a
 wrong-port probability of a photon in the place of e_det.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 Convention = Literal["fidelity", "weight"]
 
@@ -27,6 +27,19 @@ def source_error_fidelity(fidelity: float) -> float:
 def source_error_weight(weight: float) -> float:
     """Equal-basis disagreement (1-w)/2 of the Werner pair w Phi+ + (1-w) I/4, w in [0, 1]."""
     return 0.5 * (1.0 - weight)
+
+
+def source_error(fidelity: Any, convention: Convention) -> Any:
+    """Equal-basis disagreement of the pair itself, of numbers or arrays.
+
+    convention says what `fidelity` is: "fidelity" the state fidelity F, "weight" the weight w of Phi+
+    in the Werner mixture (F = (1+3w)/4). Raises ValueError for another name.
+    """
+    if convention == "fidelity":
+        return source_error_fidelity(fidelity)
+    if convention == "weight":
+        return source_error_weight(fidelity)
+    raise ValueError(f"convention must be 'fidelity' or 'weight', not {convention!r}")
 
 
 def conditional_qber(source_error: float, efficiency: float, detector_error: float, dark_count_prob: float) -> float:
@@ -51,15 +64,5 @@ def qber(
     dark_count_prob: float,
     convention: Convention = "fidelity",
 ) -> float:
-    """Equal-basis error rate, [0, 1/2] within the parameter space.
-
-    convention says what `fidelity` is: "fidelity" the state fidelity F, "weight" the weight w of Phi+
-    in the Werner mixture (F = (1+3w)/4). Raises ValueError for another name.
-    """
-    if convention == "fidelity":
-        source_error = source_error_fidelity(fidelity)
-    elif convention == "weight":
-        source_error = source_error_weight(fidelity)
-    else:
-        raise ValueError(f"convention must be 'fidelity' or 'weight', not {convention!r}")
-    return conditional_qber(source_error, efficiency, detector_error, dark_count_prob)
+    """Equal-basis error rate, [0, 1/2] within the parameter space; `convention` as in source_error."""
+    return conditional_qber(source_error(fidelity, convention), efficiency, detector_error, dark_count_prob)

@@ -104,12 +104,7 @@ def law(
     rounds: length of the run, over which drift is averaged; device: None for the ideal one. Arguments broadcast.
     Raises ValueError for an unknown convention or drift.
     """
-    if convention == "fidelity":
-        source_error = detection.source_error_fidelity(fidelity)
-    elif convention == "weight":
-        source_error = detection.source_error_weight(fidelity)
-    else:
-        raise ValueError(f"convention must be 'fidelity' or 'weight', not {convention!r}")
+    source_error = detection.source_error(fidelity, convention)
     if device is not None:
         device, efficiency, dark_count_prob = device.without_losses(efficiency, dark_count_prob)
     device = device or Device()
@@ -131,12 +126,15 @@ def law(
     return Law(click, qber, (1.0 - 2.0 * still) * (1.0 - of_carriers) * sd, least, several, live, (in_z, in_x))
 
 
-def known_rounds(law: Law, detected: Any, rounds: Any, eps: float, xp: Any = np) -> Any:
+def known_rounds(device: Device | None, law: Law, detected: Any, rounds: Any, eps: float, xp: Any = np) -> Any:
     """Of the detected rounds, those that may hold several pairs, which a dishonest Bob knows and reports first.
 
     What he reports as lost are single pairs, so that at least m_1 = (P_click - P(n > 1) - 3 zeta) n of those that he
-    reports as detected are (Erven et al., Nat. Commun. 5:3418 (2014), after Eq. 3); zeta = sqrt(ln(2/eps)/(2n)).
+    reports as detected are (Erven et al., Nat. Commun. 5:3418 (2014), after Eq. 3); zeta = sqrt(ln(2/eps)/(2n)). None
+    where every round holds a single pair.
     """
+    if device is None or not device.leaking_pairs:
+        return 0.0
     zeta = xp.sqrt(log(2.0 / eps) / (2.0 * double(rounds, xp)))
     single = xp.clip((law.click - law.several - 3.0 * zeta) * rounds, 0.0, None)
     return xp.clip(detected - single, 0.0, None)

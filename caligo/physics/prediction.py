@@ -261,7 +261,7 @@ def _predict_runs(
     xp = arrays.xp
     is_blind = strategy == BLIND
     p_click = rounds.click
-    r_eff = _retention(r, wait_time_ns, rules.memory_model, xp)
+    r_eff = retention(r, wait_time_ns, rules.memory_model, xp)
 
     detected = num_pairs * p_click
     share = xp.where(is_blind, 1.0 + 0.0 * p_click, 1.0 - rules.test_fraction)
@@ -269,8 +269,7 @@ def _predict_runs(
     sifted = xp.clip(0.5 * key_rounds - xp.sqrt(key_rounds / (2.0 * pi)), 1.0, None)
     slots = xp.clip(0.5 * rules.test_fraction * detected, 1e-9, None)
     rate = entropy_arrays.entropy_rate(rules.under.name, r_eff, nu, xp)
-    several = rules.device is not None and rules.device.leaking_pairs > 0.0
-    known = known_rounds(rounds, detected, num_pairs, rules.eps, xp) if several else 0.0
+    known = known_rounds(rules.device, rounds, detected, num_pairs, rules.eps, xp)
     frames = [
         _Frames.of(i, rules, key_rounds, p_click * share, share, sifted, known, r_eff, nu, rate, is_blind, arrays)
         for i in range(2)
@@ -413,8 +412,8 @@ class _Frames(NamedTuple):
         return blind.deviation * blind.deviation / decoded
 
 
-def _retention(r: Any, wait_time_ns: Any, memory_model: MemoryModel, xp: Any) -> Any:
-    """security.effective_retention."""
+def retention(r: Any, wait_time_ns: Any, memory_model: MemoryModel, xp: Any) -> Any:
+    """security.effective_retention over arrays."""
     if memory_model == "fixed":
         return r
     if memory_model != "markov":

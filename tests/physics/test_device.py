@@ -232,7 +232,7 @@ def test_erven_charges_what_several_pairs_tell() -> None:
     """m_1 = 1.0491e6 of 1,128,308 rounds; with his f, no slots and nothing left out his key of 1,392 bits."""
     rounds = law(ERVEN, 1.0, 0.015, 0.0093, 1.5e-8, N, "fidelity")
     detected = float(rounds.click) * N
-    known = float(known_rounds(rounds, detected, N, EPS))
+    known = float(known_rounds(ERVEN, rounds, detected, N, EPS))
     assert detected == pytest.approx(1_128_308, abs=1)
     assert detected - known == pytest.approx(1.0491e6, rel=1e-4)
     assert 3.0 * finite_key.detection_tolerance(N, EPS) * N == pytest.approx(7.56e4, rel=2e-3)

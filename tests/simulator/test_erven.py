@@ -11,12 +11,12 @@ from math import log2
 
 import numpy as np
 import pytest
-from caligo_simulator.epr.source import NO_CLICK, Link, Segment
+from caligo_simulator.epr.source import Link
 from caligo_simulator.harness import ProtocolHarness, Setup
-from caligo_simulator.protocol.messages import Report
-from caligo_simulator.protocol.parties import Agreement, Bob, Parties
+from caligo_simulator.protocol.parties import Agreement, Parties
 from caligo_simulator.simulation import Simulator
 
+from benchmarks.erven_run import CountingBob
 from caligo.closed_form import expect_sample
 from caligo.phases import Phase
 from caligo.physics.claims import Counts, claim
@@ -67,21 +67,6 @@ SETUP = Setup(
     ),
     ProtocolSpec(partition="bob", test_fraction=SLOTS, time_limit_seconds=3600),
 )
-
-
-class CountingBob(Bob):
-    """Counts detections, those with equal bases, and errors among these, calibration slots included."""
-
-    def __init__(self, agreement: Agreement, choice: int) -> None:
-        super().__init__(agreement, choice)
-        self.counts = np.zeros(3, np.int64)
-
-    def report(self, segment: Segment, start: int) -> Report:
-        clicked = segment.bob_click != NO_CLICK
-        matched = clicked & (segment.alice_basis == segment.bob_basis)
-        wrong = matched & (segment.alice_bit != segment.bob_click)
-        self.counts += [np.count_nonzero(rounds) for rounds in (clicked, matched, wrong)]
-        return super().report(segment, start)
 
 
 def single_rounds(detected: float) -> float:

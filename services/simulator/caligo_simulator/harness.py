@@ -206,9 +206,8 @@ class _Run:
             sifted = self.sifted = self.quantum_phase()
         with _stage("choice of code"):
             self.detection_test(sifted)
-            if self.device is not None and self.device.leaking_pairs:
-                epsilon = self.setup.physics.epsilon
-                self.known = float(known_rounds(self.law, sifted.detected, self.sample.N, epsilon))
+            epsilon = self.setup.physics.epsilon
+            self.known = float(known_rounds(self.device, self.law, sifted.detected, self.sample.N, epsilon))
             length = self.divide(sifted)
             plan = self.choose_code(sifted, length)
         with _stage("reconciliation"):

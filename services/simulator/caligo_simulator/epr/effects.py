@@ -105,7 +105,7 @@ def remember(
         seen[:TILE] = NO_CLICK if past is None else past
         seen[TILE:end], seen[end:] = click, NO_CLICK
         begin = TILE if past is None else _known_alive(seen, device.dead_rounds, overlap)
-        if carrier == _ZERO and click.size - np.count_nonzero(click == NO_CLICK) > _MANY * click.size:
+        if carrier == _ZERO and np.count_nonzero(click != NO_CLICK) > _MANY * click.size:
             _sleep(seen, begin, device.dead_rounds)
         else:
             released.fill(0)
